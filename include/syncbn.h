@@ -1,0 +1,11 @@
+/** Everything of syncbn. A program that only wants the layer can include syncbn/norm.h alone. */
+#ifndef SYNCBN_H
+#define SYNCBN_H
+
+#include "syncbn/data.h"
+#include "syncbn/group.h"
+#include "syncbn/norm.h"
+#include "syncbn/status.h"
+#include "syncbn/tensor.h"
+
+#endif

@@ -1,0 +1,108 @@
+/** Data sets of labelled images, and the order in which training visits them. */
+#ifndef SYNCBN_DATA_H
+#define SYNCBN_DATA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "syncbn/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Which half of a data set. */
+typedef enum sbn_split { SBN_SPLIT_TRAIN, SBN_SPLIT_TEST } sbn_split;
+
+typedef struct sbn_dataset_info {
+    int64_t n;       /**< samples */
+    int64_t c, h, w; /**< shape of one image */
+    int64_t classes; /**< labels are 0 … classes-1 */
+} sbn_dataset_info;
+
+typedef struct sbn_dataset sbn_dataset;
+
+/**
+ * Look at a data set without reading its samples: find its files and read their headers.
+ * @param spec   "synthetic", "fashion-mnist" (the distribution's package), or a folder
+ * with the four IDX files under their usual names, plain or .gz.
+ * @param info   receives the shape. classes is 10 for every source.
+ * @param bytes  receives the size of the memory that sbn_dataset_load needs; 0 for
+ * synthetic. Local: no communication.
+ * @errors SBN_E_DATA (missing file, wrong magic, counts of images and labels differ),
+ * SBN_E_IO
+ */
+SBN_API sbn_status sbn_dataset_probe(const char *spec, sbn_split split,
+                                     sbn_dataset_info *info, int64_t *bytes);
+
+/**
+ * Read and check all samples of a data set into memory of the caller, so that the
+ * processes of a host can share one copy. The whole file is checked: sizes, checksum,
+ * bytes after the end, labels < classes.
+ * @param info    as sbn_dataset_probe gave it.
+ * @param memory  the probe's number of bytes; afterwards holds n·c·h·w pixels, then n
+ * labels.
+ * @errors SBN_E_DATA (truncated, corrupt, trailing bytes, label out of range), SBN_E_IO
+ */
+SBN_API sbn_status sbn_dataset_load(const char *spec, sbn_split split,
+                                    const sbn_dataset_info *info, void *memory);
+
+/**
+ * Make a data set over loaded memory (borrowed, must outlive it), or a synthetic one
+ * (memory NULL).
+ * @param seed  only for synthetic: images are a function of (seed, split, index).
+ */
+SBN_API sbn_status sbn_dataset_create(const char *spec, sbn_split split,
+                                      const sbn_dataset_info *info, const void *memory,
+                                      uint64_t seed, sbn_dataset **dataset);
+
+/** Free and null; NULL is fine. The memory stays the caller's. */
+SBN_API void sbn_dataset_destroy(sbn_dataset **dataset);
+
+/** Shape and size. */
+SBN_API sbn_dataset_info sbn_dataset_get_info(const sbn_dataset *dataset);
+
+/**
+ * Fetch n samples by index.
+ * @param index   n indices, 0 … info.n-1.
+ * @param x       receives (n,c,h,w) float32, pixels scaled to 0 … 1.
+ * @param labels  receives n labels; may be NULL.
+ * May be called from several threads at once.
+ */
+SBN_API void sbn_dataset_fetch(const sbn_dataset *dataset, const int64_t *index,
+                               int64_t n, float *x, int32_t *labels);
+
+/** The order of one training run: a permutation per (seed, epoch), cut into batches. */
+typedef struct sbn_sampler sbn_sampler;
+
+/**
+ * @param n          samples, ≥ 1. @param batch  samples per step, 1 … n.
+ * @param drop_last  leave out the last short batch of an epoch (else it is trained).
+ * @errors SBN_E_ARG, SBN_E_MEMORY
+ */
+SBN_API sbn_status sbn_sampler_create(int64_t n, int64_t batch, bool drop_last,
+                                      uint64_t seed, sbn_sampler **sampler);
+
+/** Free and null; NULL is fine. */
+SBN_API void sbn_sampler_destroy(sbn_sampler **sampler);
+
+/** Steps in one epoch. */
+SBN_API int64_t sbn_sampler_steps(const sbn_sampler *sampler);
+
+/**
+ * Samples of one step, in global order. The same on every process, at any number of
+ * processes.
+ * @param step   ≥ 0, counted over all epochs. The permutation of an epoch is made when
+ * first needed.
+ * @param index  receives a pointer to the indices, owned by the sampler, valid until the
+ * next call.
+ * @param n      receives how many: batch, or fewer in the last step of an epoch.
+ * @reproducible a function of (seed, epoch) and nothing else.
+ */
+SBN_API void sbn_sampler_batch(sbn_sampler *sampler, int64_t step, const int64_t **index,
+                               int64_t *n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,117 @@
+#include "comm/group.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+
+#include "core/memory.h"
+
+sbn_status sbni_mpi(int code, const char *call)
+{
+    if (code == MPI_SUCCESS) return SBN_OK;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    return sbni_fail(SBN_E_MPI, "%s: %s", call, text);
+}
+
+sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
+{
+    SBN_CHECK(group != NULL, SBN_E_ARG,
+              "sbn_group_create: expected a place for the group");
+    *group = NULL;
+    int initialized = 0, finalized = 0;
+    MPI_Initialized(&initialized);
+    if (initialized) MPI_Finalized(&finalized);
+    SBN_CHECK(initialized && !finalized, SBN_E_STATE,
+              "sbn_group_create: MPI is not running; call MPI_Init first");
+    SBN_CHECK(comm != MPI_COMM_NULL, SBN_E_ARG,
+              "sbn_group_create: expected a communicator, got MPI_COMM_NULL");
+    sbn_group *g;
+    SBN_TRY(sbni_alloc(1, sizeof *g, "group", &g));
+    sbn_status status = sbni_mpi(MPI_Comm_dup(comm, &g->comm), "MPI_Comm_dup");
+    if (status != SBN_OK) {
+        sbni_free(g);
+        return status;
+    }
+    MPI_Comm_set_errhandler(g->comm, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(g->comm, &g->rank);
+    MPI_Comm_size(g->comm, &g->size);
+    *group = g;
+    return SBN_OK;
+}
+
+void sbn_group_destroy(sbn_group **group)
+{
+    if (!group || !*group) return;
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (!finalized) MPI_Comm_free(&(*group)->comm);
+    sbni_free(*group);
+    *group = NULL;
+}
+
+int sbn_group_rank(const sbn_group *group)
+{
+    return group->rank;
+}
+
+int sbn_group_size(const sbn_group *group)
+{
+    return group->size;
+}
+
+sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
+{
+    if (group->size == 1) return mine;
+    int failing = mine == SBN_OK ? INT_MAX : group->rank, first = INT_MAX;
+    SBN_TRY(sbni_mpi(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, group->comm),
+                     "MPI_Allreduce"));
+    if (first == INT_MAX) return SBN_OK;
+    struct {
+        int32_t status, peer;
+        char text[SBNI_ERROR_BYTES];
+    } report = {.status = (int32_t)mine};
+    if (group->rank == first) {
+        /* A process that only passes on what a peer said must not hide the cause. */
+        if (mine == SBN_E_PEER) report.status = (int32_t)sbn_peer_status();
+        strncpy(report.text, sbn_last_error(), sizeof report.text - 1);
+    }
+    SBN_TRY(sbni_group_broadcast(group, &report, sizeof report, first));
+    if (mine != SBN_OK) return mine;
+    return sbni_fail_peer(first, (sbn_status)report.status, report.text);
+}
+
+sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int root)
+{
+    /* MPI counts are int; large blocks go in pieces. */
+    for (char *p = data; bytes > 0;) {
+        int piece = bytes > (1 << 30) ? 1 << 30 : (int)bytes;
+        SBN_TRY(sbni_mpi(MPI_Bcast(p, piece, MPI_BYTE, root, group->comm), "MPI_Bcast"));
+        p += piece;
+        bytes -= piece;
+    }
+    return SBN_OK;
+}
+
+sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
+                            int64_t *greatest)
+{
+    int64_t in[2] = {value, ~value}, out[2]; /* ~ turns the minimum into a maximum */
+    SBN_TRY(sbni_mpi(MPI_Allreduce(in, out, 2, MPI_INT64_T, MPI_MIN, group->comm),
+                     "MPI_Allreduce"));
+    *least = out[0];
+    *greatest = ~out[1];
+    return SBN_OK;
+}
+
+sbn_status sbni_group_check_same(sbn_group *group, int64_t value, const char *what)
+{
+    int64_t least, greatest;
+    SBN_TRY(sbni_group_range(group, value, &least, &greatest));
+    SBN_CHECK(least == greatest, SBN_E_MISMATCH,
+              "%s differs between processes: expected one value, got %" PRId64
+              " to %" PRId64,
+              what, least, greatest);
+    return SBN_OK;
+}

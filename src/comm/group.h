@@ -1,0 +1,30 @@
+/* The group's innards: what the layers above comm/ may ask of MPI. */
+#ifndef SBNI_GROUP_H
+#define SBNI_GROUP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/status.h"
+#include "syncbn/group.h"
+
+struct sbn_group {
+    MPI_Comm comm;
+    int rank, size;
+};
+
+/* Turn an MPI return code into a status; `call` names the call. */
+sbn_status sbni_mpi(int code, const char *call);
+
+/* Send bytes of one process to all. @collective */
+sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int root);
+
+/* Largest and smallest of a value. @collective (16 bytes) */
+sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
+                            int64_t *greatest);
+
+/* Check that a value is the same on all processes; `what` names it in the SBN_E_MISMATCH
+ * text, which is the same on every process. @collective (16 bytes) */
+sbn_status sbni_group_check_same(sbn_group *group, int64_t value, const char *what);
+
+#endif

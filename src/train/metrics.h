@@ -1,0 +1,44 @@
+/*
+ * metrics.jsonl: one JSON object a line. Losses are printed so that they read back to the
+ * same double (shortest of %.15g, %.16g, %.17g that does); a non-finite number is null
+ * with "nonfinite":true beside it.
+ */
+#ifndef SBNI_METRICS_H
+#define SBNI_METRICS_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef struct sbni_metrics sbni_metrics;
+
+/*
+ * Open the file for writing. resume_step < 0 starts an empty file. Otherwise lines of an
+ * earlier run are kept up to that step: "step" and "eval" lines with step ≤ resume_step
+ * stay, later ones, "done" lines and a torn last line go; the file is replaced
+ * atomically; a missing file is fine.
+ */
+sbn_status sbni_metrics_open(const char *path, int64_t resume_step,
+                             sbni_metrics **metrics);
+
+/* {"kind":"step","step":1,"epoch":1,"loss":2.3,"lr":0.05} */
+sbn_status sbni_metrics_step(sbni_metrics *metrics, int64_t step, int64_t epoch,
+                             double loss, double lr);
+
+/* {"kind":"eval","epoch":1,"step":938,"test_loss":0.4,"test_accuracy":0.85} */
+sbn_status sbni_metrics_eval(sbni_metrics *metrics, int64_t step, int64_t epoch,
+                             double test_loss, double test_accuracy);
+
+/* {"kind":"done","steps":4690,"seconds":12.5,"images_per_s":24000,"test_accuracy":0.89}
+ */
+sbn_status sbni_metrics_done(sbni_metrics *metrics, int64_t steps, double seconds,
+                             double images_per_s, double test_accuracy);
+
+/* Lines are buffered; flush makes them visible (and, with sync, durable: before a
+ * checkpoint that will rely on them). A short write is SBN_E_IO, not silence. */
+sbn_status sbni_metrics_flush(sbni_metrics *metrics, int sync);
+
+/* Flush and close; NULL is fine. */
+sbn_status sbni_metrics_close(sbni_metrics **metrics);
+
+#endif

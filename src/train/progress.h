@@ -1,0 +1,39 @@
+/* The progress line: redrawn in place on a terminal, a line now and then elsewhere. One
+ * process shows it. */
+#ifndef SBNI_PROGRESS_H
+#define SBNI_PROGRESS_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef enum sbni_progress_style {
+    SBNI_PROGRESS_AUTO,  /* terminal when stderr is one (or SYNCBN_TTY=1: under mpirun it
+                            is a pipe), else lines */
+    SBNI_PROGRESS_TTY,   /* one line, redrawn at most 10 times a second */
+    SBNI_PROGRESS_LINES, /* a line every 10 seconds, and at each evaluation */
+    SBNI_PROGRESS_NONE
+} sbni_progress_style;
+
+typedef struct sbni_progress sbni_progress;
+
+/* steps is the last step of the run, first the step it starts after (resume), batch the
+ * samples per step. */
+sbn_status sbni_progress_create(sbni_progress_style style, int64_t first, int64_t steps,
+                                int64_t epochs, sbni_progress **progress);
+
+/* After a step: epoch 2/5 · step 1200/4690 · loss 0.4312 · 24,100 img/s · 1 min 20 s left
+ */
+void sbni_progress_step(sbni_progress *progress, int64_t step, int64_t epoch, double loss,
+                        int64_t images);
+
+/* After an evaluation: a line that stays: epoch 1/5: test loss 0.45, test accuracy 0.842
+ */
+void sbni_progress_eval(sbni_progress *progress, int64_t epoch, double test_loss,
+                        double test_accuracy);
+
+/* Clear the line that is being redrawn, so that other text can be printed; and free. NULL
+ * is fine. */
+void sbni_progress_destroy(sbni_progress **progress);
+
+#endif

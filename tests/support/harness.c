@@ -1,0 +1,74 @@
+#define _XOPEN_SOURCE 700 /* nftw */
+#include "support/harness.h"
+
+#include <ftw.h>
+#include <math.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+sbn_group *test_group;
+int test_rank, test_size;
+
+static char folder[256];
+
+static int remove_entry(const char *path, const struct stat *s, int kind, struct FTW *ftw)
+{
+    (void)s;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+const char *test_folder(void)
+{
+    if (folder[0]) return folder;
+    if (test_rank == 0) {
+        const char *base = getenv("TMPDIR");
+        snprintf(folder, sizeof folder, "%s/syncbn-test-XXXXXX", base ? base : "/tmp");
+        if (!mkdtemp(folder)) {
+            perror(folder);
+            MPI_Abort(MPI_COMM_WORLD, 1);
+        }
+    }
+    MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
+    return folder;
+}
+
+void test_status(sbn_status got, sbn_status want, const char *call, const char *file,
+                 int line)
+{
+    if (got == want) return;
+    fprintf(stderr, "process %d: %s gave %s, expected %s: %s\n", test_rank, call,
+            sbn_status_name(got), sbn_status_name(want), sbn_last_error());
+    _fail(file, line);
+}
+
+void test_close(double got, double want, double tolerance, const char *what,
+                const char *file, int line)
+{
+    if (fabs(got - want) <= tolerance) return;
+    fprintf(stderr, "process %d: %s is %.17g, expected %.17g within %.3g\n", test_rank,
+            what, got, want, tolerance);
+    _fail(file, line);
+}
+
+int test_run(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
+{
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &test_size);
+    if (test_rank != 0 && !freopen("/dev/null", "w", stdout))
+        MPI_Abort(MPI_COMM_WORLD, 1);
+    OK(sbn_group_create(MPI_COMM_WORLD, &test_group));
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    int failed = _cmocka_run_group_tests("syncbn", tests, n, NULL, NULL);
+    /* The others may wait in a collective for a process whose case failed. */
+    if (failed && test_size > 1) MPI_Abort(MPI_COMM_WORLD, 1);
+    sbn_group_destroy(&test_group);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (folder[0] && test_rank == 0) nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    MPI_Finalize();
+    return failed != 0;
+}
