@@ -38,7 +38,7 @@ typedef struct sbn_norm sbn_norm;
 typedef struct sbn_norm_config {
     int64_t channels; /**< c ≥ 1 */
     sbn_dtype dtype;  /**< element type of x, y and of the state; default SBN_F32 */
-    double eps;       /**< ≥ 0, added to var inside the root; default 1e-5 */
+    double eps;       /**< > 0, added to var inside the root; default 1e-5 */
     double momentum;  /**< weight of the new value in running statistics, 0…1, or
                          SBN_MOMENTUM_CUMULATIVE;  default 0.1 */
     bool affine;      /**< apply gamma and beta (else 1 and 0); default true */
@@ -46,7 +46,10 @@ typedef struct sbn_norm_config {
                                  default true */
     int64_t norm_batch; /**< samples that share statistics, ≥ 1, or SBN_NORM_BATCH_ALL
                            (default) */
-    const char *name;   /**< used in errors, copied; default "norm" */
+    int64_t
+        batch; /**< with norm_batch set: most samples of the group in one call; fixes the
+                    size of the message, (batch / norm_batch) sets of sums; default 0 */
+    const char *name; /**< used in errors, copied; default "norm" */
 } sbn_norm_config;
 
 typedef enum sbn_norm_mode {
@@ -93,13 +96,12 @@ SBN_API void sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode);
 /**
  * Say where this process's samples lie in the group's batch; needed only when norm_batch
  * is set.
- * @param first  global index of this process's first sample; a multiple of a slice
- * counted from the start of a norm batch, or the results, though right, depend on the
- * split.
- * @param total  samples of the group in the coming batches. Both stay until changed.
- * Local.
+ * @param first  global index of this process's first sample, 0 … batch. Where it begins a
+ * slice, counted from the start of its norm batch, results do not depend on the split;
+ * elsewhere they are right, but their last bits do. Stays until changed. Local.
+ * @errors SBN_E_ARG
  */
-SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first, int64_t total);
+SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first);
 
 /**
  * Normalize. In training mode the layer remembers x and its statistics for backward.
@@ -110,7 +112,7 @@ SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first, int64_t tot
  * batches (1 when all share). In evaluation with tracked statistics: none, one process
  * alone may call. A failure costs one agreement more.
  * @errors SBN_E_ARG (shape, type or null), SBN_E_FEW (a norm batch with one value per
- * channel), SBN_E_NONFINITE, SBN_E_RANGE (|x| of about 1e15 and more), SBN_E_STATE (a
+ * channel), SBN_E_NONFINITE, SBN_E_RANGE (|x| of about 1e13 and more), SBN_E_STATE (a
  * begin is outstanding), SBN_E_MISMATCH (another layer or phase on another process),
  * SBN_E_PEER. No state changes. With no samples in the whole group nothing changes and
  * SBN_OK is returned.

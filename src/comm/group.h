@@ -11,6 +11,7 @@
 struct sbn_group {
     MPI_Comm comm;
     int rank, size;
+    uint32_t layers; /* made so far: numbers the layers alike on all processes */
 };
 
 /* Turn an MPI return code into a status; `call` names the call. */

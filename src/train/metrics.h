@@ -13,10 +13,11 @@
 typedef struct sbni_metrics sbni_metrics;
 
 /*
- * Open the file for writing. resume_step < 0 starts an empty file. Otherwise lines of an
- * earlier run are kept up to that step: "step" and "eval" lines with step ≤ resume_step
- * stay, later ones, "done" lines and a torn last line go; the file is replaced
- * atomically; a missing file is fine.
+ * Open the file for appending. resume_step < 0 starts an empty file. Otherwise lines of an
+ * earlier run are kept up to that step: lines with a step ≤ resume_step stay byte for
+ * byte; later ones, those without a step ("done") and what a crash left unreadable at the
+ * end go; the file is replaced atomically; a missing file is fine.
+ * Errors: SBN_E_IO, SBN_E_MEMORY, SBN_E_DATA (an unreadable line before one to keep).
  */
 sbn_status sbni_metrics_open(const char *path, int64_t resume_step,
                              sbni_metrics **metrics);
@@ -35,10 +36,13 @@ sbn_status sbni_metrics_done(sbni_metrics *metrics, int64_t steps, double second
                              double images_per_s, double test_accuracy);
 
 /* Lines are buffered; flush makes them visible (and, with sync, durable: before a
- * checkpoint that will rely on them). A short write is SBN_E_IO, not silence. */
+ * checkpoint that will rely on them). A short write is SBN_E_IO, not silence, here and in
+ * the functions above, which flush a full buffer; what was not written stays buffered
+ * for the next flush. A pipe without reader also raises SIGPIPE, which the program has to
+ * ignore. */
 sbn_status sbni_metrics_flush(sbni_metrics *metrics, int sync);
 
-/* Flush and close; NULL is fine. */
+/* Flush and close, also when that fails; NULL is fine. */
 sbn_status sbni_metrics_close(sbni_metrics **metrics);
 
 #endif

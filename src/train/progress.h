@@ -17,12 +17,16 @@ typedef enum sbni_progress_style {
 
 typedef struct sbni_progress sbni_progress;
 
-/* steps is the last step of the run, first the step it starts after (resume), batch the
- * samples per step. */
+/* steps is the last step of the run, first the step it starts after (resume). steps 0 or
+ * epochs 0: not known, and not shown. Errors: SBN_E_MEMORY. */
 sbn_status sbni_progress_create(sbni_progress_style style, int64_t first, int64_t steps,
                                 int64_t epochs, sbni_progress **progress);
 
-/* After a step: epoch 2/5 · step 1200/4690 · loss 0.4312 · 24,100 img/s · 1 min 20 s left
+/*
+ * After a step of that many images:
+ * epoch 2/5 · step 1200/4690 · loss 0.4312 · 24,100 img/s · 1 min 20 s left
+ * Rate and time left come from the last seconds of training, evaluations not counted. On
+ * a terminal the line is cut at the right margin (COLUMNS or 80 where it can't be asked).
  */
 void sbni_progress_step(sbni_progress *progress, int64_t step, int64_t epoch, double loss,
                         int64_t images);

@@ -1,0 +1,82 @@
+#include "comm/reduce.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+
+#include "core/memory.h"
+
+sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce)
+{
+    *reduce = (sbni_reduce){.group = group, .words = SBNI_HEAD_WORDS + words};
+    SBN_CHECK(reduce->words <= INT_MAX, SBN_E_ARG,
+              "a message of %" PRId64 " words is longer than MPI can count",
+              reduce->words);
+    SBN_TRY(sbni_alloc(reduce->words, 8, "message", &reduce->send));
+    sbn_status status = sbni_alloc(reduce->words, 8, "message", &reduce->sum);
+    if (status != SBN_OK) sbni_reduce_destroy(reduce);
+    return status;
+}
+
+void sbni_reduce_destroy(sbni_reduce *reduce)
+{
+    if (reduce->outstanding) MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
+    sbni_free(reduce->send);
+    sbni_free(reduce->sum);
+    *reduce = (sbni_reduce){0};
+}
+
+void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag)
+{
+    memset(reduce->send, 0, (size_t)reduce->words * 8);
+    reduce->send[SBNI_HEAD_TAG] = tag;
+}
+
+sbn_status sbni_reduce_begin(sbni_reduce *reduce)
+{
+    if (reduce->group->size == 1) return sbni_reduce_run(reduce);
+    SBN_TRY(sbni_mpi(MPI_Iallreduce(reduce->send, reduce->sum, (int)reduce->words,
+                                    MPI_INT64_T, MPI_SUM, reduce->group->comm,
+                                    &reduce->request),
+                     "MPI_Iallreduce"));
+    reduce->outstanding = true;
+    return SBN_OK;
+}
+
+sbn_status sbni_reduce_end(sbni_reduce *reduce)
+{
+    if (!reduce->outstanding) return SBN_OK;
+    reduce->outstanding = false;
+    return sbni_mpi(MPI_Wait(&reduce->request, MPI_STATUS_IGNORE), "MPI_Wait");
+}
+
+sbn_status sbni_reduce_run(sbni_reduce *reduce)
+{
+    if (reduce->group->size == 1) {
+        memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
+        return SBN_OK;
+    }
+    return sbni_mpi(MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words,
+                                  MPI_INT64_T, MPI_SUM, reduce->group->comm),
+                    "MPI_Allreduce");
+}
+
+sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what)
+{
+    const uint64_t *sum = reduce->sum, *send = reduce->send;
+    uint64_t agreed = send[SBNI_HEAD_TAG] * (uint64_t)reduce->group->size;
+    if (sum[SBNI_HEAD_TAG] != agreed)
+        return sbni_fail(
+            SBN_E_MISMATCH,
+            "%s: the processes are not in the same call: expected the same layer, "
+            "phase and number of calls on all of them",
+            what);
+    if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] | sum[SBNI_HEAD_LARGE]))
+        return mine;
+    if (mine == SBN_OK && send[SBNI_HEAD_NONFINITE])
+        mine = sbni_fail(SBN_E_NONFINITE, "%s: NaN or infinity in its input", what);
+    if (mine == SBN_OK && send[SBNI_HEAD_LARGE])
+        mine = sbni_fail(SBN_E_RANGE,
+                         "%s: a value too large for the exact sums (about 1e13)", what);
+    return sbn_group_agree(reduce->group, mine);
+}

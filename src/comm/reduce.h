@@ -1,0 +1,51 @@
+/* One message of integers, summed over the group, in two halves: send, receive. */
+#ifndef SBNI_REDUCE_H
+#define SBNI_REDUCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "comm/group.h"
+
+/* Every message starts with this; the senders' headers add up like the rest. */
+enum {
+    SBNI_HEAD_TAG,    /* of layer, phase and call: size times one's own when all agree */
+    SBNI_HEAD_FAILED, /* processes that can't go on */
+    SBNI_HEAD_NONFINITE, /* processes that found NaN or infinity */
+    SBNI_HEAD_LARGE,     /* processes that found a value beyond the grid */
+    SBNI_HEAD_WORDS
+};
+
+typedef struct sbni_reduce {
+    sbn_group *group;
+    int64_t words;  /* length of the message, header included */
+    uint64_t *send; /* [words] filled by the owner before begin */
+    uint64_t *sum;  /* [words] valid after end */
+    MPI_Request request;
+    bool outstanding;
+} sbni_reduce;
+
+/* words counts the payload behind the header. Local; lengths must agree, which the owner
+ * checks. */
+sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce);
+void sbni_reduce_destroy(sbni_reduce *reduce);
+
+/* Zero the message and write its tag. */
+void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag);
+
+/* Send; with end later. Send and receive buffers are apart (in-place non-blocking sums
+ * have been wrong in released MPI libraries). */
+sbn_status sbni_reduce_begin(sbni_reduce *reduce);
+sbn_status sbni_reduce_end(sbni_reduce *reduce);
+
+/* Both at once, by the blocking call: the same integers. */
+sbn_status sbni_reduce_run(sbni_reduce *reduce);
+
+/*
+ * What the header says, the same on all processes: SBN_OK, or a failure on every one.
+ * mine is this process's own status before the message. Costs an agreement only when
+ * there is a failure. what names the owner.
+ */
+sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what);
+
+#endif

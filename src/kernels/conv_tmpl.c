@@ -1,0 +1,85 @@
+#include "kernels/tmpl.h"
+
+/* First and one-past-last output column whose window column kw lies inside the image. */
+static void inside(int64_t kw, int64_t w, int64_t ow, sbni_window win, int64_t *from,
+                   int64_t *to)
+{
+    int64_t first = win.pad - kw;
+    *from = first > 0 ? (first + win.stride - 1) / win.stride : 0;
+    int64_t last = w - 1 + win.pad - kw; /* largest j·stride that is inside */
+    *to = last < 0 ? 0 : last / win.stride + 1;
+    if (*to > ow) *to = ow;
+    if (*from > *to) *from = *to;
+}
+
+void K(im2col)(const void *xv, sbni_image in, sbni_window win, void *colv)
+{
+    const T *x = xv;
+    T *col = colv;
+    int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win);
+    for (int64_t c = 0; c < in.c; c++)
+        for (int64_t kh = 0; kh < win.kernel; kh++)
+            for (int64_t kw = 0; kw < win.kernel; kw++) {
+                int64_t from, to;
+                inside(kw, in.w, ow, win, &from, &to);
+                for (int64_t i = 0; i < oh; i++, col += ow) {
+                    int64_t h = i * win.stride + kh - win.pad;
+                    if (h < 0 || h >= in.h) {
+                        for (int64_t j = 0; j < ow; j++) col[j] = 0;
+                        continue;
+                    }
+                    const T *row = x + (c * in.h + h) * in.w + kw - win.pad;
+                    for (int64_t j = 0; j < from; j++) col[j] = 0;
+                    if (win.stride == 1)
+                        for (int64_t j = from; j < to; j++) col[j] = row[j];
+                    else
+                        for (int64_t j = from; j < to; j++) col[j] = row[j * win.stride];
+                    for (int64_t j = to; j < ow; j++) col[j] = 0;
+                }
+            }
+}
+
+void K(col2im)(const void *colv, sbni_image in, sbni_window win, void *dxv)
+{
+    const T *col = colv;
+    T *dx = dxv;
+    int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win);
+    memset(dx, 0, (size_t)(in.c * in.h * in.w) * sizeof *dx);
+    for (int64_t c = 0; c < in.c; c++)
+        for (int64_t kh = 0; kh < win.kernel; kh++)
+            for (int64_t kw = 0; kw < win.kernel; kw++) {
+                int64_t from, to;
+                inside(kw, in.w, ow, win, &from, &to);
+                for (int64_t i = 0; i < oh; i++, col += ow) {
+                    int64_t h = i * win.stride + kh - win.pad;
+                    if (h < 0 || h >= in.h) continue;
+                    T *row = dx + (c * in.h + h) * in.w + kw - win.pad;
+                    if (win.stride == 1)
+                        for (int64_t j = from; j < to; j++) row[j] += col[j];
+                    else
+                        for (int64_t j = from; j < to; j++) row[j * win.stride] += col[j];
+                }
+            }
+}
+
+void K(bias_add)(void *yv, int64_t c, int64_t s, const void *biasv)
+{
+    T *y = yv;
+    const T *bias = biasv;
+    for (int64_t i = 0; i < c; i++)
+        for (int64_t j = 0; j < s; j++) y[i * s + j] += bias[i];
+}
+
+void K(bias_grad)(const void *dyv, int64_t c, int64_t s, void *dbiasv)
+{
+    const T *dy = dyv;
+    T *dbias = dbiasv;
+    for (int64_t i = 0; i < c; i++) {
+        vd sum = {0};
+        double tail = 0;
+        int64_t j = 0;
+        for (; j + LANES <= s; j += LANES) sum += widen(load(dy + i * s + j));
+        for (; j < s; j++) tail += (double)dy[i * s + j];
+        dbias[i] += (T)(lanes_sum(sum) + tail);
+    }
+}

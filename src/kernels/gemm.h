@@ -1,0 +1,19 @@
+/* Matrix product, by BLAS on one thread: the bits of a product depend on its shape alone.
+ */
+#ifndef SBNI_GEMM_H
+#define SBNI_GEMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "syncbn/tensor.h"
+
+/* Make BLAS use one thread in this process; call before the first product. */
+void sbni_gemm_setup(void);
+
+/* C [m,n] = op(A) op(B) + beta·C, row-major without gaps; op(A) [m,k] is A or its
+ * transpose. */
+void sbni_gemm(sbn_dtype dtype, bool transpose_a, bool transpose_b, int64_t m, int64_t n,
+               int64_t k, const void *a, const void *b, double beta, void *c);
+
+#endif

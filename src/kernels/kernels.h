@@ -1,0 +1,117 @@
+/*
+ * All loops over tensor elements, as tables of functions: one table per element type,
+ * from the best instruction set of the machine. Kernels cannot fail, allocate or
+ * communicate. `void` pointers are arrays of the table's element type T. Sums run in a
+ * fixed order that no instruction set changes.
+ */
+#ifndef SBNI_KERNELS_H
+#define SBNI_KERNELS_H
+
+#include <stdint.h>
+
+#include "syncbn/tensor.h"
+
+/* Statistics and factors of the channels of one norm batch, ready for use on elements of
+ * type T. The mean is the sum of two T, so that x - mean is right to the last bit when
+ * the mean is large. */
+typedef struct sbni_channels {
+    const void *mean_hi, *mean_lo; /* [c] */
+    const void *scale;             /* [c] gamma·rstd */
+    const void *shift;             /* [c] beta */
+} sbni_channels;
+
+/* dx = a·dy - b - k·(x - mean) */
+typedef struct sbni_dx_factors {
+    const void *a, *b, *k; /* [c] */
+} sbni_dx_factors;
+
+typedef struct sbni_image {
+    int64_t c, h, w;
+} sbni_image;
+
+typedef struct sbni_window {
+    int64_t kernel, stride, pad;
+} sbni_window;
+
+typedef struct sbni_kernels {
+    const char *isa;
+
+    /* Sums of a slice x [n,c,s] about its own pivot: p = x[0,c,0], Σ(x-p), Σ(x-p)². Out:
+     * [c] each. */
+    void (*norm_moments)(const void *x, int64_t n, int64_t c, int64_t s, double *pivot,
+                         double *sum_d, double *sum_dd);
+    /* y = (x - mean)·scale + shift for x [n,c,s]; y may be x. */
+    void (*norm_normalize)(const void *x, int64_t n, int64_t c, int64_t s,
+                           const sbni_channels *ch, void *y);
+    /* Σdy and Σdy·(x-mean) of a slice. Out: [c] each. */
+    void (*norm_backward_sums)(const void *dy, const void *x, int64_t n, int64_t c,
+                               int64_t s, const sbni_channels *ch, double *sum_dy,
+                               double *sum_dy_d);
+    /* dx may be dy. */
+    void (*norm_backward_dx)(const void *dy, const void *x, int64_t n, int64_t c,
+                             int64_t s, const sbni_channels *ch, const sbni_dx_factors *f,
+                             void *dx);
+
+    /* Add a slice's sums of m values per channel to words [SBNI_MOMENT_WORDS][c]: exact
+     * Σx, Σx². Returns SBNI_GRID_ flags; a flagged channel adds nothing. */
+    int (*words_add_moments)(int64_t c, double m, const double *pivot,
+                             const double *sum_d, const double *sum_dd, uint64_t *words);
+    /* Add factor[c]·v[c] (factor NULL: 1) to words [SBNI_SUM_WORDS][c]. */
+    int (*words_add_sums)(int64_t c, const double *v, const double *factor,
+                          uint64_t *words);
+
+    /* Add round(g·scale) to words [n]; right while |g·scale| < 2^51. Returns the largest
+     * |g|, NaN where any g is NaN. */
+    double (*grad_quantize)(const void *g, int64_t n, double scale, uint64_t *words);
+    /* g = words·unit */
+    void (*grad_dequantize)(const uint64_t *words, int64_t n, double unit, void *g);
+
+    void (*relu)(const void *x, int64_t n, void *y); /* y may be x */
+    void (*relu_backward)(const void *y, const void *dy, int64_t n, void *dx);
+    void (*sigmoid)(const void *x, int64_t n, void *y);
+    void (*sigmoid_backward)(const void *y, const void *dy, int64_t n, void *dx);
+
+    /* Largest of each window without overlap or padding, first one on ties, NaN wins.
+     * argmax: its place in the window, row-major. */
+    void (*maxpool)(const void *x, sbni_image in, int64_t kernel, void *y,
+                    uint8_t *argmax);
+    void (*maxpool_backward)(const void *dy, const uint8_t *argmax, sbni_image in,
+                             int64_t kernel, void *dx);
+
+    /* col [c·kernel·kernel][oh·ow] of one image, zero where the window leaves it. */
+    void (*im2col)(const void *x, sbni_image in, sbni_window win, void *col);
+    /* dx = sum of the columns that show an element, in the order of col's rows. */
+    void (*col2im)(const void *col, sbni_image in, sbni_window win, void *dx);
+
+    /* y [c][s] += bias[c]; and dbias[c] += Σ dy[c][s]. */
+    void (*bias_add)(void *y, int64_t c, int64_t s, const void *bias);
+    void (*bias_grad)(const void *dy, int64_t c, int64_t s, void *dbias);
+
+    /* Rows [n,classes]: y = log softmax(x). */
+    void (*log_softmax)(const void *x, int64_t n, int64_t classes, void *y);
+    /* Of log-probabilities y: adds -y[label] to the returned sum, counts rows whose
+     * largest value (first on ties) is the label; dx = (exp(y) - onehot)·weight unless
+     * NULL. */
+    double (*nll)(const void *y, const int32_t *label, int64_t n, int64_t classes,
+                  double weight, int64_t *correct, void *dx);
+
+    /* v = momentum·v + g + decay·p;  p -= lr·(nesterov ? g + decay·p + momentum·v : v) */
+    void (*sgd)(void *p, const void *g, void *v, int64_t n, double lr, double momentum,
+                double decay, int nesterov);
+} sbni_kernels;
+
+/* The table for this machine; the environment's SBN_ISA=base|avx2|avx512 forces a lower
+ * one. Local, thread-safe after the first call. */
+const sbni_kernels *sbni_kernels_get(sbn_dtype dtype);
+
+/* Instruction sets of this build that this machine can run, best first, NULL-terminated;
+ * and the table of one of them. For tests and benchmarks. */
+const char *const *sbni_kernels_isas(void);
+const sbni_kernels *sbni_kernels_of(const char *isa, sbn_dtype dtype);
+
+static inline int64_t sbni_window_out(int64_t in, sbni_window win)
+{
+    return (in + 2 * win.pad - win.kernel) / win.stride + 1;
+}
+
+#endif

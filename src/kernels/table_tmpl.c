@@ -1,0 +1,9 @@
+#include "kernels/tmpl.h"
+
+#define SBNI_TEXT_(x) #x
+#define SBNI_TEXT(x) SBNI_TEXT_(x)
+#define SBNI_FIELD(name) .name = K(name),
+
+extern const sbni_kernels K(kernels);
+const sbni_kernels K(kernels) = {.isa = SBNI_TEXT(SBNI_ISA),
+                                 SBNI_KERNEL_LIST(SBNI_FIELD)};

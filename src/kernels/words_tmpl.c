@@ -1,0 +1,114 @@
+#include "kernels/tmpl.h"
+
+#include <float.h>
+#include <math.h>
+
+#include "core/grid.h"
+
+/* Weight of word k; the compiler folds it. */
+#define UNIT(lsb, k) __builtin_ldexp(1.0, (lsb) + SBNI_GRID_BITS * (k))
+
+static inline uint64_t bits(double v)
+{
+    uint64_t b;
+    memcpy(&b, &v, sizeof b);
+    return b;
+}
+
+/* Round v/2^lsb' to an integer, add it to a word, return what is left of v. The rounding
+ * constant puts the integer into the low bits, so this needs no conversion instruction.
+ */
+static inline double peel(double v, double unit, double inverse, uint64_t *word)
+{
+    double r = v * inverse + SBNI_GRID_ROUND;
+    *word += bits(r) - bits(SBNI_GRID_ROUND);
+    return v - (r - SBNI_GRID_ROUND) * unit;
+}
+
+/* Distribute v over the words of channel i; what is below the grid is rounded away. */
+static inline void add_sum(double v, uint64_t *words, int64_t c, int64_t i)
+{
+    for (int k = SBNI_SUM_WORDS - 1; k >= 0; k--)
+        v = peel(v, UNIT(SBNI_SUM_LSB, k), UNIT(-SBNI_SUM_LSB, -k), words + k * c + i);
+}
+
+static inline void add_square(double v, uint64_t *words, int64_t c, int64_t i)
+{
+    for (int k = SBNI_SQUARE_WORDS - 1; k >= 0; k--)
+        v = peel(v, UNIT(SBNI_SQUARE_LSB, k), UNIT(-SBNI_SQUARE_LSB, -k),
+                 words + k * c + i);
+}
+
+static inline int finite_value(double v)
+{
+    return fabs(v) <= DBL_MAX;
+}
+
+int K(words_add_moments)(int64_t c, double m, const double *pivot, const double *sum_d,
+                         const double *sum_dd, uint64_t *words)
+{
+    const double sum_limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
+                 square_limit = UNIT(SBNI_SQUARE_LSB, SBNI_SQUARE_WORDS);
+    uint64_t *squares = words + SBNI_SUM_WORDS * c;
+    int found = 0;
+    for (int64_t i = 0; i < c; i++) {
+        double p = pivot[i], d = sum_d[i], dd = sum_dd[i];
+        /* Σx = Σd + m·p */
+        double mp = m * p, mp_low = fma(m, p, -mp);
+        /* Σx² = Σd² + 2p·Σd + m·p², every product as a pair that is exact */
+        double pd = 2 * p * d, pd_low = fma(2 * p, d, -pd);
+        double pp = p * p, pp_low = fma(p, p, -pp);
+        double mpp = m * pp, mpp_low = fma(m, pp, -mpp) + m * pp_low;
+        int fits = (fabs(d) < sum_limit) & (fabs(mp) < sum_limit) & (dd < square_limit) &
+                   (fabs(pd) < square_limit) & (mpp < square_limit);
+        int finite = finite_value(p) & finite_value(d);
+        if (!fits) d = dd = mp = mp_low = pd = pd_low = mpp = mpp_low = 0;
+        found |= !finite ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
+        add_sum(d, words, c, i);
+        add_sum(mp, words, c, i);
+        add_sum(mp_low, words, c, i);
+        add_square(dd, squares, c, i);
+        add_square(pd, squares, c, i);
+        add_square(pd_low, squares, c, i);
+        add_square(mpp, squares, c, i);
+        add_square(mpp_low, squares, c, i);
+    }
+    return found;
+}
+
+int K(words_add_sums)(int64_t c, const double *v, const double *factor, uint64_t *words)
+{
+    const double limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS);
+    int found = 0;
+    for (int64_t i = 0; i < c; i++) {
+        double a = factor ? v[i] * factor[i] : v[i];
+        int fits = fabs(a) < limit;
+        found |= !finite_value(a) ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
+        add_sum(fits ? a : 0, words, c, i);
+    }
+    return found;
+}
+
+double K(grad_quantize)(const void *gv, int64_t n, double scale, uint64_t *words)
+{
+    const T *g = gv;
+    /* As integers NaN sorts above infinity and infinity above the rest: neither hides. */
+    Tbits largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        Tbits b;
+        memcpy(&b, &g[i], sizeof b);
+        b &= (Tbits)-1 >> 1;
+        largest = b > largest ? b : largest;
+    }
+    for (int64_t i = 0; i < n; i++)
+        words[i] += bits((double)g[i] * scale + SBNI_GRID_ROUND) - bits(SBNI_GRID_ROUND);
+    T value;
+    memcpy(&value, &largest, sizeof value);
+    return (double)value;
+}
+
+void K(grad_dequantize)(const uint64_t *words, int64_t n, double unit, void *gv)
+{
+    T *g = gv;
+    for (int64_t i = 0; i < n; i++) g[i] = (T)((double)(int64_t)words[i] * unit);
+}

@@ -1,0 +1,53 @@
+#include "norm/scope.h"
+
+#include <stddef.h>
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+int64_t sbni_scope_norm_batches(int64_t n, int64_t norm_batch)
+{
+    return norm_batch == SBN_NORM_BATCH_ALL ? 1 : ceil_div(n, norm_batch);
+}
+
+/* First sample behind the slice that holds sample `at`. */
+static int64_t slice_end(int64_t at, int64_t norm_batch)
+{
+    if (norm_batch == SBN_NORM_BATCH_ALL) return (at / SBN_SLICE + 1) * SBN_SLICE;
+    int64_t start = at / norm_batch * norm_batch;
+    int64_t end = start + ((at - start) / SBN_SLICE + 1) * SBN_SLICE;
+    return end < start + norm_batch ? end : start + norm_batch;
+}
+
+int64_t sbni_scope_cut(int64_t first, int64_t n, int64_t norm_batch, sbni_slice *slices)
+{
+    int64_t count = 0;
+    for (int64_t at = first, end; at < first + n; at = end, count++) {
+        end = slice_end(at, norm_batch);
+        if (end > first + n) end = first + n;
+        if (!slices) continue;
+        int64_t which = norm_batch == SBN_NORM_BATCH_ALL ? 0 : at / norm_batch;
+        slices[count] = (sbni_slice){at - first, end - at, which};
+    }
+    return count;
+}
+
+/* Sample at which slice k of a batch begins; the batch's end when there are fewer. */
+static int64_t slice_start(int64_t k, int64_t total, int64_t norm_batch)
+{
+    int64_t m = norm_batch == SBN_NORM_BATCH_ALL ? total : norm_batch;
+    int64_t per = ceil_div(m, SBN_SLICE); /* slices of a full norm batch */
+    if (per == 0) return 0;
+    int64_t at = k / per * m + k % per * SBN_SLICE;
+    return at < total ? at : total;
+}
+
+void sbni_scope_share(int64_t total, int64_t norm_batch, int rank, int size,
+                      int64_t *first, int64_t *n)
+{
+    int64_t slices = sbni_scope_cut(0, total, norm_batch, NULL);
+    *first = slice_start(slices * rank / size, total, norm_batch);
+    *n = slice_start(slices * (rank + 1) / size, total, norm_batch) - *first;
+}

@@ -1,0 +1,126 @@
+#include "train/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+
+struct sbni_replacement {
+    char *path, *temporary; /* temporary is NULL once it is renamed */
+    int fd;
+};
+
+int64_t sbni_file_write(int fd, const void *data, int64_t bytes)
+{
+    const char *from = data;
+    int64_t done = 0;
+    while (done < bytes) {
+        ssize_t n = write(fd, from + done, (size_t)(bytes - done));
+        if (n < 0 && errno == EINTR) continue;
+        /* Nothing written and no reason given would repeat forever. */
+        if (n == 0) errno = EIO;
+        if (n <= 0) break;
+        done += n;
+    }
+    return done;
+}
+
+sbn_status sbni_file_sync(int fd, const char *path)
+{
+    int failed;
+    do failed = fsync(fd) != 0;
+    while (failed && errno == EINTR);
+    /* EINVAL: not a kind of file that has anything to sync. */
+    SBN_CHECK(!failed || errno == EINVAL, SBN_E_IO, "cannot sync %s: %s", path,
+              strerror(errno));
+    return SBN_OK;
+}
+
+sbn_status sbni_file_sync_folder(const char *path)
+{
+    char *folder = NULL;
+    SBN_TRY(sbni_copy_string(path, &folder));
+    char *slash = strrchr(folder, '/');
+    if (slash) slash[slash == folder] = 0;
+    const char *name = slash ? folder : ".";
+    sbn_status status;
+    int fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        status = sbni_fail(SBN_E_IO, "cannot open folder %s: %s", name, strerror(errno));
+    } else {
+        status = sbni_file_sync(fd, name);
+        close(fd);
+    }
+    sbni_free(folder);
+    return status;
+}
+
+sbn_status sbni_replacement_begin(const char *path, sbni_replacement **replacement)
+{
+    *replacement = NULL;
+    struct stat s;
+    /* Renaming over a device or a pipe would put a file in its place. */
+    if (stat(path, &s) == 0 && !S_ISREG(s.st_mode))
+        return sbni_fail(SBN_E_IO, "cannot replace %s: %s", path,
+                         S_ISDIR(s.st_mode) ? strerror(EISDIR) : "Not a regular file");
+    sbni_replacement *r = NULL;
+    SBN_TRY(sbni_alloc(1, sizeof *r, "replacement", &r));
+    r->fd = -1;
+    char *temporary = NULL;
+    int64_t bytes = (int64_t)strlen(path) + 32;
+    sbn_status status;
+    SBN_GOTO(sbni_copy_string(path, &r->path));
+    SBN_GOTO(sbni_alloc(bytes, 1, "temporary name", &temporary));
+    snprintf(temporary, (size_t)bytes, "%s.tmp-%ld", path, (long)getpid());
+    /* What has this name was left by a dead process that had our number. */
+    unlink(temporary);
+    r->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (r->fd < 0) {
+        status = sbni_fail(SBN_E_IO, "cannot create %s: %s", temporary, strerror(errno));
+        goto fail;
+    }
+    r->temporary = temporary;
+    *replacement = r;
+    return SBN_OK;
+fail:
+    sbni_free(temporary);
+    sbni_replacement_end(&r);
+    return status;
+}
+
+sbn_status sbni_replacement_write(sbni_replacement *r, const void *data, int64_t bytes)
+{
+    SBN_CHECK(sbni_file_write(r->fd, data, bytes) == bytes, SBN_E_IO,
+              "cannot write %s: %s", r->path, strerror(errno));
+    return SBN_OK;
+}
+
+sbn_status sbni_replacement_commit(sbni_replacement *r)
+{
+    SBN_TRY(sbni_file_sync(r->fd, r->path));
+    int fd = r->fd;
+    r->fd = -1;
+    /* Network file systems report a failed write here at the latest. */
+    SBN_CHECK(close(fd) == 0, SBN_E_IO, "cannot write %s: %s", r->path, strerror(errno));
+    SBN_CHECK(rename(r->temporary, r->path) == 0, SBN_E_IO, "cannot replace %s: %s",
+              r->path, strerror(errno));
+    sbni_free(r->temporary);
+    r->temporary = NULL;
+    return sbni_file_sync_folder(r->path);
+}
+
+void sbni_replacement_end(sbni_replacement **replacement)
+{
+    if (!replacement || !*replacement) return;
+    sbni_replacement *r = *replacement;
+    if (r->fd >= 0) close(r->fd);
+    if (r->temporary) unlink(r->temporary);
+    sbni_free(r->temporary);
+    sbni_free(r->path);
+    sbni_free(r);
+    *replacement = NULL;
+}
