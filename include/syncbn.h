@@ -4,8 +4,11 @@
 
 #include "syncbn/data.h"
 #include "syncbn/group.h"
+#include "syncbn/model.h"
 #include "syncbn/norm.h"
+#include "syncbn/optim.h"
 #include "syncbn/status.h"
 #include "syncbn/tensor.h"
+#include "syncbn/trainer.h"
 
 #endif

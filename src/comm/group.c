@@ -15,6 +15,15 @@ sbn_status sbni_mpi(int code, const char *call)
     return sbni_fail(SBN_E_MPI, "%s: %s", call, text);
 }
 
+const char *sbni_mpi_version(void)
+{
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    text[strcspn(text, ",\n")] = 0;
+    return text;
+}
+
 sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
 {
     SBN_CHECK(group != NULL, SBN_E_ARG,
@@ -27,6 +36,11 @@ sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
               "sbn_group_create: MPI is not running; call MPI_Init first");
     SBN_CHECK(comm != MPI_COMM_NULL, SBN_E_ARG,
               "sbn_group_create: expected a communicator, got MPI_COMM_NULL");
+    int between = 0;
+    MPI_Comm_test_inter(comm, &between);
+    SBN_CHECK(
+        !between, SBN_E_ARG,
+        "sbn_group_create: expected an intracommunicator, got an intercommunicator");
     sbn_group *g;
     SBN_TRY(sbni_alloc(1, sizeof *g, "group", &g));
     sbn_status status = sbni_mpi(MPI_Comm_dup(comm, &g->comm), "MPI_Comm_dup");
@@ -80,6 +94,21 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
     SBN_TRY(sbni_group_broadcast(group, &report, sizeof report, first));
     if (mine != SBN_OK) return mine;
     return sbni_fail_peer(first, (sbn_status)report.status, report.text);
+}
+
+sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes)
+{
+    MPI_Comm host;
+    int rank, leader;
+    SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
+                                         MPI_INFO_NULL, &host),
+                     "MPI_Comm_split_type"));
+    MPI_Comm_rank(host, &rank);
+    MPI_Comm_size(host, processes);
+    MPI_Comm_free(&host);
+    leader = rank == 0;
+    return sbni_mpi(MPI_Allreduce(&leader, hosts, 1, MPI_INT, MPI_SUM, group->comm),
+                    "MPI_Allreduce");
 }
 
 sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int root)

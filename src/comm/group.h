@@ -17,6 +17,14 @@ struct sbn_group {
 /* Turn an MPI return code into a status; `call` names the call. */
 sbn_status sbni_mpi(int code, const char *call);
 
+/* The MPI library's name and version, one line; owned by the library. Needs MPI running.
+ */
+const char *sbni_mpi_version(void);
+
+/* Number of hosts that the group's processes run on, and of its processes on this one.
+ * @collective */
+sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes);
+
 /* Send bytes of one process to all. @collective */
 sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int root);
 

@@ -23,7 +23,7 @@ enum {
 
     SBNI_MOMENT_WORDS = SBNI_SUM_WORDS + SBNI_SQUARE_WORDS,
 
-    /* Slices that may be added: each brings up to 5 parts of at most 2^40 to a word. */
+    /* Slices that may be added: each brings up to 6 parts of at most 2^40 to a word. */
     SBNI_GRID_ADDS = 1 << 20
 };
 

@@ -101,6 +101,9 @@ int64_t sbni_gzip_capacity(const sbni_gzip *file)
 static sbn_status inflate_buffer(sbni_gzip *file)
 {
     if (!file->inside) {
+        SBN_CHECK(file->z.next_in[0] == 0x1f, SBN_E_DATA,
+                  "%s: foreign bytes follow its compressed data; get the file again",
+                  file->path);
         inflateReset(&file->z);
         file->inside = true;
     }

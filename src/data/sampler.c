@@ -63,7 +63,8 @@ static int64_t draw_below(sbni_rng_key key, int64_t index, int64_t n)
     }
 }
 
-/* Fisher-Yates from the identity, so that no epoch depends on the one before. */
+/* Fisher-Yates from the inside out: it reads only what it wrote itself, so no epoch
+ * depends on the one before. */
 static void shuffle(sbn_sampler *sampler, int64_t epoch)
 {
     sbni_rng_key key = {

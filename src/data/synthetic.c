@@ -51,8 +51,8 @@ typedef struct warp_map {
 
 static warp_map roll_warp(dice *d)
 {
-    /* cos and sin of an angle up to 0.35 from its half tangent: no library function. */
-    float t = between(d, -0.175f, 0.175f), q = 1.0f / (1.0f + t * t);
+    /* cos and sin of an angle up to 0.4 from its half tangent: no library function. */
+    float t = between(d, -0.2f, 0.2f), q = 1.0f / (1.0f + t * t);
     float cosine = (1.0f - t * t) * q, sine = 2.0f * t * q;
     float width = between(d, 0.065f, 0.105f), height = between(d, 0.070f, 0.102f);
     float shear = between(d, -0.35f, 0.35f);
@@ -63,7 +63,7 @@ static warp_map roll_warp(dice *d)
     w.x0 = 0.5f * (SIDE - 1) + between(d, -3.0f, 3.0f);
     w.y0 = 0.5f * (SIDE - 1) + between(d, -3.0f, 3.0f);
     w.bend = between(d, -14.0f, 14.0f);
-    w.wobble = between(d, 2.0f, 9.0f);
+    w.wobble = between(d, 3.0f, 17.0f);
     return w;
 }
 
@@ -93,7 +93,7 @@ static int clamp_side(float v)
     return v < 0.0f ? 0 : v > SIDE - 1 ? SIDE - 1 : (int)v;
 }
 
-/* Where strokes overlap the darker ink stays, so that crossings are not seen. */
+/* Where strokes overlap the stronger ink stays, so that crossings are not seen. */
 static void draw_line(const pen_tip *pen, point a, point b, float *canvas)
 {
     float dx = b.x - a.x, dy = b.y - a.y, length2 = dx * dx + dy * dy;
@@ -154,13 +154,18 @@ static void draw_stroke(const pen_tip *pen, const sbni_stroke *stroke,
     }
 }
 
-/* Short faint lines anywhere. */
+/* Short faint lines anywhere. One draw a statement: C leaves open in which order
+ * arguments and initializers roll. */
 static void draw_specks(dice *d, float ink, float *canvas)
 {
-    for (int n = below(d, 4); n > 0; n--) {
-        pen_tip pen = make_pen(between(d, 0.5f, 1.0f), ink * between(d, 0.3f, 0.8f));
-        point a = {between(d, 0.0f, SIDE), between(d, 0.0f, SIDE)};
-        point b = {a.x + between(d, -4.0f, 4.0f), a.y + between(d, -4.0f, 4.0f)};
+    for (int n = below(d, 6); n > 0; n--) {
+        float radius = between(d, 0.5f, 1.0f);
+        pen_tip pen = make_pen(radius, ink * between(d, 0.3f, 1.0f));
+        point a, b;
+        a.x = between(d, 0.0f, SIDE);
+        a.y = between(d, 0.0f, SIDE);
+        b.x = a.x + between(d, -6.0f, 6.0f);
+        b.y = a.y + between(d, -6.0f, 6.0f);
         draw_line(&pen, a, b, canvas);
     }
 }
@@ -201,8 +206,8 @@ int32_t sbni_synthetic_draw(uint64_t seed, sbn_split split, int64_t index,
     const sbni_digit *digit = &sbni_digits[label];
     const sbni_glyph *glyph = &digit->shape[below(&d, digit->n)];
     warp_map warp = roll_warp(&d);
-    float ground = between(&d, 0.0f, 40.0f), grain = between(&d, 0.5f, 3.5f);
-    float ink = between(&d, 110.0f, 255.0f) - ground;
+    float ground = between(&d, 0.0f, 40.0f), grain = between(&d, 0.5f, 5.0f);
+    float ink = between(&d, 90.0f, 255.0f) - ground;
     pen_tip pen = make_pen(between(&d, 0.7f, 1.7f), ink);
     for (int i = 0; i < glyph->n; i++)
         draw_stroke(&pen, &glyph->stroke[i], &warp, &d, canvas);

@@ -83,3 +83,22 @@ void K(bias_grad)(const void *dyv, int64_t c, int64_t s, void *dbiasv)
         dbias[i] += (T)(lanes_sum(sum) + tail);
     }
 }
+
+void K(bias_add_rows)(void *yv, int64_t n, int64_t c, const void *biasv)
+{
+    T *y = yv;
+    const T *bias = biasv;
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t i = 0; i < c; i++) y[r * c + i] += bias[i];
+}
+
+void K(bias_grad_rows)(const void *dyv, int64_t n, int64_t c, void *dbiasv)
+{
+    const T *dy = dyv;
+    T *dbias = dbiasv;
+    for (int64_t i = 0; i < c; i++) {
+        double sum = 0;
+        for (int64_t r = 0; r < n; r++) sum += (double)dy[r * c + i];
+        dbias[i] = (T)sum;
+    }
+}

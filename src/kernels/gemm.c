@@ -7,6 +7,11 @@ void sbni_gemm_setup(void)
     openblas_set_num_threads(1);
 }
 
+const char *sbni_gemm_version(void)
+{
+    return openblas_get_config();
+}
+
 void sbni_gemm(sbn_dtype dtype, bool transpose_a, bool transpose_b, int64_t m, int64_t n,
                int64_t k, const void *a, const void *b, double beta, void *c)
 {

@@ -11,6 +11,9 @@
 /* Make BLAS use one thread in this process; call before the first product. */
 void sbni_gemm_setup(void);
 
+/* Name, version and kernel of the BLAS in use. */
+const char *sbni_gemm_version(void);
+
 /* C [m,n] = op(A) op(B) + beta·C, row-major without gaps; op(A) [m,k] is A or its
  * transpose. */
 void sbni_gemm(sbn_dtype dtype, bool transpose_a, bool transpose_b, int64_t m, int64_t n,

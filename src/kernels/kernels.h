@@ -86,6 +86,9 @@ typedef struct sbni_kernels {
     /* y [c][s] += bias[c]; and dbias[c] += Σ dy[c][s]. */
     void (*bias_add)(void *y, int64_t c, int64_t s, const void *bias);
     void (*bias_grad)(const void *dy, int64_t c, int64_t s, void *dbias);
+    /* Of rows: y [n][c] += bias[c]; dbias[c] = Σ dy[n][c]. */
+    void (*bias_add_rows)(void *y, int64_t n, int64_t c, const void *bias);
+    void (*bias_grad_rows)(const void *dy, int64_t n, int64_t c, void *dbias);
 
     /* Rows [n,classes]: y = log softmax(x). */
     void (*log_softmax)(const void *x, int64_t n, int64_t classes, void *y);

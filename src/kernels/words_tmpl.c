@@ -58,11 +58,11 @@ int K(words_add_moments)(int64_t c, double m, const double *pivot, const double 
         /* Σx² = Σd² + 2p·Σd + m·p², every product as a pair that is exact */
         double pd = 2 * p * d, pd_low = fma(2 * p, d, -pd);
         double pp = p * p, pp_low = fma(p, p, -pp);
-        double mpp = m * pp, mpp_low = fma(m, pp, -mpp) + m * pp_low;
+        double mpp = m * pp, mpp_low = fma(m, pp, -mpp);
         int fits = (fabs(d) < sum_limit) & (fabs(mp) < sum_limit) & (dd < square_limit) &
                    (fabs(pd) < square_limit) & (mpp < square_limit);
         int finite = finite_value(p) & finite_value(d);
-        if (!fits) d = dd = mp = mp_low = pd = pd_low = mpp = mpp_low = 0;
+        if (!fits) d = dd = mp = mp_low = pd = pd_low = mpp = mpp_low = pp_low = 0;
         found |= !finite ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
         add_sum(d, words, c, i);
         add_sum(mp, words, c, i);
@@ -71,6 +71,15 @@ int K(words_add_moments)(int64_t c, double m, const double *pivot, const double 
         add_square(pd, squares, c, i);
         add_square(pd_low, squares, c, i);
         add_square(mpp, squares, c, i);
+#if SBNI_TYPE_F64
+        /* p² has up to 106 bits, so m·p² needs a third part; with it a constant channel
+         * leaves no remainder. The square of a float fits one double. */
+        double rest = m * pp_low, rest_low = fma(m, pp_low, -rest);
+        double top = mpp_low + rest, back = top - mpp_low;
+        rest_low += (mpp_low - (top - back)) + (rest - back);
+        add_square(rest_low, squares, c, i);
+        mpp_low = top;
+#endif
         add_square(mpp_low, squares, c, i);
     }
     return found;

@@ -102,7 +102,7 @@ static void write_dx(const sbn_norm *norm)
 static sbn_status check_ready(const sbn_norm *norm, const char *call)
 {
     SBN_CHECK(norm != NULL, SBN_E_ARG, "%s: expected a layer, got NULL", call);
-    SBN_CHECK(norm->phase == SBNI_NORM_READY, SBN_E_STATE,
+    SBN_CHECK(norm->phase == SBNI_NORM_READY && !norm->eval_begun, SBN_E_STATE,
               "%s: %s without a training forward before it", norm->name, call);
     return SBN_OK;
 }
@@ -126,7 +126,6 @@ static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx)
  */
 static sbn_status finish(sbn_norm *norm)
 {
-    norm->phase = SBNI_NORM_READY;
     SBN_TRY(sbni_reduce_verdict(&norm->backward, norm->local, norm->name));
     read_sums(norm);
     if (norm->cfg.affine) set_gradients(norm);
@@ -146,8 +145,9 @@ sbn_status sbn_norm_backward_begin(sbn_norm *norm, const sbn_tensor *dy, sbn_ten
 {
     SBN_TRY(check_ready(norm, "sbn_norm_backward_begin"));
     prepare(norm, dy, dx);
+    SBN_TRY(sbni_reduce_begin(&norm->backward));
     norm->phase = SBNI_NORM_BACKWARD;
-    return sbni_reduce_begin(&norm->backward);
+    return SBN_OK;
 }
 
 sbn_status sbn_norm_backward_end(sbn_norm *norm)
@@ -156,6 +156,7 @@ sbn_status sbn_norm_backward_end(sbn_norm *norm)
               "sbn_norm_backward_end: expected a layer, got NULL");
     SBN_CHECK(norm->phase == SBNI_NORM_BACKWARD, SBN_E_STATE,
               "%s: sbn_norm_backward_end without its begin", norm->name);
+    norm->phase = SBNI_NORM_READY;
     SBN_TRY(sbni_reduce_end(&norm->backward));
     return finish(norm);
 }

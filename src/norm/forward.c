@@ -6,6 +6,11 @@
 
 #include "core/memory.h"
 
+static bool evaluates(const sbn_norm *norm)
+{
+    return norm->mode == SBN_NORM_EVAL && norm->cfg.track_running_stats;
+}
+
 /* Shapes and order of calls, as far as one process can tell. */
 static sbn_status check_call(const sbn_norm *norm, const sbn_tensor *x,
                              const sbn_tensor *y)
@@ -17,6 +22,9 @@ static sbn_status check_call(const sbn_norm *norm, const sbn_tensor *x,
               "expected elements of the layer's type, got another");
     SBN_CHECK(x->c == norm->cfg.channels, SBN_E_ARG,
               "expected %" PRId64 " channels, got %" PRId64, norm->cfg.channels, x->c);
+    if (evaluates(norm)) return SBN_OK;
+    SBN_CHECK(x->n == 0 || x->data != y->data || norm->mode != SBN_NORM_TRAIN, SBN_E_ARG,
+              "expected y apart from x in training");
     SBN_CHECK(norm->cfg.norm_batch == SBN_NORM_BATCH_ALL ||
                   x->n <= norm->cfg.batch - norm->first,
               SBN_E_ARG,
@@ -83,6 +91,7 @@ static void sum_slices(sbn_norm *norm)
 /* Statistics of every norm batch from the summed message. */
 static sbn_status read_moments(sbn_norm *norm)
 {
+    int64_t slices = 0;
     for (int64_t g = 0; g < norm->batches; g++) {
         const uint64_t *section =
             norm->forward.sum + sbni_norm_section(norm, g, SBNI_MOMENT_WORDS);
@@ -91,8 +100,9 @@ static sbn_status read_moments(sbn_norm *norm)
                   "%s: norm batch %" PRId64 " has one value per channel, so no variance; "
                   "expected at least 2: choose another batch or norm batch size",
                   norm->name, g);
-        SBN_CHECK((int64_t)section[SBNI_SECTION_SLICES] <= SBNI_GRID_ADDS, SBN_E_RANGE,
-                  "%s: more than %d slices in a norm batch", norm->name, SBNI_GRID_ADDS);
+        slices += (int64_t)section[SBNI_SECTION_SLICES];
+        SBN_CHECK(slices <= SBNI_GRID_ADDS, SBN_E_RANGE,
+                  "%s: more than %d slices in a batch", norm->name, SBNI_GRID_ADDS);
     }
     for (int64_t g = 0; g < norm->batches; g++) {
         const uint64_t *section =
@@ -148,27 +158,23 @@ static sbn_status evaluate(sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y)
     if (status != SBN_OK) return sbni_fail_in(status, "%s", norm->name);
     for (int64_t i = 0; i < norm->cfg.channels; i++)
         sbni_norm_set_factors(
-            norm, 0, i,
+            norm, norm->batches, i,
             (sbni_moments){sbni_norm_get(norm, norm->state.running_mean, i), 0,
                            sbni_norm_get(norm, norm->state.running_var, i)});
     sbni_norm_apply(norm, x, y, true);
     return SBN_OK;
 }
 
-static bool evaluates(const sbn_norm *norm)
-{
-    return norm->mode == SBN_NORM_EVAL && norm->cfg.track_running_stats;
-}
-
 /* Everything before the message. A failure is not returned but carried in it. */
 static void prepare(sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y)
 {
     norm->calls++;
-    sbni_reduce_clear(&norm->forward, sbni_norm_tag(norm, SBNI_NORM_FORWARD));
+    norm->phase = SBNI_NORM_IDLE;
+    norm->training = norm->mode == SBN_NORM_TRAIN;
+    sbni_reduce_clear(
+        &norm->forward,
+        sbni_norm_tag(norm, norm->training ? SBNI_NORM_FORWARD : SBNI_NORM_IDLE));
     norm->local = check_call(norm, x, y);
-    if (norm->local == SBN_OK && norm->mode == SBN_NORM_TRAIN && x->n > 0 &&
-        x->data == y->data)
-        norm->local = sbni_fail(SBN_E_ARG, "expected y apart from x in training");
     if (norm->local == SBN_OK) norm->local = cut(norm, x);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
@@ -183,13 +189,12 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y)
 /* Everything after the message. */
 static sbn_status finish(sbn_norm *norm)
 {
-    norm->phase = SBNI_NORM_IDLE;
     SBN_TRY(sbni_reduce_verdict(&norm->forward, norm->local, norm->name));
     SBN_TRY(read_moments(norm));
     bool any = false;
     for (int64_t g = 0; g < norm->batches; g++) any |= norm->counts[g] > 0;
     if (any) sbni_norm_apply(norm, &norm->x, &norm->y, false);
-    if (norm->mode != SBN_NORM_TRAIN) return SBN_OK;
+    if (!norm->training) return SBN_OK;
     if (any && norm->cfg.track_running_stats) track(norm);
     norm->phase = SBNI_NORM_READY;
     return SBN_OK;
@@ -198,7 +203,8 @@ static sbn_status finish(sbn_norm *norm)
 static sbn_status check_free(const sbn_norm *norm, const char *call)
 {
     SBN_CHECK(norm != NULL, SBN_E_ARG, "%s: expected a layer, got NULL", call);
-    SBN_CHECK(norm->phase != SBNI_NORM_FORWARD && norm->phase != SBNI_NORM_BACKWARD,
+    SBN_CHECK(norm->phase != SBNI_NORM_FORWARD && norm->phase != SBNI_NORM_BACKWARD &&
+                  !norm->eval_begun,
               SBN_E_STATE, "%s: %s while a begin waits for its end", norm->name, call);
     return SBN_OK;
 }
@@ -217,24 +223,26 @@ sbn_status sbn_norm_forward_begin(sbn_norm *norm, const sbn_tensor *x, sbn_tenso
     SBN_TRY(check_free(norm, "sbn_norm_forward_begin"));
     if (evaluates(norm)) {
         SBN_TRY(evaluate(norm, x, y));
-        norm->phase = SBNI_NORM_FORWARD;
+        norm->eval_begun = true;
         return SBN_OK;
     }
     prepare(norm, x, y);
+    SBN_TRY(sbni_reduce_begin(&norm->forward));
     norm->phase = SBNI_NORM_FORWARD;
-    return sbni_reduce_begin(&norm->forward);
+    return SBN_OK;
 }
 
 sbn_status sbn_norm_forward_end(sbn_norm *norm)
 {
     SBN_CHECK(norm != NULL, SBN_E_ARG,
               "sbn_norm_forward_end: expected a layer, got NULL");
-    SBN_CHECK(norm->phase == SBNI_NORM_FORWARD, SBN_E_STATE,
-              "%s: sbn_norm_forward_end without its begin", norm->name);
-    if (evaluates(norm)) {
-        norm->phase = SBNI_NORM_IDLE;
+    if (norm->eval_begun) {
+        norm->eval_begun = false;
         return SBN_OK;
     }
+    SBN_CHECK(norm->phase == SBNI_NORM_FORWARD, SBN_E_STATE,
+              "%s: sbn_norm_forward_end without its begin", norm->name);
+    norm->phase = SBNI_NORM_IDLE;
     SBN_TRY(sbni_reduce_end(&norm->forward));
     return finish(norm);
 }

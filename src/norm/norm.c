@@ -83,35 +83,41 @@ static sbn_status alloc_state(sbn_norm *n)
     return SBN_OK;
 }
 
+/* Room for all norm batches, with `words` words for each of their channels. */
+static sbn_status create_message(sbn_norm *n, int words, sbni_reduce *reduce)
+{
+    int64_t length = sbni_norm_section(n, n->batches, words) - SBNI_HEAD_WORDS;
+    sbn_status status = sbni_reduce_create(n->group, length, reduce);
+    return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", n->name);
+}
+
 static sbn_status alloc_work(sbn_norm *n)
 {
-    int64_t c = n->cfg.channels, all = n->batches * c,
+    int64_t c = n->cfg.channels, all = (n->batches + 1) * c,
             size = sbn_dtype_bytes(n->cfg.dtype);
-    void *doubles[] = {&n->mean_d, &n->var_d, &n->rstd_d};
     void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale,
                         &n->dx_a,    &n->dx_b,    &n->dx_k};
-    for (int i = 0; i < 3; i++) SBN_TRY(sbni_alloc(all, 8, n->name, doubles[i]));
+    /* first, as they know how long a message may be */
+    SBN_TRY(create_message(n, SBNI_MOMENT_WORDS, &n->forward));
+    SBN_TRY(create_message(n, SBNI_BACKWARD_WORDS, &n->backward));
+    SBN_TRY(sbni_alloc(all, 8, n->name, &n->rstd_d));
     for (int i = 0; i < 6; i++) SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
     SBN_TRY(sbni_alloc(c, size, n->name, &n->shift));
-    SBN_TRY(sbni_alloc(n->batches, 8, n->name, &n->counts));
-    SBN_TRY(sbni_reduce_create(n->group,
-                               n->batches * (SBNI_SECTION_WORDS + SBNI_MOMENT_WORDS * c),
-                               &n->forward));
-    return sbni_reduce_create(n->group,
-                              n->batches * (SBNI_SECTION_WORDS + SBNI_BACKWARD_WORDS * c),
-                              &n->backward);
+    return sbni_alloc(n->batches, 8, n->name, &n->counts);
 }
 
 static sbn_status create_local(const sbn_norm_config *cfg, sbn_group *group,
                                sbn_norm **norm)
 {
+    SBN_CHECK(cfg && norm, SBN_E_ARG,
+              "sbn_norm_create: expected settings and a place for the layer");
     SBN_TRY(check_config(cfg));
     SBN_TRY(sbni_alloc(1, sizeof **norm, "norm", norm));
     sbn_norm *n = *norm;
     n->cfg = *cfg;
     n->group = group;
     n->kernels = sbni_kernels_get(cfg->dtype);
-    n->id = group->layers++;
+    n->id = group->layers;
     n->batches = sbni_scope_norm_batches(cfg->batch, cfg->norm_batch);
     SBN_TRY(sbni_copy_string(cfg->name ? cfg->name : "norm", &n->name));
     n->cfg.name = n->name;
@@ -121,10 +127,11 @@ static sbn_status create_local(const sbn_norm_config *cfg, sbn_group *group,
 
 sbn_status sbn_norm_create(const sbn_norm_config *cfg, sbn_group *group, sbn_norm **norm)
 {
-    SBN_CHECK(cfg && group && norm, SBN_E_ARG,
-              "sbn_norm_create: expected settings, a group and a place for the layer");
-    *norm = NULL;
+    SBN_CHECK(group != NULL, SBN_E_ARG, "sbn_norm_create: expected a group, got NULL");
+    if (norm) *norm = NULL;
     sbn_status status = sbn_group_agree(group, create_local(cfg, group, norm));
+    /* also when a process failed: the next layer has one number on all of them */
+    group->layers++;
     if (status == SBN_OK)
         status =
             sbni_group_check_same(group, config_digest(cfg), "sbn_norm_create: settings");
@@ -132,23 +139,27 @@ sbn_status sbn_norm_create(const sbn_norm_config *cfg, sbn_group *group, sbn_nor
     return status;
 }
 
+static void free_affine(sbn_norm *norm)
+{
+    if (norm->borrowed) return;
+    sbni_free(norm->state.weight);
+    sbni_free(norm->state.bias);
+    sbni_free(norm->state.weight_grad);
+    sbni_free(norm->state.bias_grad);
+}
+
 void sbn_norm_destroy(sbn_norm **norm)
 {
     if (!norm || !*norm) return;
     sbn_norm *n = *norm;
+    free_affine(n);
     sbni_reduce_destroy(&n->forward);
     sbni_reduce_destroy(&n->backward);
     void *owned[] = {n->name,
-                     n->state.weight,
-                     n->state.bias,
-                     n->state.weight_grad,
-                     n->state.bias_grad,
                      n->state.running_mean,
                      n->state.running_var,
                      n->slices,
                      n->sums,
-                     n->mean_d,
-                     n->var_d,
                      n->rstd_d,
                      n->mean_hi,
                      n->mean_lo,
@@ -166,6 +177,17 @@ void sbn_norm_destroy(sbn_norm **norm)
 sbn_norm_state sbn_norm_get_state(sbn_norm *norm)
 {
     return norm->state;
+}
+
+void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,
+                    void *bias_grad)
+{
+    free_affine(norm);
+    norm->borrowed = true;
+    norm->state.weight = weight;
+    norm->state.weight_grad = weight_grad;
+    norm->state.bias = bias;
+    norm->state.bias_grad = bias_grad;
 }
 
 void sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode)
@@ -198,8 +220,6 @@ void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m)
     /* (6): one rounding of rstd, shared by forward and backward */
     double rstd = 1.0 / sqrt(m.var + norm->cfg.eps);
     double gamma = norm->cfg.affine ? sbni_norm_get(norm, norm->state.weight, i) : 1.0;
-    norm->mean_d[at] = m.mean;
-    norm->var_d[at] = m.var;
     norm->rstd_d[at] = rstd;
     sbni_norm_set(norm, norm->mean_hi, at, m.mean);
     double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
@@ -210,14 +230,15 @@ void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m)
 }
 
 void sbni_norm_apply(const sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y,
-                     bool one_batch)
+                     bool evaluation)
 {
-    int64_t count = one_batch ? (x->n + SBN_SLICE - 1) / SBN_SLICE : norm->slice_count;
+    int64_t count = evaluation ? (x->n + SBN_SLICE - 1) / SBN_SLICE : norm->slice_count;
 #pragma omp parallel for schedule(static)
     for (int64_t k = 0; k < count; k++) {
         int64_t left = x->n - k * SBN_SLICE;
-        sbni_slice slice = {k * SBN_SLICE, left < SBN_SLICE ? left : SBN_SLICE, 0};
-        if (!one_batch) slice = norm->slices[k];
+        sbni_slice slice = {k * SBN_SLICE, left < SBN_SLICE ? left : SBN_SLICE,
+                            norm->batches};
+        if (!evaluation) slice = norm->slices[k];
         sbni_channels ch = sbni_norm_channels(norm, slice.norm_batch);
         norm->kernels->norm_normalize(sbni_norm_row(x, slice.row), slice.n, x->c,
                                       sbni_tensor_s(x), &ch, sbni_norm_row(y, slice.row));

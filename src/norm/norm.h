@@ -30,6 +30,7 @@ struct sbn_norm {
     sbn_norm_mode mode;
     sbn_norm_state state;
     int64_t batches_tracked;
+    bool borrowed; /* gamma, beta and gradients belong to somebody else */
     uint32_t id,
         calls; /* which layer of the group, and its calls so far: the message's tag */
 
@@ -39,6 +40,8 @@ struct sbn_norm {
 
     /* of the call under way, and of the forward that backward belongs to */
     sbni_norm_phase phase;
+    bool training;   /* the forward under way updates running statistics */
+    bool eval_begun; /* an evaluation waits for its end; it leaves phase alone */
     sbn_tensor x, y, dy, dx;
     sbn_status local; /* this process's own failure, reported in the message */
     sbni_slice *slices;
@@ -46,8 +49,10 @@ struct sbn_norm {
     double *sums; /* [3][slice_count][c] */
     int64_t sums_room;
 
-    double *mean_d, *var_d, *rstd_d; /* [batches][c] statistics of the norm batches */
-    void *mean_hi, *mean_lo, *scale; /* [batches][c] of T: factors of the elements */
+    double *rstd_d;                  /* [batches + 1][c] of the norm batches */
+    void *mean_hi, *mean_lo, *scale; /* [batches + 1][c] of T: factors of the elements;
+                                        the last set is evaluation's, so that it leaves
+                                        those of backward alone */
     void *shift;                     /* [c] of T */
     void *dx_a, *dx_b, *dx_k;        /* [batches][c] of T */
     int64_t *counts;                 /* [batches] values per channel */
@@ -89,6 +94,10 @@ static inline void *sbni_norm_row(const sbn_tensor *t, int64_t row)
     return (char *)t->data + row * t->c * sbni_tensor_s(t) * sbn_dtype_bytes(t->dtype);
 }
 
+/* Let gamma, beta and their gradients live in memory of the owner, in place of the layer's own. */
+void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,
+                    void *bias_grad);
+
 /* Write the factors of norm batch g, channel i, from its statistics. */
 void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m);
 
@@ -96,9 +105,8 @@ void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m)
  * layer. */
 uint32_t sbni_norm_tag(const sbn_norm *norm, sbni_norm_phase phase);
 
-/* y of all samples, each with the factors of its norm batch; one_batch: all with those of
- * batch 0. */
+/* y of all samples, each with the factors of its norm batch, or all with evaluation's. */
 void sbni_norm_apply(const sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y,
-                     bool one_batch);
+                     bool evaluation);
 
 #endif

@@ -13,8 +13,8 @@
 typedef struct sbni_metrics sbni_metrics;
 
 /*
- * Open the file for appending. resume_step < 0 starts an empty file. Otherwise lines of an
- * earlier run are kept up to that step: lines with a step ≤ resume_step stay byte for
+ * Open the file for appending. resume_step < 0 starts an empty file. Otherwise lines of
+ * an earlier run are kept up to that step: lines with a step ≤ resume_step stay byte for
  * byte; later ones, those without a step ("done") and what a crash left unreadable at the
  * end go; the file is replaced atomically; a missing file is fine.
  * Errors: SBN_E_IO, SBN_E_MEMORY, SBN_E_DATA (an unreadable line before one to keep).

@@ -22,7 +22,7 @@ typedef struct mark {
 } mark;
 
 struct sbni_progress {
-    sbni_progress_style style; /* TTY, LINES or NONE */
+    sbn_progress_style style; /* TTY, LINES or NONE */
     int64_t steps, epochs;
     int64_t step, images; /* so far; images of this process's run only */
     double drawn_s;       /* when the last line was written */
@@ -31,12 +31,12 @@ struct sbni_progress {
     int oldest, n_marks;
 };
 
-static sbni_progress_style resolve(sbni_progress_style style)
+static sbn_progress_style resolve(sbn_progress_style style)
 {
-    if (style != SBNI_PROGRESS_AUTO) return style;
+    if (style != SBN_PROGRESS_AUTO) return style;
     const char *told = getenv("SYNCBN_TTY");
     bool terminal = isatty(STDERR_FILENO) || (told && strcmp(told, "1") == 0);
-    return terminal ? SBNI_PROGRESS_TTY : SBNI_PROGRESS_LINES;
+    return terminal ? SBN_PROGRESS_TTY : SBN_PROGRESS_LINES;
 }
 
 /* A redrawn line must not wrap, or each redraw would leave a row behind. */
@@ -63,7 +63,7 @@ static void clip(char *text, int most)
 
 static void show(sbni_progress *p, char *text, bool stays)
 {
-    if (p->style == SBNI_PROGRESS_TTY) {
+    if (p->style == SBN_PROGRESS_TTY) {
         if (!stays) clip(text, columns() - 1);
         fprintf(stderr, "\r%s\033[K%s", text, stays ? "\n" : "");
         p->dirty = !stays;
@@ -145,7 +145,7 @@ static void step_text(const sbni_progress *p, int64_t epoch, double loss, double
                  (double)(p->steps - p->step) * seconds / (double)(p->step - from->step));
 }
 
-sbn_status sbni_progress_create(sbni_progress_style style, int64_t first, int64_t steps,
+sbn_status sbni_progress_create(sbn_progress_style style, int64_t first, int64_t steps,
                                 int64_t epochs, sbni_progress **progress)
 {
     *progress = NULL;
@@ -157,7 +157,7 @@ sbn_status sbni_progress_create(sbni_progress_style style, int64_t first, int64_
     p->epochs = epochs;
     double now_s = sbni_clock_s();
     /* A terminal shows the first step at once, a log starts with a rate worth reading. */
-    p->drawn_s = p->style == SBNI_PROGRESS_TTY ? now_s - REDRAW_S : now_s;
+    p->drawn_s = p->style == SBN_PROGRESS_TTY ? now_s - REDRAW_S : now_s;
     restart(p, now_s);
     *progress = p;
     return SBN_OK;
@@ -166,15 +166,15 @@ sbn_status sbni_progress_create(sbni_progress_style style, int64_t first, int64_
 void sbni_progress_step(sbni_progress *p, int64_t step, int64_t epoch, double loss,
                         int64_t images)
 {
-    if (p->style == SBNI_PROGRESS_NONE) return;
+    if (p->style == SBN_PROGRESS_NONE) return;
     double now_s = sbni_clock_s();
     p->step = step;
     p->images += images;
     remember(p, now_s);
-    if (now_s - p->drawn_s >= (p->style == SBNI_PROGRESS_TTY ? REDRAW_S : LINES_S)) {
+    if (now_s - p->drawn_s >= (p->style == SBN_PROGRESS_TTY ? REDRAW_S : LINES_S)) {
         char text[TEXT_BYTES];
         step_text(p, epoch, loss, now_s, text);
-        show(p, text, p->style == SBNI_PROGRESS_LINES);
+        show(p, text, p->style == SBN_PROGRESS_LINES);
         p->drawn_s = now_s;
     }
 }
@@ -182,7 +182,7 @@ void sbni_progress_step(sbni_progress *p, int64_t step, int64_t epoch, double lo
 void sbni_progress_eval(sbni_progress *p, int64_t epoch, double test_loss,
                         double test_accuracy)
 {
-    if (p->style == SBNI_PROGRESS_NONE) return;
+    if (p->style == SBN_PROGRESS_NONE) return;
     char text[TEXT_BYTES];
     int n = snprintf(text, sizeof text, "epoch %" PRId64, epoch);
     n += put_total(text + n, sizeof text - (size_t)n, p->epochs);

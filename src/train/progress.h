@@ -6,20 +6,13 @@
 #include <stdint.h>
 
 #include "core/status.h"
-
-typedef enum sbni_progress_style {
-    SBNI_PROGRESS_AUTO,  /* terminal when stderr is one (or SYNCBN_TTY=1: under mpirun it
-                            is a pipe), else lines */
-    SBNI_PROGRESS_TTY,   /* one line, redrawn at most 10 times a second */
-    SBNI_PROGRESS_LINES, /* a line every 10 seconds, and at each evaluation */
-    SBNI_PROGRESS_NONE
-} sbni_progress_style;
+#include "syncbn/trainer.h"
 
 typedef struct sbni_progress sbni_progress;
 
 /* steps is the last step of the run, first the step it starts after (resume). steps 0 or
  * epochs 0: not known, and not shown. Errors: SBN_E_MEMORY. */
-sbn_status sbni_progress_create(sbni_progress_style style, int64_t first, int64_t steps,
+sbn_status sbni_progress_create(sbn_progress_style style, int64_t first, int64_t steps,
                                 int64_t epochs, sbni_progress **progress);
 
 /*

@@ -1,0 +1,132 @@
+/**
+ * Small nets described by a text file, trained on the samples of a whole group of
+ * processes.
+ *
+ * A net file has one layer a line; `#` starts a comment:
+ *
+ *     input 1x28x28                            channels x height x width
+ *     conv NAME out=N kernel=N [stride=N] [pad=N]
+ *     linear NAME out=N                        flattens what comes in
+ *     norm NAME                                batch norm over channels (after linear:
+ * features) maxpool size=N                           windows without overlap relu |
+ * sigmoid logsoftmax                               last line; classes are what comes in
+ */
+#ifndef SYNCBN_MODEL_H
+#define SYNCBN_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "syncbn/group.h"
+#include "syncbn/norm.h"
+#include "syncbn/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct sbn_model sbn_model;
+
+typedef struct sbn_model_config {
+    const char
+        *net; /**< name of a net that comes with the library, or a path ending in .net */
+    const char *text;   /**< the net itself; NULL: read what `net` says */
+    sbn_dtype dtype;    /**< of weights and activations; default SBN_F32 */
+    uint64_t seed;      /**< initial weights are a function of (seed, name of the tensor,
+                           element) */
+    int64_t batch;      /**< most samples of the group in one step, ≥ 1 */
+    int64_t norm_batch; /**< 1 … batch, or SBN_NORM_BATCH_ALL */
+    bool norm;          /**< false leaves the norm layers out; default true */
+    double eps, momentum; /**< of the norm layers; defaults 1e-5 and 0.1 */
+} sbn_model_config;
+
+/** A named array of the model: a parameter or a buffer. */
+typedef struct sbn_model_tensor {
+    const char *name; /**< e.g. "conv2_bn.running_mean"; owned by the model */
+    int axes;         /**< 0 … 4 */
+    int64_t shape[4];
+    int64_t count;   /**< elements */
+    void *data;      /**< of the model's type; int64 for num_batches_tracked */
+    void *grad;      /**< same shape; NULL for buffers */
+    bool is_integer; /**< data is int64 */
+    bool decays;     /**< a weight matrix: neither bias nor gamma nor beta */
+} sbn_model_tensor;
+
+/** Sums over the batch of the whole group. */
+typedef struct sbn_model_result {
+    double loss;     /**< mean negative log-likelihood */
+    int64_t correct; /**< samples whose largest output is their label */
+} sbn_model_result;
+
+SBN_API sbn_model_config sbn_model_config_default(const char *net, int64_t batch);
+
+/**
+ * Build a net; weights uniform in ±1/sqrt(fan_in), gamma 1, beta 0.
+ * @collective over the group (once per norm layer about 100 bytes).
+ * @errors SBN_E_ARG (unknown net, sizes), SBN_E_DATA (malformed net: file, line, column),
+ * SBN_E_IO, SBN_E_MEMORY, SBN_E_MISMATCH, SBN_E_PEER
+ */
+SBN_API sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
+                                    sbn_model **model);
+
+/** Free and null; NULL is fine. */
+SBN_API void sbn_model_destroy(sbn_model **model);
+
+/** Shape of one input sample (n = 0) and number of classes. */
+SBN_API sbn_tensor sbn_model_input_shape(const sbn_model *model);
+SBN_API int64_t sbn_model_classes(const sbn_model *model);
+
+/** The net's text, as read. Owned by the model. */
+SBN_API const char *sbn_model_text(const sbn_model *model);
+
+/** All parameters, then all buffers, in the order of the net. Owned by the model. */
+SBN_API const sbn_model_tensor *sbn_model_tensors(const sbn_model *model, int *n);
+
+/** Exponents of the exact gradient sums (int64, one per summed tensor): part of a
+ * resumable state. */
+SBN_API int64_t *sbn_model_grad_exponents(sbn_model *model, int *n);
+
+/**
+ * Which samples of a batch of `total` this process works on: [*first, *first + *n),
+ * perhaps none.
+ * @param total  1 … cfg.batch. Local; the same question has the same answer on every
+ * process.
+ */
+SBN_API sbn_status sbn_model_share(const sbn_model *model, int64_t total, int64_t *first,
+                                   int64_t *n);
+
+/** Where this process's samples go before gradient or evaluate: [capacity] rows of the
+ * input shape. */
+SBN_API void *sbn_model_input(sbn_model *model, int64_t *capacity);
+
+/**
+ * Forward, loss, backward: gradients of the mean loss over `total` samples of the group
+ * in every tensor's grad. Running statistics are updated.
+ * @param labels  of this process's share of the batch.
+ * @collective one message forward and one backward per norm layer, one for all other
+ * gradients.
+ * @errors SBN_E_NONFINITE naming layer or tensor, SBN_E_FEW, SBN_E_RANGE, SBN_E_PEER;
+ * weights unchanged.
+ * @reproducible a function of samples and weights; not of the number of processes or
+ * threads.
+ */
+SBN_API sbn_status sbn_model_gradient(sbn_model *model, const int32_t *labels,
+                                      int64_t total, sbn_model_result *result);
+
+/**
+ * Evaluation of n ≤ capacity samples of this process alone, with running statistics.
+ * Local.
+ * @param loss_words  4 words of an exact sum, to which the losses of whole slices of
+ * SBN_SLICE samples are added; sum them over processes as integers, read with
+ * sbn_model_loss.
+ */
+SBN_API sbn_status sbn_model_evaluate(sbn_model *model, const int32_t *labels, int64_t n,
+                                      uint64_t loss_words[4], int64_t *correct);
+
+/** The value of an exact sum of losses. */
+SBN_API double sbn_model_loss(const uint64_t loss_words[4]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

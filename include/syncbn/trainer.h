@@ -1,0 +1,80 @@
+/** A whole training run: data, model, optimizer, metrics, checkpoints. */
+#ifndef SYNCBN_TRAINER_H
+#define SYNCBN_TRAINER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "syncbn/group.h"
+#include "syncbn/optim.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum sbn_progress_style {
+    SBN_PROGRESS_AUTO,  /**< TTY when stderr is a terminal or SYNCBN_TTY=1 is set, else
+                           lines */
+    SBN_PROGRESS_TTY,   /**< one line, redrawn */
+    SBN_PROGRESS_LINES, /**< a line every few seconds */
+    SBN_PROGRESS_NONE
+} sbn_progress_style;
+
+/** Settings of a run; all but `threads`, `progress` and `out` decide its result. */
+typedef struct sbn_trainer_config {
+    const char *net;  /**< as in sbn_model_config */
+    const char *data; /**< as in sbn_dataset_probe */
+    const char *out;  /**< folder of the results, made when missing; NULL: none */
+    int64_t batch;    /**< samples per step over all processes, 1 … training samples */
+    int64_t norm_batch; /**< 1 … batch, or SBN_NORM_BATCH_ALL */
+    bool norm;          /**< keep the net's norm layers */
+    double norm_eps, norm_momentum;
+    int64_t epochs;        /**< ≥ 1 when steps is 0 */
+    int64_t steps;         /**< ≥ 1: stop there whatever the epochs; 0: by epochs */
+    sbn_schedule schedule; /**< its steps are filled in */
+    double momentum, weight_decay;
+    bool nesterov;
+    bool decay_all; /**< weight decay also on gamma, beta and biases */
+    uint64_t seed;
+    int64_t limit_train, limit_test; /**< use the first samples only; 0: all */
+    bool drop_last;                  /**< leave out an epoch's last short batch */
+    bool resume; /**< go on from out/checkpoint.safetensors when there is one */
+    int64_t checkpoint_every; /**< steps; 0: at the end of each epoch */
+    sbn_progress_style progress;
+} sbn_trainer_config;
+
+typedef struct sbn_trainer_result {
+    int64_t steps;       /**< reached, those before a resume included */
+    double seconds;      /**< of this run: training and evaluation */
+    double images_per_s; /**< while training */
+    double test_loss, test_accuracy;
+} sbn_trainer_result;
+
+/** cnn on Fashion-MNIST, batch 64, lr 0.05, momentum 0.9, 5 epochs, seed 1. */
+SBN_API sbn_trainer_config sbn_trainer_config_default(void);
+
+/**
+ * Train and evaluate. Writes metrics.jsonl, run.json, checkpoint.safetensors,
+ * model.safetensors to out.
+ * @collective over the group: as the model's, and one message of 80 bytes per evaluation.
+ * @errors any; the same run fails on all processes, SBN_E_PEER where the cause is
+ * elsewhere.
+ * @reproducible model.safetensors and every loss: a function of settings and data alone.
+ */
+SBN_API sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
+                             sbn_trainer_result *result);
+
+/**
+ * Evaluate saved weights (a model.safetensors or checkpoint) on a data set's test half.
+ * @param net  NULL: the net that the file names. @param limit  first samples only; 0:
+ * all.
+ * @collective one message of 80 bytes.
+ */
+SBN_API sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
+                                int64_t limit, uint64_t seed, sbn_group *group,
+                                sbn_trainer_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,63 @@
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "syncbn/trainer.h"
+
+typedef struct settings {
+    const char *weights, *net, *data;
+    int64_t limit;
+    uint64_t seed;
+} settings;
+
+#define AT(field) offsetof(settings, field)
+
+static const sbni_option options[] = {
+    {"weights", SBNI_OPTION_TEXT, AT(weights), "FILE",
+     "model.safetensors or a checkpoint; may also be given without --weights", 0, 0, 0},
+    {"net", SBNI_OPTION_TEXT, AT(net), "NAME|FILE.net",
+     "the net of the weights (default: the one that the file names)", 0, 0, 0},
+    {"data", SBNI_OPTION_TEXT, AT(data), "DIR|NAME",
+     "fashion-mnist, synthetic, or a folder with the four IDX files (default "
+     "fashion-mnist)",
+     0, 0, 0},
+    {"limit-test", SBNI_OPTION_INT, AT(limit), "N", "use the first N test samples only",
+     0, 1, 0},
+    {"seed", SBNI_OPTION_SEED, AT(seed), "N", "of synthetic data (default 1)", 0, 0, 0},
+    {0},
+};
+
+static const sbni_command command = {
+    "eval", "eval FILE|DIR [options]",
+    "Evaluate saved weights on the test half of a data set, with running statistics.",
+    options, 1};
+
+sbn_status sbni_command_eval(int argc, char **argv, sbn_group *group)
+{
+    settings s = {.data = "fashion-mnist", .seed = 1};
+    sbni_arguments arguments;
+    SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments));
+    if (arguments.help) {
+        if (sbn_group_rank(group) == 0) sbni_options_help(&command);
+        return SBN_OK;
+    }
+    if (arguments.count && !s.weights) s.weights = arguments.words[0];
+    SBN_CHECK(s.weights, SBN_E_ARG, "expected a weights file; syncbn eval --help");
+    /* a run's folder stands for the model in it */
+    char path[4096];
+    struct stat info;
+    if (stat(s.weights, &info) == 0 && S_ISDIR(info.st_mode)) {
+        int n = snprintf(path, sizeof path, "%s/model.safetensors", s.weights);
+        SBN_CHECK(n < (int)sizeof path, SBN_E_ARG, "the path of %s is too long",
+                  s.weights);
+        s.weights = path;
+    }
+    sbn_trainer_result r;
+    SBN_TRY(sbn_evaluate(s.weights, s.net, s.data, s.limit, s.seed, group, &r));
+    if (sbn_group_rank(group) == 0)
+        printf("%s on %s: test accuracy %.4f, test loss %.17g, %.2f s\n", s.weights,
+               s.data, r.test_accuracy, r.test_loss, r.seconds);
+    return SBN_OK;
+}

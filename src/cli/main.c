@@ -1,0 +1,116 @@
+#include <mpi.h>
+#include <omp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "comm/group.h"
+#include "core/status.h"
+#include "version.h"
+
+static const struct {
+    const char *name, *about;
+    sbn_status (*run)(int argc, char **argv, sbn_group *group);
+} commands[] = {
+    {"train", "train a net with synchronized batch norm", sbni_command_train},
+    {"eval", "evaluate saved weights on a test set", sbni_command_eval},
+    {"inspect", "summarize a data set, net, checkpoint or metrics file",
+     sbni_command_inspect},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+/* What the shell sees; the meanings are part of the program's contract. */
+static int exit_code(sbn_status status)
+{
+    if (status == SBN_E_PEER) status = sbn_peer_status();
+    switch (status) {
+    case SBN_OK:
+        return 0;
+    case SBN_E_ARG:
+    case SBN_E_FEW:
+        return 64;
+    case SBN_E_DATA:
+        return 65;
+    case SBN_E_IO:
+        return 74;
+    case SBN_E_STOPPED:
+        return 75;
+    case SBN_E_NONFINITE:
+    case SBN_E_RANGE:
+        return 77;
+    case SBN_E_MISMATCH:
+        return 78;
+    default:
+        return 70;
+    }
+}
+
+static void print_help(void)
+{
+    printf("Usage: mpirun -np N syncbn COMMAND [options]\n\n"
+           "Train small nets with batch normalization whose statistics are those of all\n"
+           "processes; results do not depend on how many there are.\n\nCommands:\n");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("  %-10s%s\n", commands[i].name, commands[i].about);
+    printf("\n  syncbn COMMAND --help lists a command's options.\n"
+           "\nExit codes: 0 done, 64 bad usage, 65 bad data or checkpoint, 70 internal,\n"
+           "74 cannot read or write, 77 not finite, 78 processes disagree\n");
+}
+
+/* Threads of this process, unless the user said: its share of the cores it may use. */
+static sbn_status choose_threads(sbn_group *group)
+{
+    int hosts, processes;
+    SBN_TRY(sbni_group_hosts(group, &hosts, &processes));
+    if (!getenv("OMP_NUM_THREADS")) {
+        int threads = omp_get_num_procs() / processes;
+        omp_set_num_threads(threads > 1 ? threads : 1);
+    }
+    return SBN_OK;
+}
+
+static sbn_status dispatch(int argc, char **argv, sbn_group *group)
+{
+    bool speaks = sbn_group_rank(group) == 0;
+    SBN_CHECK(argc > 1, SBN_E_ARG, "expected a command; syncbn --help lists them");
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+        !strcmp(argv[1], "help")) {
+        if (speaks) print_help();
+        return SBN_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        if (speaks) printf("syncbn %s (%s)\n", SBNI_VERSION, SBNI_REVISION);
+        return SBN_OK;
+    }
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(argv[1], commands[i].name)) {
+            SBN_TRY(choose_threads(group));
+            return commands[i].run(argc - 1, argv + 1, group);
+        }
+    return sbni_fail(SBN_E_ARG, "unknown command \"%s\"; syncbn --help lists them",
+                     argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    int provided;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+    /* A closed pipe is a write error to report, not a reason to die silently. */
+    signal(SIGPIPE, SIG_IGN);
+    sbn_group *group = NULL;
+    sbn_status status = sbn_group_create(MPI_COMM_WORLD, &group);
+    bool speaks = !group || sbn_group_rank(group) == 0;
+    if (status == SBN_OK) status = dispatch(argc, argv, group);
+    /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
+    if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());
+    if (speaks && fflush(stdout) != 0 && status == SBN_OK) {
+        fprintf(stderr, "syncbn: can't write to standard output\n");
+        status = SBN_E_IO;
+    }
+    sbn_group_destroy(&group);
+    MPI_Finalize();
+    return exit_code(status);
+}

@@ -1,0 +1,180 @@
+#include "cli/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_OPTIONS = 60, FIRST_KEY = 256, HELP_COLUMN = 30, HELP_WIDTH = 90 };
+
+/* Index of a word in a list with | between; -1 when it is none of them. */
+static int choice(const char *choices, const char *word)
+{
+    size_t length = strlen(word);
+    for (int i = 0;; i++) {
+        size_t n = strcspn(choices, "|");
+        if (n == length && !strncmp(choices, word, n)) return i;
+        if (!choices[n]) return -1;
+        choices += n + 1;
+    }
+}
+
+static sbn_status parse_int(const sbni_option *o, const char *text, int64_t *value)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    SBN_CHECK(*text && !*end && errno == 0 && (double)v >= o->least, SBN_E_ARG,
+              "--%s: expected a whole number from %.0f%s%s, got \"%s\"", o->name,
+              o->least, o->choices ? " or " : "", o->choices ? o->choices : "", text);
+    *value = v;
+    return SBN_OK;
+}
+
+static sbn_status parse_real(const sbni_option *o, const char *text, double *value)
+{
+    char *end;
+    double v = strtod(text, &end);
+    SBN_CHECK(*text && !*end && isfinite(v) && v >= o->least, SBN_E_ARG,
+              "--%s: expected a number from %g%s%s, got \"%s\"", o->name, o->least,
+              o->choices ? " or " : "", o->choices ? o->choices : "", text);
+    *value = v;
+    return SBN_OK;
+}
+
+static sbn_status parse_seed(const sbni_option *o, const char *text, uint64_t *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    SBN_CHECK(*text && *text != '-' && !*end && errno == 0, SBN_E_ARG,
+              "--%s: expected a whole number from 0 to 2^64-1, got \"%s\"", o->name,
+              text);
+    *value = v;
+    return SBN_OK;
+}
+
+static sbn_status parse_value(const sbni_option *o, const char *text, void *settings)
+{
+    void *at = (char *)settings + o->offset;
+    bool is_word = (o->type == SBNI_OPTION_INT || o->type == SBNI_OPTION_REAL) &&
+                   o->choices && choice(o->choices, text) >= 0;
+    switch (o->type) {
+    case SBNI_OPTION_TEXT:
+        SBN_CHECK(*text, SBN_E_ARG, "--%s: expected %s, got nothing", o->name, o->unit);
+        *(const char **)at = text;
+        return SBN_OK;
+    case SBNI_OPTION_INT:
+        if (!is_word) return parse_int(o, text, at);
+        *(int64_t *)at = (int64_t)o->word_value;
+        return SBN_OK;
+    case SBNI_OPTION_REAL:
+        if (!is_word) return parse_real(o, text, at);
+        *(double *)at = o->word_value;
+        return SBN_OK;
+    case SBNI_OPTION_SEED:
+        return parse_seed(o, text, at);
+    case SBNI_OPTION_FLAG:
+        *(bool *)at = true;
+        return SBN_OK;
+    case SBNI_OPTION_CHOICE: {
+        int which = choice(o->choices, text);
+        SBN_CHECK(which >= 0, SBN_E_ARG, "--%s: expected %s, got \"%s\"", o->name,
+                  o->choices, text);
+        *(int *)at = which;
+        return SBN_OK;
+    }
+    case SBNI_OPTION_TITLE:
+        break;
+    }
+    return SBN_OK;
+}
+
+/* The table in getopt's form; titles are left out. */
+static void fill_long(const sbni_option *options, struct option *list)
+{
+    int n = 0;
+    for (int i = 0; options[i].name && n < MAX_OPTIONS; i++)
+        if (options[i].type != SBNI_OPTION_TITLE)
+            list[n++] = (struct option){
+                options[i].name,
+                options[i].type == SBNI_OPTION_FLAG ? no_argument : required_argument,
+                NULL, FIRST_KEY + i};
+    list[n++] = (struct option){"help", no_argument, NULL, 'h'};
+    list[n] = (struct option){0};
+}
+
+sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv,
+                              void *settings, sbni_arguments *arguments)
+{
+    struct option list[MAX_OPTIONS + 2];
+    fill_long(command->options, list);
+    *arguments = (sbni_arguments){0};
+    opterr = 0;
+    optind = 0; /* begin anew, also after an earlier parse */
+    for (int key; (key = getopt_long(argc, argv, "-:h", list, NULL)) != -1;) {
+        if (key == 'h') {
+            arguments->help = true;
+        } else if (key == 1) {
+            SBN_CHECK(arguments->count < command->most_words, SBN_E_ARG,
+                      "unexpected argument \"%s\"; syncbn %s --help lists the options",
+                      optarg, command->name);
+            arguments->words[arguments->count++] = optarg;
+        } else if (key >= FIRST_KEY) {
+            arguments->given |= UINT64_C(1) << (key - FIRST_KEY);
+            SBN_TRY(parse_value(&command->options[key - FIRST_KEY], optarg, settings));
+        } else {
+            return sbni_fail(SBN_E_ARG, "%s %s; syncbn %s --help lists the options",
+                             key == ':' ? "a value is missing after" : "unknown option",
+                             argv[optind - 1], command->name);
+        }
+    }
+    SBN_CHECK(optind == argc, SBN_E_ARG, "unexpected argument \"%s\"", argv[optind]);
+    return SBN_OK;
+}
+
+bool sbni_options_given(const sbni_command *command, const sbni_arguments *arguments,
+                        const char *name)
+{
+    for (int i = 0; command->options[i].name; i++)
+        if (!strcmp(command->options[i].name, name)) return arguments->given >> i & 1;
+    return false;
+}
+
+/* Words of a text from the current column on, wrapped under HELP_COLUMN. */
+static void print_wrapped(const char *text, int column)
+{
+    while (*text) {
+        int n = (int)strcspn(text, " ");
+        if (column + n > HELP_WIDTH && column > HELP_COLUMN) {
+            printf("\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        }
+        printf("%.*s ", n, text);
+        column += n + 1;
+        text += n + (text[n] == ' ');
+    }
+    printf("\n");
+}
+
+void sbni_options_help(const sbni_command *command)
+{
+    printf("Usage: syncbn %s\n%s\n", command->usage, command->about);
+    for (const sbni_option *o = command->options; o->name; o++) {
+        if (o->type == SBNI_OPTION_TITLE) {
+            printf("\n%s:\n", o->name);
+            continue;
+        }
+        int column =
+            printf("  --%s%s%s", o->name, o->unit ? "=" : "", o->unit ? o->unit : "");
+        if (column < HELP_COLUMN)
+            printf("%*s", HELP_COLUMN - column, "");
+        else
+            printf("\n%*s", HELP_COLUMN, "");
+        print_wrapped(o->help, HELP_COLUMN);
+    }
+    printf("\n  -h, --help%*sprint this help\n", HELP_COLUMN - 12, "");
+}

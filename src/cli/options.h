@@ -1,0 +1,58 @@
+/* One table of options for parsing, defaults and help. */
+#ifndef SBNI_OPTIONS_H
+#define SBNI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef enum sbni_option_type {
+    SBNI_OPTION_TEXT,   /* const char * */
+    SBNI_OPTION_INT,    /* int64_t, from least up */
+    SBNI_OPTION_SEED,   /* uint64_t */
+    SBNI_OPTION_REAL,   /* double, finite */
+    SBNI_OPTION_FLAG,   /* bool, set when given */
+    SBNI_OPTION_CHOICE, /* int: index of the word in choices */
+    SBNI_OPTION_TITLE   /* no option: a heading of the help */
+} sbni_option_type;
+
+typedef struct sbni_option {
+    const char *name; /* without the dashes; heading for a title */
+    sbni_option_type type;
+    size_t offset;    /* of the value in the command's settings */
+    const char *unit; /* what stands for the value in the help */
+    const char *help; /* with its default */
+    const char
+        *choices; /* words with | between; for INT and REAL: a word for `word_value` */
+    double least; /* INT and REAL: smallest value */
+    double word_value; /* value that the word of an INT or REAL means */
+} sbni_option;
+
+typedef struct sbni_command {
+    const char *name, *usage, *about;
+    const sbni_option *options; /* ends with a NULL name */
+    int most_words;             /* arguments that are not options */
+} sbni_command;
+
+typedef struct sbni_arguments {
+    const char *words[2]; /* arguments that are not options */
+    int count;
+    bool help;
+    uint64_t given; /* bit i: option i of the table was given */
+} sbni_arguments;
+
+/* Parse argv (argv[0] is the command) into settings. SBN_E_ARG names option, expected and
+ * got. */
+sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv,
+                              void *settings, sbni_arguments *arguments);
+
+/* Whether the option of that name was given. */
+bool sbni_options_given(const sbni_command *command, const sbni_arguments *arguments,
+                        const char *name);
+
+/* Print the command's help to stdout. */
+void sbni_options_help(const sbni_command *command);
+
+#endif

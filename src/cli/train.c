@@ -1,0 +1,117 @@
+#include <stdio.h>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "syncbn/model.h"
+#include "syncbn/trainer.h"
+
+typedef struct settings {
+    sbn_trainer_config run;
+    int norm, schedule, progress;
+} settings;
+
+#define AT(field) offsetof(settings, field)
+
+static const sbni_option options[] = {
+    {"What to train", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0},
+    {"net", SBNI_OPTION_TEXT, AT(run.net), "NAME|FILE.net",
+     "article, cnn, mlp, or a file (default cnn)", 0, 0, 0},
+    {"data", SBNI_OPTION_TEXT, AT(run.data), "DIR|NAME",
+     "fashion-mnist, synthetic, or a folder with the four IDX files, plain or .gz "
+     "(default fashion-mnist)",
+     0, 0, 0},
+    {"limit-train", SBNI_OPTION_INT, AT(run.limit_train), "N",
+     "use the first N training samples only (default all)", 0, 1, 0},
+    {"limit-test", SBNI_OPTION_INT, AT(run.limit_test), "N",
+     "use the first N test samples only (default all)", 0, 1, 0},
+    {"Sizes; the number of processes changes none of them", SBNI_OPTION_TITLE, 0, 0, 0, 0,
+     0, 0},
+    {"batch", SBNI_OPTION_INT, AT(run.batch), "N",
+     "samples per step, over all processes (default 64)", 0, 1, 0},
+    {"norm-batch", SBNI_OPTION_INT, AT(run.norm_batch), "N|all",
+     "samples that share one set of statistics, up to the batch (default all)", "all", 1,
+     SBN_NORM_BATCH_ALL},
+    {"drop-last", SBNI_OPTION_FLAG, AT(run.drop_last), 0,
+     "leave out the last short batch of an epoch (default: train it)", 0, 0, 0},
+    {"Normalization", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0},
+    {"norm", SBNI_OPTION_CHOICE, AT(norm), "batch|none",
+     "batch norm, or the net without its norm layers (default batch)", "batch|none", 0,
+     0},
+    {"norm-eps", SBNI_OPTION_REAL, AT(run.norm_eps), "X",
+     "added to the variance inside the root (default 1e-5)", 0, 1e-30, 0},
+    {"norm-momentum", SBNI_OPTION_REAL, AT(run.norm_momentum), "X|none",
+     "weight of the new value in running statistics; none: plain average (default 0.1)",
+     "none", 0, SBN_MOMENTUM_CUMULATIVE},
+    {"Optimization", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0},
+    {"epochs", SBNI_OPTION_INT, AT(run.epochs), "E", "passes over the data (default 5)",
+     0, 1, 0},
+    {"steps", SBNI_OPTION_INT, AT(run.steps), "S", "steps, in place of epochs", 0, 1, 0},
+    {"lr", SBNI_OPTION_REAL, AT(run.schedule.lr), "X", "learning rate (default 0.05)", 0,
+     0, 0},
+    {"schedule", SBNI_OPTION_CHOICE, AT(schedule), "constant|step|cosine",
+     "of the learning rate (default constant)", "constant|step|cosine", 0, 0},
+    {"warmup", SBNI_OPTION_INT, AT(run.schedule.warmup), "STEPS",
+     "steps of linear growth of the rate at the start (default 0)", 0, 0, 0},
+    {"lr-every", SBNI_OPTION_INT, AT(run.schedule.every), "STEPS",
+     "schedule step: between two reductions (default 1000)", 0, 1, 0},
+    {"lr-factor", SBNI_OPTION_REAL, AT(run.schedule.factor), "X",
+     "schedule step: factor of each reduction (default 0.1)", 0, 0, 0},
+    {"momentum", SBNI_OPTION_REAL, AT(run.momentum), "X", "0 to 1 (default 0.9)", 0, 0,
+     0},
+    {"nesterov", SBNI_OPTION_FLAG, AT(run.nesterov), 0, "look ahead by the momentum", 0,
+     0, 0},
+    {"weight-decay", SBNI_OPTION_REAL, AT(run.weight_decay), "X",
+     "of weight matrices (default 0)", 0, 0, 0},
+    {"decay-all", SBNI_OPTION_FLAG, AT(run.decay_all), 0,
+     "weight decay also on gamma, beta and biases", 0, 0, 0},
+    {"seed", SBNI_OPTION_SEED, AT(run.seed), "N",
+     "of initial weights, order of samples and synthetic data (default 1)", 0, 0, 0},
+    {"Results", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0},
+    {"out", SBNI_OPTION_TEXT, AT(run.out), "DIR",
+     "folder for metrics.jsonl, run.json, model.safetensors, checkpoint.safetensors "
+     "(default out/train)",
+     0, 0, 0},
+    {"resume", SBNI_OPTION_FLAG, AT(run.resume), 0,
+     "go on from the checkpoint in --out, when there is one", 0, 0, 0},
+    {"checkpoint-every", SBNI_OPTION_INT, AT(run.checkpoint_every), "STEPS",
+     "steps between checkpoints (default: at the end of each epoch)", 0, 1, 0},
+    {"progress", SBNI_OPTION_CHOICE, AT(progress), "auto|tty|lines|none",
+     "how progress is shown on standard error (default auto)", "auto|tty|lines|none", 0,
+     0},
+    {0},
+};
+
+static const sbni_command command = {"train", "train [options]",
+                                     "Train a net with statistics, gradients and "
+                                     "evaluation shared out over all processes.",
+                                     options, 0};
+
+static void report(const settings *s, const sbn_trainer_result *r)
+{
+    printf("trained %s on %s: %lld steps in %.1f s, %.0f img/s\n", s->run.net,
+           s->run.data, (long long)r->steps, r->seconds, r->images_per_s);
+    printf("test accuracy %.4f, test loss %.4f\n", r->test_accuracy, r->test_loss);
+    printf("results in %s\n", s->run.out);
+}
+
+sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
+{
+    settings s = {.run = sbn_trainer_config_default()};
+    s.run.out = "out/train";
+    s.run.schedule.every = 1000;
+    sbni_arguments arguments;
+    SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments));
+    if (arguments.help) {
+        if (sbn_group_rank(group) == 0) sbni_options_help(&command);
+        return SBN_OK;
+    }
+    SBN_CHECK(!sbni_options_given(&command, &arguments, "epochs") || !s.run.steps,
+              SBN_E_ARG, "--epochs and --steps: expected one of them, got both");
+    s.run.norm = s.norm == 0;
+    s.run.schedule.kind = (sbn_schedule_kind)s.schedule;
+    s.run.progress = (sbn_progress_style)s.progress;
+    sbn_trainer_result result;
+    SBN_TRY(sbn_train(&s.run, group, &result));
+    if (sbn_group_rank(group) == 0) report(&s, &result);
+    return SBN_OK;
+}

@@ -1,0 +1,36 @@
+#include "comm/hostmem.h"
+
+sbn_status sbni_hostmem_create(sbn_group *group, int64_t bytes, sbni_hostmem *memory)
+{
+    *memory = (sbni_hostmem){.comm = MPI_COMM_NULL, .window = MPI_WIN_NULL};
+    SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
+                                         MPI_INFO_NULL, &memory->comm),
+                     "MPI_Comm_split_type"));
+    int rank;
+    MPI_Comm_rank(memory->comm, &rank);
+    memory->leader = rank == 0;
+    void *mine;
+    SBN_TRY(sbni_mpi(MPI_Win_allocate_shared(memory->leader ? (MPI_Aint)bytes : 0, 1,
+                                             MPI_INFO_NULL, memory->comm, &mine,
+                                             &memory->window),
+                     "MPI_Win_allocate_shared"));
+    MPI_Aint size;
+    int unit;
+    return sbni_mpi(MPI_Win_shared_query(memory->window, 0, &size, &unit, &memory->data),
+                    "MPI_Win_shared_query");
+}
+
+sbn_status sbni_hostmem_publish(sbni_hostmem *memory)
+{
+    /* a fence separates the leader's stores from the others' loads */
+    return sbni_mpi(MPI_Win_fence(0, memory->window), "MPI_Win_fence");
+}
+
+void sbni_hostmem_destroy(sbni_hostmem *memory)
+{
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (finalized || memory->comm == MPI_COMM_NULL || !memory->comm) return;
+    if (memory->window != MPI_WIN_NULL) MPI_Win_free(&memory->window);
+    MPI_Comm_free(&memory->comm);
+}

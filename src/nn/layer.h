@@ -1,0 +1,127 @@
+/*
+ * The parts of a model. Layers work slice by slice, so that a slice passes through all
+ * layers between two norms while it is in the cache, and so that threads share out
+ * slices. Norm layers work on the whole batch: they end one run of layers and begin the
+ * next.
+ */
+#ifndef SBNI_LAYER_H
+#define SBNI_LAYER_H
+
+#include "comm/gradsync.h"
+#include "kernels/kernels.h"
+#include "nn/netfile.h"
+#include "norm/scope.h"
+#include "syncbn/model.h"
+#include "syncbn/norm.h"
+
+/* What flows between two layers: activations y and their gradient dy. An array is whole
+ * (a row for each sample of the process) or scratch (SBN_SLICE rows for each thread). */
+typedef struct sbni_edge {
+    sbni_image shape;
+    int64_t count; /* c·h·w */
+    void *y, *dy;
+    bool y_whole, dy_whole;
+} sbni_edge;
+
+/* A parameter or buffer: the public description and where its gradient is summed. */
+typedef struct sbni_param {
+    sbn_model_tensor tensor;
+    char name[SBNI_NET_NAME_BYTES + 24];
+    int64_t offset; /* in the arena; buffers have none: -1 */
+    int sync; /* index in the gradient sum; -1: summed by its norm layer, or a buffer */
+    int64_t fan_in; /* > 0: initial values uniform in ±1/sqrt(fan_in); 0: one; -1: zero */
+} sbni_param;
+
+/* The slice under work. */
+typedef struct sbni_task {
+    sbni_slice slice;
+    int64_t index; /* of the slice in the batch under work */
+    int thread;
+} sbni_task;
+
+typedef struct sbni_layer {
+    sbni_layer_spec spec;
+    sbni_edge *in, *out;
+    int weight, bias; /* indices of parameters; -1: none */
+    uint8_t *argmax;  /* maxpool: [capacity][out.count] */
+    sbn_norm *norm;
+    bool wants_dx;
+} sbni_layer;
+
+typedef struct sbni_scratch {
+    void *col, *dcol; /* [largest k·k·c · oh·ow] */
+    void *grad;       /* [largest parameter] */
+} sbni_scratch;
+
+struct sbn_model {
+    sbn_model_config cfg;
+    char *text;
+    sbn_group *group;
+    const sbni_kernels *kernels;
+    int threads;
+    int64_t capacity; /* rows of whole arrays: the largest share */
+
+    int layer_count;
+    sbni_layer *layers;
+    sbni_edge *edges; /* [layer_count+1] */
+
+    int param_count; /* parameters, then buffers */
+    sbni_param *params;
+    sbn_model_tensor *tensors; /* [param_count] the same for the public */
+    int64_t arena_count;
+    char *arena, *grad_arena;
+    sbni_gradsync *sync;
+
+    sbni_slice *slices; /* of the batch under work */
+    int64_t slice_count;
+    double *slice_loss; /* [slices] */
+    int64_t *slice_correct;
+    sbni_scratch *scratch; /* [threads] */
+    void **owned;          /* buffers of edges */
+    int owned_count;
+
+    const int32_t *labels;
+    double loss_weight; /* 1 / samples of the batch */
+};
+
+typedef struct sbni_layer_ops {
+    bool needs_x, needs_y; /* in backward */
+    bool elementwise;      /* y and dy may lie in the place of x and dx */
+    /* Shape of the output from that of the input; SBN_E_DATA where the layer does not
+     * fit. */
+    sbn_status (*shape)(const sbni_layer_spec *spec, sbni_image in, sbni_image *out);
+    void (*forward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
+    void (*backward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
+} sbni_layer_ops;
+
+extern const sbni_layer_ops sbni_conv_ops, sbni_linear_ops, sbni_maxpool_ops,
+    sbni_relu_ops, sbni_sigmoid_ops, sbni_loss_ops, sbni_norm_ops;
+const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind);
+
+/* First row of the task's slice in an edge. */
+void *sbni_edge_y(const sbn_model *model, const sbni_edge *edge, sbni_task task);
+void *sbni_edge_dy(const sbn_model *model, const sbni_edge *edge, sbni_task task);
+
+/* Address behind `count` elements of the model's type. */
+static inline void *sbni_at(const sbn_model *model, const void *array, int64_t count)
+{
+    return (char *)array + count * sbn_dtype_bytes(model->cfg.dtype);
+}
+
+/* Add a slice's gradient of a parameter, in scratch.grad, to the sums. */
+void sbni_layer_add_grad(sbn_model *model, int param, const void *grad, int thread);
+
+/* nn/plan.c: shapes, and which arrays are whole; allocates them. */
+sbn_status sbni_plan_shapes(sbn_model *model, const sbni_net *net);
+sbn_status sbni_plan_buffers(sbn_model *model);
+
+/* nn/params.c: tables, arenas, initial values; after the norm layers exist. */
+sbn_status sbni_params_create(sbn_model *model);
+
+/* nn/norm_layer.c: the synchronized layers of a model, and their whole-batch calls. */
+sbn_status sbni_norm_layers_create(sbn_model *model);
+sbn_status sbni_norm_layer_forward(sbn_model *model, const sbni_layer *layer, int64_t n,
+                                   bool training);
+sbn_status sbni_norm_layer_backward(sbn_model *model, const sbni_layer *layer, int64_t n);
+
+#endif

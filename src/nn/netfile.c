@@ -1,0 +1,277 @@
+#include "nn/netfile.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "nets.h" /* made by Meson from examples/nets */
+
+enum { MAX_TEXT_BYTES = 1 << 20, MAX_SIZE = 65536 };
+
+static const struct {
+    const char *name, *text;
+} builtin[] = {
+    {"article", SBNI_NET_ARTICLE}, {"cnn", SBNI_NET_CNN}, {"mlp", SBNI_NET_MLP}};
+
+/* What may stand on a line of one kind. */
+static const struct {
+    const char *word;
+    sbni_layer_kind kind;
+    bool named;
+    const char *required; /* keys by first letter: o k s; size is s of maxpool */
+    const char *optional;
+} grammar[] = {
+    {"conv", SBNI_LAYER_CONV, true, "out kernel", "stride pad"},
+    {"linear", SBNI_LAYER_LINEAR, true, "out", ""},
+    {"norm", SBNI_LAYER_NORM, true, "", ""},
+    {"maxpool", SBNI_LAYER_MAXPOOL, false, "size", ""},
+    {"relu", SBNI_LAYER_RELU, false, "", ""},
+    {"sigmoid", SBNI_LAYER_SIGMOID, false, "", ""},
+    {"logsoftmax", SBNI_LAYER_LOGSOFTMAX, false, "", ""},
+};
+enum { KINDS = sizeof grammar / sizeof *grammar };
+
+typedef struct parser {
+    const char *source;
+    int line;
+    const char *line_start, *at, *end; /* of the line, comment cut off */
+} parser;
+
+__attribute__((format(printf, 3, 4))) static sbn_status
+complain(const parser *p, const char *at, const char *format, ...)
+{
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return sbni_fail(SBN_E_DATA, "%s:%d:%d: %s", p->source, p->line,
+                     (int)(at - p->line_start) + 1, text);
+}
+
+/* Next word of the line, "" at its end. */
+static void next_word(parser *p, const char **start, int *length)
+{
+    while (p->at < p->end && (*p->at == ' ' || *p->at == '\t' || *p->at == '\r')) p->at++;
+    *start = p->at;
+    while (p->at < p->end && *p->at != ' ' && *p->at != '\t' && *p->at != '\r') p->at++;
+    *length = (int)(p->at - *start);
+}
+
+/* A number at *at within [least, MAX_SIZE]; moves *at behind it. */
+static sbn_status number(const parser *p, const char **at, const char *end, int64_t least,
+                         const char *what, int64_t *value)
+{
+    const char *start = *at;
+    *value = 0;
+    while (*at < end && **at >= '0' && **at <= '9' && *value <= MAX_SIZE)
+        *value = *value * 10 + (*(*at)++ - '0');
+    if (*at == start || *value < least || *value > MAX_SIZE)
+        return complain(p, start,
+                        "expected %s as a number from %" PRId64 " to %d, got \"%.*s\"",
+                        what, least, MAX_SIZE, (int)(end - start), start);
+    return SBN_OK;
+}
+
+static bool has_word(const char *list, const char *word, int length)
+{
+    for (const char *at = list; *at;) {
+        int n = (int)strcspn(at, " ");
+        if (n == length && !strncmp(at, word, (size_t)n)) return true;
+        at += n + (at[n] == ' ');
+    }
+    return false;
+}
+
+static sbn_status parse_input(parser *p, sbni_net *net)
+{
+    const char *word;
+    int length;
+    next_word(p, &word, &length);
+    const char *at = word, *end = word + length;
+    int64_t *axis[3] = {&net->c, &net->h, &net->w};
+    for (int i = 0; i < 3; i++) {
+        if (i > 0 && (at == end || *at++ != 'x'))
+            return complain(p, at,
+                            "expected channels x height x width like 1x28x28, got "
+                            "\"%.*s\"",
+                            length, word);
+        SBN_TRY(number(p, &at, end, 1,
+                       i == 0   ? "channels"
+                       : i == 1 ? "height"
+                                : "width",
+                       axis[i]));
+    }
+    if (at != end) return complain(p, at, "unexpected \"%.*s\"", (int)(end - at), at);
+    next_word(p, &word, &length);
+    if (length) return complain(p, word, "unexpected \"%.*s\"", length, word);
+    return SBN_OK;
+}
+
+static sbn_status parse_name(parser *p, const sbni_net *net, sbni_layer_spec *layer)
+{
+    const char *word;
+    int length;
+    next_word(p, &word, &length);
+    if (length == 0 || memchr(word, '=', (size_t)length))
+        return complain(p, word, "expected a name for this layer");
+    if (length >= SBNI_NET_NAME_BYTES)
+        return complain(p, word, "a name has at most %d bytes", SBNI_NET_NAME_BYTES - 1);
+    for (int i = 0; i < length; i++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_",
+                    word[i]))
+            return complain(p, word + i, "a name holds letters, digits and _ only");
+    memcpy(layer->name, word, (size_t)length);
+    for (int i = 0; i < net->count; i++)
+        if (!strcmp(net->layers[i].name, layer->name))
+            return complain(p, word, "the name \"%s\" is taken by line %d", layer->name,
+                            net->layers[i].line);
+    return SBN_OK;
+}
+
+/* key=value words up to the end of the line. */
+static sbn_status parse_keys(parser *p, int kind, sbni_layer_spec *layer)
+{
+    char seen[64] = "";
+    for (;;) {
+        const char *word;
+        int length;
+        next_word(p, &word, &length);
+        if (length == 0) break;
+        const char *equals = memchr(word, '=', (size_t)length);
+        int key = equals ? (int)(equals - word) : length;
+        if (!equals || (!has_word(grammar[kind].required, word, key) &&
+                        !has_word(grammar[kind].optional, word, key)))
+            return complain(p, word, "unexpected \"%.*s\"; %s takes: %s%s%s", length,
+                            word, grammar[kind].word, grammar[kind].named ? "NAME " : "",
+                            grammar[kind].required,
+                            grammar[kind].optional[0] ? " [stride] [pad]" : "");
+        if (has_word(seen, word, key))
+            return complain(p, word, "%.*s is given twice", key, word);
+        snprintf(seen + strlen(seen), sizeof seen - strlen(seen), "%.*s ", key, word);
+        int64_t *value = *word == 'o'     ? &layer->out
+                         : *word == 'k'   ? &layer->kernel
+                         : *word == 'p'   ? &layer->pad
+                         : word[1] == 'i' ? &layer->kernel /* size */
+                                          : &layer->stride;
+        const char *at = equals + 1, *end = word + length;
+        char what[16];
+        snprintf(what, sizeof what, "%.*s", key, word);
+        SBN_TRY(number(p, &at, end, value == &layer->pad ? 0 : 1, what, value));
+        if (at != end) return complain(p, at, "unexpected \"%.*s\"", (int)(end - at), at);
+    }
+    for (const char *need = grammar[kind].required; *need;) {
+        int n = (int)strcspn(need, " ");
+        if (!has_word(seen, need, n))
+            return complain(p, p->at, "%s needs %.*s=N", grammar[kind].word, n, need);
+        need += n + (need[n] == ' ');
+    }
+    return SBN_OK;
+}
+
+static sbn_status parse_line(parser *p, sbni_net *net)
+{
+    const char *word;
+    int length;
+    next_word(p, &word, &length);
+    if (length == 0) return SBN_OK;
+    bool is_input = length == 5 && !strncmp(word, "input", 5);
+    if (net->c == 0) {
+        if (!is_input)
+            return complain(p, word, "expected input as the first line, got \"%.*s\"",
+                            length, word);
+        return parse_input(p, net);
+    }
+    if (is_input) return complain(p, word, "a second input");
+    if (net->count == SBNI_NET_MAX_LAYERS)
+        return complain(p, word, "more than %d layers", SBNI_NET_MAX_LAYERS);
+    if (net->count && net->layers[net->count - 1].kind == SBNI_LAYER_LOGSOFTMAX)
+        return complain(p, word, "nothing may follow logsoftmax");
+    int kind = 0;
+    while (kind < KINDS && !has_word(grammar[kind].word, word, length)) kind++;
+    if (kind == KINDS)
+        return complain(p, word,
+                        "unknown layer \"%.*s\"; expected conv, linear, norm, maxpool, "
+                        "relu, sigmoid or logsoftmax",
+                        length, word);
+    sbni_layer_spec layer = {.kind = grammar[kind].kind, .stride = 1, .line = p->line};
+    if (grammar[kind].named) SBN_TRY(parse_name(p, net, &layer));
+    SBN_TRY(parse_keys(p, kind, &layer));
+    net->layers[net->count++] = layer;
+    return SBN_OK;
+}
+
+sbn_status sbni_net_parse(const char *source, const char *text, sbni_net *net)
+{
+    *net = (sbni_net){0};
+    sbn_status status;
+    SBN_GOTO(sbni_alloc(SBNI_NET_MAX_LAYERS, sizeof *net->layers, "net", &net->layers));
+    parser p = {.source = source};
+    for (const char *line = text; *line;) {
+        const char *newline = line + strcspn(line, "\n");
+        p.line++;
+        p.line_start = p.at = line;
+        p.end = line + strcspn(line, "\n#");
+        SBN_GOTO(parse_line(&p, net));
+        line = newline + (*newline == '\n');
+    }
+    if (net->count == 0 || net->layers[net->count - 1].kind != SBNI_LAYER_LOGSOFTMAX) {
+        status = sbni_fail(SBN_E_DATA,
+                           "%s:%d:1: expected logsoftmax as the last layer, got the "
+                           "end of the file",
+                           source, p.line + 1);
+        goto fail;
+    }
+    return SBN_OK;
+fail:
+    sbni_net_free(net);
+    return status;
+}
+
+void sbni_net_free(sbni_net *net)
+{
+    sbni_free(net->layers);
+    *net = (sbni_net){0};
+}
+
+static sbn_status read_file(const char *path, char **text)
+{
+    FILE *f = fopen(path, "rb");
+    SBN_CHECK(f != NULL, errno == ENOENT ? SBN_E_ARG : SBN_E_IO,
+              "net %s: %s; nets that come along: article, cnn, mlp", path,
+              strerror(errno));
+    sbn_status status = sbni_alloc(MAX_TEXT_BYTES + 1, 1, "net", text);
+    if (status == SBN_OK) {
+        size_t n = fread(*text, 1, MAX_TEXT_BYTES + 1, f);
+        if (ferror(f))
+            status = sbni_fail(SBN_E_IO, "net %s: %s", path, strerror(errno));
+        else if (n > MAX_TEXT_BYTES || memchr(*text, 0, n))
+            status = sbni_fail(SBN_E_DATA, "net %s: expected a text of at most %d bytes",
+                               path, MAX_TEXT_BYTES);
+        else
+            (*text)[n] = 0;
+        if (status != SBN_OK) {
+            sbni_free(*text);
+            *text = NULL;
+        }
+    }
+    fclose(f);
+    return status;
+}
+
+sbn_status sbni_net_read(const char *net, char **text)
+{
+    for (size_t i = 0; i < sizeof builtin / sizeof *builtin; i++)
+        if (!strcmp(net, builtin[i].name)) return sbni_copy_string(builtin[i].text, text);
+    const char *dot = strrchr(net, '.');
+    SBN_CHECK(
+        dot && !strcmp(dot, ".net"), SBN_E_ARG,
+        "unknown net \"%s\": expected article, cnn, mlp or a file that ends in .net",
+        net);
+    return read_file(net, text);
+}

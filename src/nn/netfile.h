@@ -1,0 +1,43 @@
+/* Net files: text to a list of layers. The grammar is in syncbn/model.h. */
+#ifndef SBNI_NETFILE_H
+#define SBNI_NETFILE_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef enum sbni_layer_kind {
+    SBNI_LAYER_CONV,
+    SBNI_LAYER_LINEAR,
+    SBNI_LAYER_NORM,
+    SBNI_LAYER_MAXPOOL,
+    SBNI_LAYER_RELU,
+    SBNI_LAYER_SIGMOID,
+    SBNI_LAYER_LOGSOFTMAX
+} sbni_layer_kind;
+
+enum { SBNI_NET_NAME_BYTES = 48, SBNI_NET_MAX_LAYERS = 1000 };
+
+typedef struct sbni_layer_spec {
+    sbni_layer_kind kind;
+    char name[SBNI_NET_NAME_BYTES];   /* of layers with parameters; else "" */
+    int64_t out, kernel, stride, pad; /* maxpool: kernel is its size */
+    int line;
+} sbni_layer_spec;
+
+typedef struct sbni_net {
+    int64_t c, h, w; /* input */
+    int count;
+    sbni_layer_spec *layers;
+} sbni_net;
+
+/* The text of a net: by name from those that come with the library, else from a file.
+ * Free with sbni_free. SBN_E_ARG: no such net (lists them); SBN_E_IO. */
+sbn_status sbni_net_read(const char *net, char **text);
+
+/* Parse a text; `source` names it in errors: "source:line:column: expected …, got …".
+ * SBN_E_DATA. */
+sbn_status sbni_net_parse(const char *source, const char *text, sbni_net *net);
+void sbni_net_free(sbni_net *net);
+
+#endif

@@ -1,0 +1,171 @@
+#include <string.h>
+
+#include "core/memory.h"
+#include "nn/layer.h"
+
+const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind)
+{
+    switch (kind) {
+    case SBNI_LAYER_CONV:
+        return &sbni_conv_ops;
+    case SBNI_LAYER_LINEAR:
+        return &sbni_linear_ops;
+    case SBNI_LAYER_NORM:
+        return &sbni_norm_ops;
+    case SBNI_LAYER_MAXPOOL:
+        return &sbni_maxpool_ops;
+    case SBNI_LAYER_RELU:
+        return &sbni_relu_ops;
+    case SBNI_LAYER_SIGMOID:
+        return &sbni_sigmoid_ops;
+    case SBNI_LAYER_LOGSOFTMAX:
+        return &sbni_loss_ops;
+    }
+    return NULL;
+}
+
+sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
+{
+    SBN_TRY(sbni_alloc(net->count, sizeof *m->layers, "model", &m->layers));
+    SBN_TRY(sbni_alloc(net->count + 1, sizeof *m->edges, "model", &m->edges));
+    m->edges[0].shape = (sbni_image){net->c, net->h, net->w};
+    bool wants_dx = false; /* nothing before the first weights needs a gradient */
+    for (int i = 0; i < net->count; i++) {
+        if (net->layers[i].kind == SBNI_LAYER_NORM && !m->cfg.norm) continue;
+        sbni_layer *layer = &m->layers[m->layer_count];
+        layer->spec = net->layers[i];
+        layer->in = &m->edges[m->layer_count];
+        layer->out = &m->edges[m->layer_count + 1];
+        layer->weight = layer->bias = -1;
+        layer->wants_dx = wants_dx;
+        sbni_layer_kind kind = layer->spec.kind;
+        wants_dx |= kind == SBNI_LAYER_CONV || kind == SBNI_LAYER_LINEAR ||
+                    kind == SBNI_LAYER_NORM;
+        sbn_status status = sbni_layer_ops_of(kind)->shape(&layer->spec, layer->in->shape,
+                                                           &layer->out->shape);
+        if (status != SBN_OK)
+            return sbni_fail_in(status, "%s:%d:1", m->cfg.net, layer->spec.line);
+        m->layer_count++;
+    }
+    for (int i = 0; i <= m->layer_count; i++) {
+        sbni_image s = m->edges[i].shape;
+        m->edges[i].count = s.c * s.h * s.w;
+        SBN_CHECK(m->edges[i].count <= INT32_MAX / 64, SBN_E_DATA,
+                  "%s: a layer of %dx%dx%d is too large", m->cfg.net, (int)s.c, (int)s.h,
+                  (int)s.w);
+    }
+    return SBN_OK;
+}
+
+/* Elements that share memory: each edge's class is the first edge of it. */
+static void share_places(const sbn_model *m, int *y_of, int *dy_of)
+{
+    for (int i = 0; i <= m->layer_count; i++) y_of[i] = dy_of[i] = i;
+    for (int i = 0; i < m->layer_count; i++) {
+        const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
+        bool norm = m->layers[i].spec.kind == SBNI_LAYER_NORM;
+        /* y over x, unless the layer before still needs it */
+        if (ops->elementwise && i > 0 &&
+            !sbni_layer_ops_of(m->layers[i - 1].spec.kind)->needs_y)
+            y_of[i + 1] = y_of[i];
+        if (ops->elementwise || norm) dy_of[i + 1] = dy_of[i];
+    }
+}
+
+/* Whole arrays are those that a norm layer meets, or that backward reads again. */
+static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
+{
+    sbni_edge *e = m->edges;
+    e[0].y_whole = e[m->layer_count].y_whole = true;
+    for (int i = 0; i < m->layer_count; i++) {
+        const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
+        bool norm = m->layers[i].spec.kind == SBNI_LAYER_NORM;
+        e[y_of[i]].y_whole |= norm || ops->needs_x;
+        e[y_of[i + 1]].y_whole |= norm || ops->needs_y;
+        e[dy_of[i]].dy_whole |= norm;
+        e[dy_of[i + 1]].dy_whole |= norm;
+    }
+}
+
+static sbn_status own(sbn_model *m, int64_t count, int64_t size, void **out)
+{
+    SBN_TRY(sbni_alloc(count, size, "model", out));
+    m->owned[m->owned_count++] = *out;
+    return SBN_OK;
+}
+
+static sbn_status alloc_edges(sbn_model *m, const int *y_of, const int *dy_of)
+{
+    int64_t size = sbn_dtype_bytes(m->cfg.dtype), scratch_rows = SBN_SLICE * m->threads;
+    for (int i = 0; i <= m->layer_count; i++) {
+        sbni_edge *e = &m->edges[i];
+        if (y_of[i] == i)
+            SBN_TRY(own(m, (e->y_whole ? m->capacity : scratch_rows) * e->count, size,
+                        &e->y));
+        if (dy_of[i] == i)
+            SBN_TRY(own(m, (e->dy_whole ? m->capacity : scratch_rows) * e->count, size,
+                        &e->dy));
+        e->y = m->edges[y_of[i]].y;
+        e->y_whole = m->edges[y_of[i]].y_whole;
+        e->dy = m->edges[dy_of[i]].dy;
+        e->dy_whole = m->edges[dy_of[i]].dy_whole;
+    }
+    return SBN_OK;
+}
+
+static sbn_status alloc_scratch(sbn_model *m)
+{
+    int64_t col = 0, grad = 0, size = sbn_dtype_bytes(m->cfg.dtype);
+    for (int i = 0; i < m->layer_count; i++) {
+        sbni_layer *layer = &m->layers[i];
+        if (layer->spec.kind == SBNI_LAYER_MAXPOOL)
+            SBN_TRY(own(m, m->capacity * layer->out->count, 1, (void **)&layer->argmax));
+        int64_t k = layer->spec.kernel * layer->spec.kernel * layer->in->shape.c;
+        int64_t here = k * layer->out->shape.h * layer->out->shape.w;
+        if (layer->spec.kind == SBNI_LAYER_CONV && here > col) col = here;
+        int64_t in = layer->spec.kind == SBNI_LAYER_CONV ? k : layer->in->count;
+        int64_t weights = (in + 1) * layer->spec.out;
+        if (weights > grad) grad = weights;
+    }
+    SBN_TRY(sbni_alloc(m->threads, sizeof *m->scratch, "model", &m->scratch));
+    for (int t = 0; t < m->threads; t++) {
+        SBN_TRY(own(m, col, size, &m->scratch[t].col));
+        SBN_TRY(own(m, col, size, &m->scratch[t].dcol));
+        SBN_TRY(own(m, grad, size, &m->scratch[t].grad));
+    }
+    return SBN_OK;
+}
+
+sbn_status sbni_plan_buffers(sbn_model *m)
+{
+    int edges = m->layer_count + 1, *y_of = NULL, *dy_of = NULL;
+    sbn_status status;
+    SBN_GOTO(sbni_alloc(edges, sizeof *y_of, "model", &y_of));
+    SBN_GOTO(sbni_alloc(edges, sizeof *dy_of, "model", &dy_of));
+    SBN_GOTO(
+        sbni_alloc(3 * edges + 3 * m->threads, sizeof *m->owned, "model", &m->owned));
+    int64_t most = m->capacity + 1; /* a slice has at least one row */
+    SBN_GOTO(sbni_alloc(most, sizeof *m->slices, "model", &m->slices));
+    SBN_GOTO(sbni_alloc(most, sizeof *m->slice_loss, "model", &m->slice_loss));
+    SBN_GOTO(sbni_alloc(most, sizeof *m->slice_correct, "model", &m->slice_correct));
+    share_places(m, y_of, dy_of);
+    choose_whole(m, y_of, dy_of);
+    SBN_GOTO(alloc_edges(m, y_of, dy_of));
+    status = alloc_scratch(m);
+fail:
+    sbni_free(y_of);
+    sbni_free(dy_of);
+    return status;
+}
+
+void *sbni_edge_y(const sbn_model *m, const sbni_edge *e, sbni_task task)
+{
+    return sbni_at(m, e->y,
+                   (e->y_whole ? task.slice.row : task.thread * SBN_SLICE) * e->count);
+}
+
+void *sbni_edge_dy(const sbn_model *m, const sbni_edge *e, sbni_task task)
+{
+    return sbni_at(m, e->dy,
+                   (e->dy_whole ? task.slice.row : task.thread * SBN_SLICE) * e->count);
+}

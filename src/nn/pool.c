@@ -1,0 +1,37 @@
+#include "nn/layer.h"
+
+static sbn_status pool_shape(const sbni_layer_spec *spec, sbni_image in, sbni_image *out)
+{
+    int64_t k = spec->kernel;
+    SBN_CHECK(k <= in.h && k <= in.w, SBN_E_DATA,
+              "window %d is larger than its input of %dx%d", (int)k, (int)in.h,
+              (int)in.w);
+    SBN_CHECK(k <= 15, SBN_E_DATA, "expected a window up to 15, got %d", (int)k);
+    *out = (sbni_image){in.c, in.h / k, in.w / k};
+    return SBN_OK;
+}
+
+static void pool_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+{
+    const char *x = sbni_edge_y(m, layer->in, task);
+    char *y = sbni_edge_y(m, layer->out, task);
+    for (int64_t r = 0; r < task.slice.n; r++)
+        m->kernels->maxpool(sbni_at(m, x, r * layer->in->count), layer->in->shape,
+                            layer->spec.kernel, sbni_at(m, y, r * layer->out->count),
+                            layer->argmax + (task.slice.row + r) * layer->out->count);
+}
+
+static void pool_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+{
+    if (!layer->wants_dx) return;
+    const char *dy = sbni_edge_dy(m, layer->out, task);
+    char *dx = sbni_edge_dy(m, layer->in, task);
+    for (int64_t r = 0; r < task.slice.n; r++)
+        m->kernels->maxpool_backward(
+            sbni_at(m, dy, r * layer->out->count),
+            layer->argmax + (task.slice.row + r) * layer->out->count, layer->in->shape,
+            layer->spec.kernel, sbni_at(m, dx, r * layer->in->count));
+}
+
+const sbni_layer_ops sbni_maxpool_ops = {
+    .shape = pool_shape, .forward = pool_forward, .backward = pool_backward};

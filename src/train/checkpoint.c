@@ -1,0 +1,239 @@
+#include "train/checkpoint.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "train/safetensors.h"
+
+static const char velocity_prefix[] = "optimizer.velocity.";
+enum { NAME_BYTES = 128 };
+
+static const char *dtype_name(const sbn_model *model, const sbn_model_tensor *t)
+{
+    if (t->is_integer) return "I64";
+    return sbn_model_input_shape(model).dtype == SBN_F64 ? "F64" : "F32";
+}
+
+static int64_t tensor_bytes(const sbn_model *model, const sbn_model_tensor *t)
+{
+    return t->count *
+           (t->is_integer ? 8 : sbn_dtype_bytes(sbn_model_input_shape(model).dtype));
+}
+
+static sbni_st_tensor describe(const sbn_model *model, const sbn_model_tensor *t,
+                               const char *name, const void *data)
+{
+    sbni_st_tensor out = {.name = name,
+                          .dtype = dtype_name(model, t),
+                          .axes = t->axes,
+                          .data = data,
+                          .bytes = tensor_bytes(model, t)};
+    memcpy(out.shape, t->shape, sizeof t->shape);
+    return out;
+}
+
+/* The model's tensors, 8-byte types first, so that every array is aligned in the file. */
+static int list_model(const sbn_model *model, sbni_st_tensor *list)
+{
+    int n, at = 0;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    for (int wide = 1; wide >= 0; wide--)
+        for (int i = 0; i < n; i++)
+            if (t[i].is_integer == wide)
+                list[at++] = describe(model, &t[i], t[i].name, t[i].data);
+    return at;
+}
+
+sbn_status sbni_model_save(const char *path, const sbn_model *model)
+{
+    int n;
+    sbn_model_tensors(model, &n);
+    sbni_st_tensor *list;
+    SBN_TRY(sbni_alloc(n, sizeof *list, "checkpoint", &list));
+    n = list_model(model, list);
+    const char *const metadata[][2] = {{"format", "pt"}, {"net", sbn_model_text(model)}};
+    sbn_status status = sbni_st_write(path, list, n, metadata, 2);
+    sbni_free(list);
+    return status;
+}
+
+/* Find a tensor of the right type and shape. */
+static sbn_status find(const char *path, const sbni_st_file *file, const sbn_model *model,
+                       const sbn_model_tensor *t, const char *name, const void **data)
+{
+    const sbni_st_tensor *have = sbni_st_find(file, name);
+    *data = NULL;
+    if (!have && t->is_integer) return SBN_OK;
+    SBN_CHECK(have, SBN_E_DATA,
+              "%s: expected a tensor %s, found none: a checkpoint of another net", path,
+              name);
+    sbni_st_tensor want = describe(model, t, name, NULL);
+    bool same = have->axes == want.axes && !strcmp(have->dtype, want.dtype);
+    for (int i = 0; same && i < want.axes; i++) same = have->shape[i] == want.shape[i];
+    SBN_CHECK(
+        same, SBN_E_DATA,
+        "%s: tensor %s has another shape or type than the net expects (%s of %" PRId64
+        " elements): a checkpoint of another net",
+        path, name, want.dtype, t->count);
+    *data = have->data;
+    return SBN_OK;
+}
+
+/* Check every tensor, then copy: a failure leaves the model as it was. */
+static sbn_status fill_model(const char *path, const sbni_st_file *file, sbn_model *model)
+{
+    int n;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    const void *data;
+    for (int i = 0; i < n; i++) SBN_TRY(find(path, file, model, &t[i], t[i].name, &data));
+    for (int i = 0; i < n; i++) {
+        SBN_TRY(find(path, file, model, &t[i], t[i].name, &data));
+        if (data)
+            memcpy(t[i].data, data, (size_t)tensor_bytes(model, &t[i]));
+        else
+            memset(t[i].data, 0, (size_t)tensor_bytes(model, &t[i]));
+    }
+    return SBN_OK;
+}
+
+sbn_status sbni_model_load(const char *path, sbn_model *model)
+{
+    sbni_st_file *file;
+    SBN_TRY(sbni_st_open(path, &file));
+    sbn_status status = fill_model(path, file, model);
+    sbni_st_close(&file);
+    return status;
+}
+
+sbn_status sbni_model_load_text(const char *path, char **text)
+{
+    sbni_st_file *file;
+    SBN_TRY(sbni_st_open(path, &file));
+    const char *net = sbni_st_metadata(file, "net");
+    sbn_status status =
+        net ? sbni_copy_string(net, text)
+            : sbni_fail(SBN_E_DATA, "%s names no net; say which with --net", path);
+    sbni_st_close(&file);
+    return status;
+}
+
+/* Parameters are the tensors with a gradient; velocities follow their order. */
+static sbn_status list_velocities(const sbn_model *model, sbn_sgd *sgd,
+                                  char (*names)[NAME_BYTES], sbni_st_tensor *list,
+                                  int *at)
+{
+    int n;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    for (int i = 0; i < n && t[i].grad; i++) {
+        snprintf(names[i], NAME_BYTES, "%s%s", velocity_prefix, t[i].name);
+        list[(*at)++] = describe(model, &t[i], names[i], sbn_sgd_velocity(sgd, i));
+    }
+    return SBN_OK;
+}
+
+sbn_status sbni_checkpoint_save(const char *path, sbn_model *model, sbn_sgd *sgd,
+                                int64_t step, const sbni_setting *settings,
+                                int n_settings)
+{
+    int n, exponents;
+    sbn_model_tensors(model, &n);
+    int64_t *exponent = sbn_model_grad_exponents(model, &exponents);
+    sbni_st_tensor *list = NULL;
+    char(*names)[NAME_BYTES] = NULL;
+    sbn_status status;
+    SBN_GOTO(sbni_alloc(2 * n + 2, sizeof *list, "checkpoint", &list));
+    SBN_GOTO(sbni_alloc(n, sizeof *names, "checkpoint", &names));
+    int at = 0;
+    list[at++] = (sbni_st_tensor){"step", "I64", 0, {0}, &step, 8};
+    list[at++] = (sbni_st_tensor){"grad_exponents", "I64",    1,
+                                  {exponents},      exponent, 8 * (int64_t)exponents};
+    at += list_model(model, list + at);
+    SBN_GOTO(list_velocities(model, sgd, names, list, &at));
+    const char *metadata[SBNI_MAX_SETTINGS + 2][2] = {{"format", "syncbn-checkpoint-1"},
+                                                      {"net", sbn_model_text(model)}};
+    for (int i = 0; i < n_settings; i++) {
+        metadata[i + 2][0] = settings[i].key;
+        metadata[i + 2][1] = settings[i].value;
+    }
+    status =
+        sbni_st_write(path, list, at, (const char *const(*)[2])metadata, n_settings + 2);
+fail:
+    sbni_free(list);
+    sbni_free(names);
+    return status;
+}
+
+static sbn_status check_settings(const char *path, const sbni_st_file *file,
+                                 const sbn_model *model, const sbni_setting *settings,
+                                 int n_settings)
+{
+    const char *format = sbni_st_metadata(file, "format"),
+               *net = sbni_st_metadata(file, "net");
+    SBN_CHECK(format && !strcmp(format, "syncbn-checkpoint-1"), SBN_E_DATA,
+              "%s: expected a checkpoint, got another kind of file (format %s)", path,
+              format ? format : "unknown");
+    SBN_CHECK(net && !strcmp(net, sbn_model_text(model)), SBN_E_DATA,
+              "%s: a checkpoint of another net; resume with the net it was made with, or "
+              "choose "
+              "another --out",
+              path);
+    for (int i = 0; i < n_settings; i++) {
+        const char *stored = sbni_st_metadata(file, settings[i].key);
+        SBN_CHECK(
+            stored && !strcmp(stored, settings[i].value), SBN_E_DATA,
+            "%s: was made with %s %s, this run has %s; resume with the same, or choose "
+            "another --out",
+            path, settings[i].key, stored ? stored : "(none)", settings[i].value);
+    }
+    return SBN_OK;
+}
+
+static sbn_status fill_state(const char *path, const sbni_st_file *file, sbn_model *model,
+                             sbn_sgd *sgd, int64_t *step)
+{
+    int n, exponents;
+    int64_t *exponent = sbn_model_grad_exponents(model, &exponents);
+    const sbni_st_tensor *stored = sbni_st_find(file, "grad_exponents"),
+                         *at = sbni_st_find(file, "step");
+    SBN_CHECK(stored && !strcmp(stored->dtype, "I64") &&
+                  stored->bytes == 8 * (int64_t)exponents,
+              SBN_E_DATA, "%s: expected %d int64 in grad_exponents", path, exponents);
+    SBN_CHECK(at && !strcmp(at->dtype, "I64") && at->bytes == 8, SBN_E_DATA,
+              "%s: expected one int64 named step", path);
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    for (int pass = 0; pass < 2; pass++) /* check all, then copy all */
+        for (int i = 0; i < n && t[i].grad; i++) {
+            char name[NAME_BYTES];
+            const void *data;
+            snprintf(name, sizeof name, "%s%s", velocity_prefix, t[i].name);
+            SBN_TRY(find(path, file, model, &t[i], name, &data));
+            if (pass)
+                memcpy(sbn_sgd_velocity(sgd, i), data,
+                       (size_t)tensor_bytes(model, &t[i]));
+        }
+    memcpy(step, at->data, 8);
+    SBN_CHECK(*step >= 0, SBN_E_DATA, "%s: expected step >= 0, got %" PRId64, path,
+              *step);
+    for (int i = 0; i < exponents; i++) {
+        memcpy(&exponent[i], (const char *)stored->data + 8 * i, 8);
+        SBN_CHECK(exponent[i] >= -1000 && exponent[i] <= 1000, SBN_E_DATA,
+                  "%s: exponent %d is out of range", path, i);
+    }
+    return SBN_OK;
+}
+
+sbn_status sbni_checkpoint_load(const char *path, sbn_model *model, sbn_sgd *sgd,
+                                int64_t *step, const sbni_setting *settings,
+                                int n_settings)
+{
+    sbni_st_file *file;
+    SBN_TRY(sbni_st_open(path, &file));
+    sbn_status status = check_settings(path, file, model, settings, n_settings);
+    if (status == SBN_OK) status = fill_state(path, file, model, sgd, step);
+    if (status == SBN_OK) status = fill_model(path, file, model);
+    sbni_st_close(&file);
+    return status;
+}

@@ -1,0 +1,20 @@
+/* A data set that the processes of a host share: found, checked and loaded together. */
+#ifndef SBNI_HOSTDATA_H
+#define SBNI_HOSTDATA_H
+
+#include "comm/hostmem.h"
+#include "syncbn/data.h"
+
+typedef struct sbni_hostdata {
+    sbn_dataset *dataset;
+    sbn_dataset_info info;
+    uint64_t digest; /* of all pixels and labels; of the seed for synthetic data */
+    sbni_hostmem memory;
+} sbni_hostdata;
+
+/* @collective over the group. A failure of one process is a failure of all. */
+sbn_status sbni_hostdata_open(const char *spec, sbn_split split, uint64_t seed,
+                              sbn_group *group, sbni_hostdata *data);
+void sbni_hostdata_close(sbni_hostdata *data);
+
+#endif

@@ -1,0 +1,82 @@
+#define _GNU_SOURCE /* gethostname under c11 */
+#include "train/runfile.h"
+
+#include <jansson.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "comm/group.h"
+#include "kernels/gemm.h"
+#include "kernels/kernels.h"
+#include "train/file.h"
+#include "version.h" /* made by Meson */
+
+/* The CPU's name from the system's description, "" where there is none. */
+static void cpu_name(char *name, size_t bytes)
+{
+    name[0] = 0;
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    if (!f) return;
+    char line[256];
+    while (fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon) continue;
+        snprintf(name, bytes, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+        break;
+    }
+    fclose(f);
+}
+
+static const char *schedule_name(sbn_schedule_kind kind)
+{
+    return kind == SBN_SCHEDULE_COSINE ? "cosine"
+           : kind == SBN_SCHEDULE_STEP ? "step"
+                                       : "constant";
+}
+
+static json_t *settings_of(const sbn_trainer_config *c)
+{
+    return json_pack(
+        "{s:s s:s s:I s:I s:b s:f s:f s:I s:I s:f s:s s:I s:I s:f s:f s:b s:f s:b"
+        " s:I s:I s:I s:b s:I}",
+        "net", c->net, "data", c->data, "batch", (json_int_t)c->batch, "norm_batch",
+        (json_int_t)c->norm_batch, "norm", (int)c->norm, "norm_eps", c->norm_eps,
+        "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs, "steps",
+        (json_int_t)c->steps, "lr", c->schedule.lr, "schedule",
+        schedule_name(c->schedule.kind), "warmup", (json_int_t)c->schedule.warmup,
+        "lr_every", (json_int_t)c->schedule.every, "lr_factor", c->schedule.factor,
+        "momentum", c->momentum, "nesterov", (int)c->nesterov, "weight_decay",
+        c->weight_decay, "decay_all", (int)c->decay_all, "seed", (json_int_t)c->seed,
+        "limit_train", (json_int_t)c->limit_train, "limit_test",
+        (json_int_t)c->limit_test, "drop_last", (int)c->drop_last, "checkpoint_every",
+        (json_int_t)c->checkpoint_every);
+}
+
+sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,
+                              int hosts)
+{
+    char host[256] = "", cpu[256];
+    gethostname(host, sizeof host - 1);
+    cpu_name(cpu, sizeof cpu);
+    json_t *run =
+        json_pack("{s:o? s:{s:s s:s s:s s:s} s:i s:i s:i s:s s:s s:s}", "settings",
+                  settings_of(cfg), "versions", "syncbn", SBNI_VERSION, "revision",
+                  SBNI_REVISION, "mpi", sbni_mpi_version(), "blas", sbni_gemm_version(),
+                  "processes", np, "hosts", hosts, "threads", omp_get_max_threads(),
+                  "host", host, "cpu", cpu, "isa", sbni_kernels_get(SBN_F32)->isa);
+    char *text = run ? json_dumps(run, JSON_INDENT(2)) : NULL;
+    json_decref(run);
+    SBN_CHECK(text, SBN_E_MEMORY, "%s: no memory", path);
+    sbni_replacement *file = NULL;
+    sbn_status status = sbni_replacement_begin(path, &file);
+    if (status == SBN_OK)
+        status = sbni_replacement_write(file, text, (int64_t)strlen(text));
+    if (status == SBN_OK) status = sbni_replacement_write(file, "\n", 1);
+    if (status == SBN_OK) status = sbni_replacement_commit(file);
+    sbni_replacement_end(&file);
+    free(text);
+    return status;
+}

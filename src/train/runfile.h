@@ -1,0 +1,11 @@
+/* run.json: the facts of a run that its results do not depend on. */
+#ifndef SBNI_RUNFILE_H
+#define SBNI_RUNFILE_H
+
+#include "syncbn/trainer.h"
+
+/* Write OUT/run.json on process 0. hosts: of the group. @errors SBN_E_IO, SBN_E_MEMORY */
+sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,
+                              int hosts);
+
+#endif

@@ -1,0 +1,460 @@
+#include "syncbn/trainer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "comm/group.h"
+#include "core/clock.h"
+#include "core/memory.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/hostdata.h"
+#include "train/metrics.h"
+#include "train/progress.h"
+#include "train/runfile.h"
+
+enum { PATH_BYTES = 4096 };
+
+/* Everything of one run. Files are written by process 0 alone. */
+typedef struct run {
+    const sbn_trainer_config *cfg;
+    sbn_group *group;
+    bool writes;
+    sbni_hostdata train, test;
+    sbni_setting settings[SBNI_MAX_SETTINGS];
+    int n_settings;
+    sbn_model *model;
+    sbn_sgd *sgd;
+    sbn_sampler *sampler;
+    sbn_schedule schedule;
+    sbni_metrics *metrics;
+    sbni_progress *progress;
+    int32_t *labels;
+    int64_t n_train, n_test, per_epoch;
+    int64_t step, first, steps; /* done, before this run, of the whole run */
+    int64_t images;
+    double train_s, began_s;
+    sbn_model_result tested;
+    bool has_tested;
+    sbn_status written; /* of process 0's files, agreed on at the next evaluation */
+} run;
+
+sbn_trainer_config sbn_trainer_config_default(void)
+{
+    return (sbn_trainer_config){.net = "cnn",
+                                .data = "fashion-mnist",
+                                .batch = 64,
+                                .norm_batch = SBN_NORM_BATCH_ALL,
+                                .norm = true,
+                                .norm_eps = 1e-5,
+                                .norm_momentum = 0.1,
+                                .epochs = 5,
+                                .schedule = {SBN_SCHEDULE_CONSTANT, 0.05, 0, 0, 1, 0.1},
+                                .momentum = 0.9,
+                                .seed = 1};
+}
+
+static sbn_status check_config(const sbn_trainer_config *c)
+{
+    SBN_CHECK(c->net && c->data, SBN_E_ARG, "expected a net and a data set");
+    SBN_CHECK(c->batch >= 1, SBN_E_ARG, "expected batch >= 1, got %" PRId64, c->batch);
+    SBN_CHECK(c->norm_batch >= 0 && c->norm_batch <= c->batch, SBN_E_ARG,
+              "expected norm batch 1 to batch %" PRId64 ", got %" PRId64, c->batch,
+              c->norm_batch);
+    SBN_CHECK(c->steps >= 0 && c->epochs >= 0 && (c->steps > 0 || c->epochs > 0),
+              SBN_E_ARG,
+              "expected epochs >= 1 or steps >= 1, got %" PRId64 " and %" PRId64,
+              c->epochs, c->steps);
+    const sbn_schedule *s = &c->schedule;
+    SBN_CHECK(s->lr >= 0 && isfinite(s->lr), SBN_E_ARG, "expected lr >= 0, got %g",
+              s->lr);
+    SBN_CHECK(s->warmup >= 0 && s->every >= 1 && isfinite(s->factor), SBN_E_ARG,
+              "expected warm-up >= 0 and a reduction every step or more, got %" PRId64
+              " and %" PRId64,
+              s->warmup, s->every);
+    SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0,
+              SBN_E_ARG, "expected limits and checkpoint steps >= 0");
+    return SBN_OK;
+}
+
+/* What decides the result, as text: stored in checkpoints, compared between processes. */
+__attribute__((format(printf, 3, 4))) static void setting(run *r, const char *key,
+                                                          const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    sbni_setting *s = &r->settings[r->n_settings++];
+    s->key = key;
+    vsnprintf(s->value, sizeof s->value, format, args);
+    va_end(args);
+}
+
+static void list_settings(run *r)
+{
+    const sbn_trainer_config *c = r->cfg;
+    setting(r, "batch", "%" PRId64, c->batch);
+    setting(r, "norm-batch", "%" PRId64, c->norm_batch);
+    setting(r, "norm", "%s", c->norm ? "batch" : "none");
+    setting(r, "norm-eps", "%a", c->norm_eps);
+    setting(r, "norm-momentum", "%a", c->norm_momentum);
+    setting(r, "momentum", "%a", c->momentum);
+    setting(r, "nesterov", "%d", c->nesterov);
+    setting(r, "seed", "%" PRIu64, c->seed);
+    setting(r, "drop-last", "%d", c->drop_last);
+    setting(r, "train-samples", "%" PRId64, r->n_train);
+    setting(r, "data-digest", "%016" PRIx64, r->train.digest);
+}
+
+/* The processes were started alike: one digest over all settings. */
+static sbn_status check_alike(const sbn_trainer_config *c, sbn_group *group)
+{
+    char text[2048];
+    int n = snprintf(
+        text, sizeof text,
+        "%s|%s|%s|%" PRId64 "|%" PRId64 "|%d|%a|%a|%" PRId64 "|%" PRId64 "|%d|%a|%" PRId64
+        "|%" PRId64 "|%a|%a|%a|%d|%d|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%d|%d|%" PRId64,
+        c->net, c->data, c->out ? c->out : "", c->batch, c->norm_batch, c->norm,
+        c->norm_eps, c->norm_momentum, c->epochs, c->steps, (int)c->schedule.kind,
+        c->schedule.lr, c->schedule.warmup, c->schedule.every, c->schedule.factor,
+        c->momentum, c->weight_decay, c->nesterov, c->decay_all, c->seed, c->limit_train,
+        c->limit_test, c->drop_last, c->resume, c->checkpoint_every);
+    if (n >= (int)sizeof text) n = (int)sizeof text - 1;
+    return sbni_group_check_same(group, (int64_t)(XXH3_64bits(text, (size_t)n) >> 1),
+                                 "digest of the settings");
+}
+
+static sbn_status path_of(const run *r, const char *file, char *path)
+{
+    int n = snprintf(path, PATH_BYTES, "%s/%s", r->cfg->out, file);
+    SBN_CHECK(n < PATH_BYTES, SBN_E_ARG, "the path of %s is too long", r->cfg->out);
+    return SBN_OK;
+}
+
+/* Make the folder and those above it. */
+static sbn_status make_folder(const char *folder)
+{
+    char path[PATH_BYTES];
+    int n = snprintf(path, sizeof path, "%s/", folder);
+    SBN_CHECK(n > 1 && n < PATH_BYTES, SBN_E_ARG,
+              "expected a folder for results, got \"%s\"", folder);
+    for (char *at = path + 1; *at; at++) {
+        if (*at != '/') continue;
+        *at = 0;
+        SBN_CHECK(mkdir(path, 0777) == 0 || errno == EEXIST, SBN_E_IO,
+                  "can't make folder %s: %s", path, strerror(errno));
+        *at = '/';
+    }
+    struct stat info;
+    SBN_CHECK(stat(path, &info) == 0 && S_ISDIR(info.st_mode), SBN_E_IO,
+              "%s is not a folder to write to", folder);
+    return SBN_OK;
+}
+
+static sbn_status open_data(run *r)
+{
+    const sbn_trainer_config *c = r->cfg;
+    SBN_TRY(sbni_hostdata_open(c->data, SBN_SPLIT_TRAIN, c->seed, r->group, &r->train));
+    SBN_TRY(sbni_hostdata_open(c->data, SBN_SPLIT_TEST, c->seed, r->group, &r->test));
+    r->n_train = r->train.info.n;
+    r->n_test = r->test.info.n;
+    if (c->limit_train && c->limit_train < r->n_train) r->n_train = c->limit_train;
+    if (c->limit_test && c->limit_test < r->n_test) r->n_test = c->limit_test;
+    SBN_CHECK(c->batch <= r->n_train, SBN_E_ARG,
+              "expected batch 1 to %" PRId64 " training samples, got %" PRId64,
+              r->n_train, c->batch);
+    return SBN_OK;
+}
+
+static sbn_status create_sgd(run *r)
+{
+    int n, params = 0;
+    const sbn_model_tensor *t = sbn_model_tensors(r->model, &n);
+    sbn_sgd_tensor *list;
+    SBN_TRY(sbni_alloc(n, sizeof *list, "optimizer", &list));
+    for (; params < n && t[params].grad; params++)
+        list[params] = (sbn_sgd_tensor){t[params].data, t[params].grad, t[params].count,
+                                        t[params].decays || r->cfg->decay_all};
+    sbn_sgd_config cfg = {r->cfg->momentum, r->cfg->weight_decay, r->cfg->nesterov,
+                          SBN_F32};
+    sbn_status status = sbn_sgd_create(&cfg, list, params, &r->sgd);
+    sbni_free(list);
+    return status;
+}
+
+static sbn_status create_local(run *r)
+{
+    const sbn_trainer_config *c = r->cfg;
+    int64_t capacity;
+    SBN_TRY(sbni_check_fit(r->model, &r->train.info));
+    SBN_TRY(sbni_check_fit(r->model, &r->test.info));
+    SBN_TRY(create_sgd(r));
+    SBN_TRY(sbn_sampler_create(r->n_train, c->batch, c->drop_last, c->seed, &r->sampler));
+    sbn_model_input(r->model, &capacity);
+    SBN_TRY(sbni_alloc(capacity, sizeof *r->labels, "labels", &r->labels));
+    r->per_epoch = sbn_sampler_steps(r->sampler);
+    r->steps = c->steps ? c->steps : c->epochs * r->per_epoch;
+    r->schedule = c->schedule;
+    r->schedule.steps = r->steps;
+    list_settings(r);
+    return SBN_OK;
+}
+
+static sbn_status create_model(run *r)
+{
+    sbn_model_config cfg = sbn_model_config_default(r->cfg->net, r->cfg->batch);
+    cfg.seed = r->cfg->seed;
+    cfg.norm = r->cfg->norm;
+    cfg.norm_batch = r->cfg->norm_batch;
+    cfg.eps = r->cfg->norm_eps;
+    cfg.momentum = r->cfg->norm_momentum;
+    SBN_TRY(sbn_model_create(&cfg, r->group, &r->model));
+    return sbn_group_agree(r->group, create_local(r));
+}
+
+/* Everybody gets what process 0 loaded, so that only it needs to see the file. */
+static sbn_status broadcast_state(run *r)
+{
+    int n, exponents;
+    const sbn_model_tensor *t = sbn_model_tensors(r->model, &n);
+    int64_t *exponent = sbn_model_grad_exponents(r->model, &exponents);
+    SBN_TRY(sbni_group_broadcast(r->group, &r->step, sizeof r->step, 0));
+    SBN_TRY(sbni_group_broadcast(r->group, exponent, 8 * (int64_t)exponents, 0));
+    for (int i = 0; i < n; i++) {
+        int64_t bytes = t[i].count * (t[i].is_integer ? 8 : 4);
+        SBN_TRY(sbni_group_broadcast(r->group, t[i].data, bytes, 0));
+        if (t[i].grad)
+            SBN_TRY(
+                sbni_group_broadcast(r->group, sbn_sgd_velocity(r->sgd, i), bytes, 0));
+    }
+    r->first = r->step;
+    return SBN_OK;
+}
+
+static sbn_status load_checkpoint(run *r)
+{
+    char path[PATH_BYTES], aside[PATH_BYTES];
+    struct stat info;
+    SBN_TRY(path_of(r, "checkpoint.safetensors", path));
+    if (stat(path, &info) != 0) return SBN_OK; /* nothing to resume from: begin */
+    if (r->cfg->resume) {
+        SBN_TRY(sbni_checkpoint_load(path, r->model, r->sgd, &r->step, r->settings,
+                                     r->n_settings));
+        SBN_CHECK(r->step <= r->steps, SBN_E_ARG,
+                  "%s is at step %" PRId64 ", beyond this run's %" PRId64 " steps", path,
+                  r->step, r->steps);
+        return SBN_OK;
+    }
+    /* A new run over an old one: a later --resume must not find the old one's state. */
+    SBN_TRY(path_of(r, "checkpoint-old.safetensors", aside));
+    SBN_CHECK(rename(path, aside) == 0, SBN_E_IO, "can't move %s aside: %s", path,
+              strerror(errno));
+    return SBN_OK;
+}
+
+static sbn_status open_files(run *r, int hosts)
+{
+    if (!r->writes) return SBN_OK;
+    char path[PATH_BYTES];
+    SBN_TRY(path_of(r, "run.json", path));
+    SBN_TRY(sbni_runfile_write(path, r->cfg, sbn_group_size(r->group), hosts));
+    SBN_TRY(path_of(r, "metrics.jsonl", path));
+    return sbni_metrics_open(path, r->cfg->resume ? r->step : -1, &r->metrics);
+}
+
+static sbn_status prepare(run *r)
+{
+    SBN_TRY(sbn_group_agree(r->group, check_config(r->cfg)));
+    SBN_TRY(check_alike(r->cfg, r->group));
+    r->writes = r->cfg->out && sbn_group_rank(r->group) == 0;
+    SBN_TRY(sbn_group_agree(r->group, r->writes ? make_folder(r->cfg->out) : SBN_OK));
+    SBN_TRY(open_data(r));
+    SBN_TRY(create_model(r));
+    SBN_TRY(sbn_group_agree(r->group, r->writes ? load_checkpoint(r) : SBN_OK));
+    SBN_TRY(broadcast_state(r));
+    int hosts, processes;
+    SBN_TRY(sbni_group_hosts(r->group, &hosts, &processes));
+    sbn_status status = open_files(r, hosts);
+    if (status == SBN_OK && sbn_group_rank(r->group) == 0)
+        status = sbni_progress_create(r->cfg->progress, r->step, r->steps,
+                                      r->cfg->steps ? 0 : r->cfg->epochs, &r->progress);
+    return sbn_group_agree(r->group, status);
+}
+
+static int64_t epoch_of(const run *r, int64_t step)
+{
+    return (step - 1) / r->per_epoch + 1;
+}
+
+static sbn_status train_step(run *r)
+{
+    const int64_t *index;
+    int64_t total, first, n, capacity;
+    sbn_sampler_batch(r->sampler, r->step, &index, &total);
+    r->step++;
+    SBN_TRY(sbn_model_share(r->model, total, &first, &n));
+    sbni_fetch(r->train.dataset, index + first, n, sbn_model_input(r->model, &capacity),
+               r->labels);
+    sbn_model_result result;
+    sbn_status status = sbn_model_gradient(r->model, r->labels, total, &result);
+    if (status != SBN_OK) return sbni_fail_in(status, "step %" PRId64, r->step);
+    double lr = sbn_schedule_lr(&r->schedule, r->step);
+    sbn_sgd_step(r->sgd, lr);
+    r->images += total;
+    if (r->progress)
+        sbni_progress_step(r->progress, r->step, epoch_of(r, r->step), result.loss,
+                           total);
+    if (r->metrics && r->written == SBN_OK)
+        r->written =
+            sbni_metrics_step(r->metrics, r->step, epoch_of(r, r->step), result.loss, lr);
+    return SBN_OK;
+}
+
+static sbn_status test(run *r)
+{
+    SBN_TRY(sbni_evaluate(r->model, r->test.dataset, r->n_test, r->group, &r->tested));
+    r->has_tested = true;
+    return SBN_OK;
+}
+
+static double accuracy(const run *r)
+{
+    return (double)r->tested.correct / (double)r->n_test;
+}
+
+static sbn_status test_and_report(run *r)
+{
+    SBN_TRY(test(r));
+    int64_t epoch = epoch_of(r, r->step);
+    if (r->progress) sbni_progress_eval(r->progress, epoch, r->tested.loss, accuracy(r));
+    if (r->metrics && r->written == SBN_OK)
+        r->written =
+            sbni_metrics_eval(r->metrics, r->step, epoch, r->tested.loss, accuracy(r));
+    return SBN_OK;
+}
+
+/* The lines that a checkpoint relies on reach the disk before it does. */
+static sbn_status save(run *r)
+{
+    if (r->writes && r->written == SBN_OK) {
+        char path[PATH_BYTES];
+        r->written = sbni_metrics_flush(r->metrics, 1);
+        if (r->written == SBN_OK) r->written = path_of(r, "checkpoint.safetensors", path);
+        if (r->written == SBN_OK)
+            r->written = sbni_checkpoint_save(path, r->model, r->sgd, r->step,
+                                              r->settings, r->n_settings);
+    }
+    return sbn_group_agree(r->group, r->written);
+}
+
+static sbn_status train(run *r)
+{
+    while (r->step < r->steps) {
+        double start = sbni_clock_s();
+        SBN_TRY(train_step(r));
+        r->train_s += sbni_clock_s() - start;
+        bool last = r->step == r->steps, epoch_end = r->step % r->per_epoch == 0;
+        int64_t every = r->cfg->checkpoint_every;
+        if (last || epoch_end) SBN_TRY(test_and_report(r));
+        if (last || (every ? r->step % every == 0 : epoch_end)) SBN_TRY(save(r));
+    }
+    if (!r->has_tested)
+        SBN_TRY(test(r)); /* resumed at the end: nothing was left to train */
+    return SBN_OK;
+}
+
+static sbn_status finish(run *r, sbn_trainer_result *result)
+{
+    double seconds = sbni_clock_s() - r->began_s;
+    *result = (sbn_trainer_result){r->step, seconds,
+                                   r->train_s > 0 ? (double)r->images / r->train_s : 0,
+                                   r->tested.loss, accuracy(r)};
+    sbn_status status = SBN_OK;
+    if (r->writes) {
+        char path[PATH_BYTES];
+        status = path_of(r, "model.safetensors", path);
+        if (status == SBN_OK) status = sbni_model_save(path, r->model);
+        if (status == SBN_OK)
+            status = sbni_metrics_done(r->metrics, r->step, seconds, result->images_per_s,
+                                       result->test_accuracy);
+        if (status == SBN_OK) status = sbni_metrics_close(&r->metrics);
+    }
+    return sbn_group_agree(r->group, status);
+}
+
+sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
+                     sbn_trainer_result *result)
+{
+    SBN_CHECK(cfg && group && result, SBN_E_ARG,
+              "sbn_train: expected settings, a group and a place for the result");
+    run *r;
+    SBN_TRY(sbni_alloc(1, sizeof *r, "run", &r));
+    r->cfg = cfg;
+    r->group = group;
+    r->began_s = sbni_clock_s();
+    sbn_status status = prepare(r);
+    if (status == SBN_OK) status = train(r);
+    if (status == SBN_OK) status = finish(r, result);
+    char text[SBNI_ERROR_BYTES]; /* closing must not hide what went wrong */
+    snprintf(text, sizeof text, "%s", sbn_last_error());
+    sbni_progress_destroy(&r->progress);
+    sbni_metrics_close(&r->metrics);
+    if (status != SBN_OK) sbni_fail(status, "%s", text);
+    sbn_sampler_destroy(&r->sampler);
+    sbn_sgd_destroy(&r->sgd);
+    sbn_model_destroy(&r->model);
+    sbni_free(r->labels);
+    sbni_hostdata_close(&r->train);
+    sbni_hostdata_close(&r->test);
+    sbni_free(r);
+    return status;
+}
+
+/* Model from a weights file; the net from the file itself unless named. */
+static sbn_status load_model(const char *weights, const char *net, sbn_group *group,
+                             sbn_model **model)
+{
+    char *text = NULL;
+    sbn_status status = SBN_OK;
+    if (!net) SBN_GOTO(sbn_group_agree(group, sbni_model_load_text(weights, &text)));
+    sbn_model_config cfg = sbn_model_config_default(net ? net : weights, 1);
+    cfg.text = text;
+    SBN_GOTO(sbn_model_create(&cfg, group, model));
+    status = sbn_group_agree(group, sbni_model_load(weights, *model));
+fail:
+    sbni_free(text);
+    return status;
+}
+
+sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
+                        int64_t limit, uint64_t seed, sbn_group *group,
+                        sbn_trainer_result *result)
+{
+    SBN_CHECK(
+        weights && data && group && result && limit >= 0, SBN_E_ARG,
+        "sbn_evaluate: expected weights, a data set, a group and a place for the result");
+    sbn_model *model = NULL;
+    sbni_hostdata test;
+    double began_s = sbni_clock_s();
+    SBN_TRY(sbni_hostdata_open(data, SBN_SPLIT_TEST, seed, group, &test));
+    sbn_status status;
+    SBN_GOTO(load_model(weights, net, group, &model));
+    SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
+    int64_t n = limit && limit < test.info.n ? limit : test.info.n;
+    sbn_model_result tested;
+    SBN_GOTO(sbni_evaluate(model, test.dataset, n, group, &tested));
+    double seconds = sbni_clock_s() - began_s;
+    *result = (sbn_trainer_result){0, seconds, (double)n / seconds, tested.loss,
+                                   (double)tested.correct / (double)n};
+fail:
+    sbn_model_destroy(&model);
+    sbni_hostdata_close(&test);
+    return status;
+}
