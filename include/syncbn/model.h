@@ -4,12 +4,13 @@
  *
  * A net file has one layer a line; `#` starts a comment:
  *
- *     input 1x28x28                            channels x height x width
- *     conv NAME out=N kernel=N [stride=N] [pad=N]
- *     linear NAME out=N                        flattens what comes in
- *     norm NAME                                batch norm over channels (after linear:
- * features) maxpool size=N                           windows without overlap relu |
- * sigmoid logsoftmax                               last line; classes are what comes in
+ * - `input 1x28x28`: channels x height x width; the first line
+ * - `conv NAME out=N kernel=N [stride=N] [pad=N]`
+ * - `linear NAME out=N`: flattens what comes in
+ * - `norm NAME`: batch norm over channels (after linear: features)
+ * - `maxpool size=N`: windows without overlap
+ * - `relu`, `sigmoid`
+ * - `logsoftmax`: the last line; classes are what comes in
  */
 #ifndef SYNCBN_MODEL_H
 #define SYNCBN_MODEL_H
@@ -62,9 +63,9 @@ SBN_API sbn_model_config sbn_model_config_default(const char *net, int64_t batch
 
 /**
  * Build a net; weights uniform in ±1/sqrt(fan_in), gamma 1, beta 0.
- * @collective over the group (once per norm layer about 100 bytes).
- * @errors SBN_E_ARG (unknown net, sizes), SBN_E_DATA (malformed net: file, line, column),
- * SBN_E_IO, SBN_E_MEMORY, SBN_E_MISMATCH, SBN_E_PEER
+ * @collective over the group (32 bytes, and about 100 per norm layer).
+ * @errors SBN_E_ARG (unknown net, sizes; a batch has at most 65535 slices), SBN_E_DATA
+ * (malformed net: file, line, column), SBN_E_IO, SBN_E_MEMORY, SBN_E_MISMATCH, SBN_E_PEER
  */
 SBN_API sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
                                     sbn_model **model);
@@ -102,11 +103,11 @@ SBN_API void *sbn_model_input(sbn_model *model, int64_t *capacity);
 /**
  * Forward, loss, backward: gradients of the mean loss over `total` samples of the group
  * in every tensor's grad. Running statistics are updated.
- * @param labels  of this process's share of the batch.
+ * @param labels  of this process's share of the batch, 0 … classes-1.
  * @collective one message forward and one backward per norm layer, one for all other
  * gradients.
- * @errors SBN_E_NONFINITE naming layer or tensor, SBN_E_FEW, SBN_E_RANGE, SBN_E_PEER;
- * weights unchanged.
+ * @errors SBN_E_ARG (a label), SBN_E_NONFINITE naming layer or tensor, SBN_E_FEW,
+ * SBN_E_RANGE, SBN_E_PEER; weights unchanged.
  * @reproducible a function of samples and weights; not of the number of processes or
  * threads.
  */

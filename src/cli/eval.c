@@ -16,16 +16,18 @@ typedef struct settings {
 
 static const sbni_option options[] = {
     {"weights", SBNI_OPTION_TEXT, AT(weights), "FILE",
-     "model.safetensors or a checkpoint; may also be given without --weights", 0, 0, 0},
+     "model.safetensors or a checkpoint; may also be given without --weights", 0, 0, 0,
+     0},
     {"net", SBNI_OPTION_TEXT, AT(net), "NAME|FILE.net",
-     "the net of the weights (default: the one that the file names)", 0, 0, 0},
+     "the net of the weights (default: the one that the file names)", 0, 0, 0, 0},
     {"data", SBNI_OPTION_TEXT, AT(data), "DIR|NAME",
      "fashion-mnist, synthetic, or a folder with the four IDX files (default "
      "fashion-mnist)",
-     0, 0, 0},
+     0, 0, 0, 0},
     {"limit-test", SBNI_OPTION_INT, AT(limit), "N", "use the first N test samples only",
-     0, 1, 0},
-    {"seed", SBNI_OPTION_SEED, AT(seed), "N", "of synthetic data (default 1)", 0, 0, 0},
+     0, 1, 0, 0},
+    {"seed", SBNI_OPTION_SEED, AT(seed), "N", "of synthetic data (default 1)", 0, 0, 0,
+     0},
     {0},
 };
 
@@ -38,7 +40,7 @@ sbn_status sbni_command_eval(int argc, char **argv, sbn_group *group)
 {
     settings s = {.data = "fashion-mnist", .seed = 1};
     sbni_arguments arguments;
-    SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments));
+    SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments, group));
     if (arguments.help) {
         if (sbn_group_rank(group) == 0) sbni_options_help(&command);
         return SBN_OK;

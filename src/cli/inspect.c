@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -122,8 +123,9 @@ static sbn_status inspect_tensors(const char *path)
 {
     sbni_st_file *file;
     SBN_TRY(sbni_st_open(path, &file));
-    static const char *const keys[] = {"format",   "batch", "norm-batch",   "norm",
-                                       "momentum", "seed",  "train-samples"};
+    static const char *const keys[] = {
+        "format", "batch",    "norm-batch", "norm", "norm-eps",     "norm-momentum",
+        "lr",     "schedule", "momentum",   "seed", "train-samples"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const char *value = sbni_st_metadata(file, keys[i]);
         if (value) printf("%s: %s\n", keys[i], value);
@@ -151,8 +153,14 @@ static sbn_status add_line(const char *path, int64_t line, const char *text,
 {
     json_error_t error;
     json_t *o = json_loads(text, 0, &error);
-    SBN_CHECK(json_is_object(o), SBN_E_DATA, "%s:%" PRId64 ": expected a JSON object: %s",
-              path, line, error.text);
+    if (!json_is_object(o)) {
+        const char *got = o ? "another value" : error.text;
+        sbn_status status =
+            sbni_fail(SBN_E_DATA, "%s:%" PRId64 ": expected a JSON object, got %s", path,
+                      line, got);
+        json_decref(o);
+        return status;
+    }
     const char *kind = json_string_value(json_object_get(o, "kind"));
     s->lines++;
     if (kind && !strcmp(kind, "step")) {
@@ -180,13 +188,15 @@ static sbn_status add_line(const char *path, int64_t line, const char *text,
 static sbn_status inspect_metrics(const char *path)
 {
     FILE *f = fopen(path, "r");
-    SBN_CHECK(f, SBN_E_IO, "can't open %s", path);
+    SBN_CHECK(f, SBN_E_IO, "cannot open %s: %s", path, strerror(errno));
     metrics_summary s = {0};
     char *text = NULL;
     size_t room = 0;
     sbn_status status = SBN_OK;
     for (int64_t line = 1; status == SBN_OK && getline(&text, &room, f) > 0; line++)
         status = add_line(path, line, text, &s);
+    if (status == SBN_OK && ferror(f))
+        status = sbni_fail(SBN_E_IO, "cannot read %s: %s", path, strerror(errno));
     free(text);
     fclose(f);
     SBN_TRY(status);
@@ -209,8 +219,23 @@ static sbn_status inspect(const char *what, sbn_group *group)
     if (ends_in(what, ".jsonl")) return inspect_metrics(what);
     if (!strcmp(what, "fashion-mnist") || !strcmp(what, "synthetic"))
         return inspect_data(what);
+    if (ends_in(what, ".net")) return inspect_net(what, group);
     struct stat info;
-    if (stat(what, &info) != 0 || !S_ISDIR(info.st_mode)) return inspect_net(what, group);
+    if (stat(what, &info) != 0) {
+        int reason = errno;
+        /* a word without a path may be a net that comes along */
+        if (reason == ENOENT && !strchr(what, '/') && inspect_net(what, group) == SBN_OK)
+            return SBN_OK;
+        return sbni_fail(
+            SBN_E_IO,
+            "cannot look at %s: %s; expected a data set, a net, a folder or a "
+            "file; syncbn inspect --help",
+            what, strerror(reason));
+    }
+    SBN_CHECK(S_ISDIR(info.st_mode), SBN_E_ARG,
+              "%s: expected a folder, a net or a file that ends in .net, .safetensors or "
+              ".jsonl",
+              what);
     char path[4096];
     if (snprintf(path, sizeof path, "%s/metrics.jsonl", what) < (int)sizeof path &&
         stat(path, &info) == 0) {
@@ -224,7 +249,7 @@ static sbn_status inspect(const char *what, sbn_group *group)
 sbn_status sbni_command_inspect(int argc, char **argv, sbn_group *group)
 {
     sbni_arguments arguments;
-    SBN_TRY(sbni_options_parse(&command, argc, argv, NULL, &arguments));
+    SBN_TRY(sbni_options_parse(&command, argc, argv, NULL, &arguments, group));
     bool speaks = sbn_group_rank(group) == 0;
     if (arguments.help) {
         if (speaks) sbni_options_help(&command);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "comm/group.h"
 #include "core/status.h"
 #include "version.h"
@@ -21,6 +22,8 @@ static const struct {
      sbni_command_inspect},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static const char *const printing[] = {"--version", "--help", "-h", "help"};
 
 /* What the shell sees; the meanings are part of the program's contract. */
 static int exit_code(sbn_status status)
@@ -72,26 +75,36 @@ static sbn_status choose_threads(sbn_group *group)
     return SBN_OK;
 }
 
-static sbn_status dispatch(int argc, char **argv, sbn_group *group)
+/* Index of a command; COMMANDS for those that only print. */
+static sbn_status find_command(int argc, char **argv, int *which)
 {
-    bool speaks = sbn_group_rank(group) == 0;
+    *which = COMMANDS;
     SBN_CHECK(argc > 1, SBN_E_ARG, "expected a command; syncbn --help lists them");
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
-        !strcmp(argv[1], "help")) {
-        if (speaks) print_help();
-        return SBN_OK;
-    }
-    if (!strcmp(argv[1], "--version")) {
-        if (speaks) printf("syncbn %s (%s)\n", SBNI_VERSION, SBNI_REVISION);
-        return SBN_OK;
-    }
-    for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(argv[1], commands[i].name)) {
-            SBN_TRY(choose_threads(group));
-            return commands[i].run(argc - 1, argv + 1, group);
-        }
+    for (size_t i = 0; i < sizeof printing / sizeof *printing; i++)
+        if (!strcmp(argv[1], printing[i])) return SBN_OK;
+    for (*which = 0; *which < COMMANDS; ++*which)
+        if (!strcmp(argv[1], commands[*which].name)) return SBN_OK;
     return sbni_fail(SBN_E_ARG, "unknown command \"%s\"; syncbn --help lists them",
                      argv[1]);
+}
+
+static sbn_status dispatch(int argc, char **argv, sbn_group *group)
+{
+    int which;
+    char text[256];
+    SBN_TRY(sbn_group_agree(group, find_command(argc, argv, &which)));
+    snprintf(text, sizeof text, "%s (%s) %s", SBNI_VERSION, SBNI_REVISION, argv[1]);
+    SBN_TRY(sbni_compare_text(group, "version and command", text));
+    if (which < COMMANDS) {
+        SBN_TRY(choose_threads(group));
+        return commands[which].run(argc - 1, argv + 1, group);
+    }
+    if (sbn_group_rank(group) != 0) return SBN_OK;
+    if (!strcmp(argv[1], "--version"))
+        printf("syncbn %s (%s)\n", SBNI_VERSION, SBNI_REVISION);
+    else
+        print_help();
+    return SBN_OK;
 }
 
 int main(int argc, char **argv)
@@ -107,7 +120,7 @@ int main(int argc, char **argv)
     /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
     if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());
     if (speaks && fflush(stdout) != 0 && status == SBN_OK) {
-        fprintf(stderr, "syncbn: can't write to standard output\n");
+        fprintf(stderr, "syncbn: cannot write to standard output\n");
         status = SBN_E_IO;
     }
     sbn_group_destroy(&group);

@@ -8,7 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPTIONS = 60, FIRST_KEY = 256, HELP_COLUMN = 30, HELP_WIDTH = 90 };
+#include "comm/group.h"
+#include "train/settings.h"
+
+enum {
+    MAX_OPTIONS = 60,
+    FIRST_KEY = 256,
+    HELP_COLUMN = 30,
+    HELP_WIDTH = 90,
+    VALUE_BYTES = 512
+};
 
 /* Index of a word in a list with | between; -1 when it is none of them. */
 static int choice(const char *choices, const char *word)
@@ -36,11 +45,13 @@ static sbn_status parse_int(const sbni_option *o, const char *text, int64_t *val
 
 static sbn_status parse_real(const sbni_option *o, const char *text, double *value)
 {
-    char *end;
+    char *end, most[32] = "";
+    if (o->most > 0) snprintf(most, sizeof most, " to %g", o->most);
     double v = strtod(text, &end);
-    SBN_CHECK(*text && !*end && isfinite(v) && v >= o->least, SBN_E_ARG,
-              "--%s: expected a number from %g%s%s, got \"%s\"", o->name, o->least,
-              o->choices ? " or " : "", o->choices ? o->choices : "", text);
+    bool inside = isfinite(v) && v >= o->least && (o->most <= 0 || v <= o->most);
+    SBN_CHECK(*text && !*end && inside, SBN_E_ARG,
+              "--%s: expected a number from %g%s%s%s, got \"%s\"", o->name, o->least,
+              most, o->choices ? " or " : "", o->choices ? o->choices : "", text);
     *value = v;
     return SBN_OK;
 }
@@ -49,11 +60,12 @@ static sbn_status parse_seed(const sbni_option *o, const char *text, uint64_t *v
 {
     char *end;
     errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    SBN_CHECK(*text && *text != '-' && !*end && errno == 0, SBN_E_ARG,
-              "--%s: expected a whole number from 0 to 2^64-1, got \"%s\"", o->name,
+    /* not beyond what JSON files hold as a whole number */
+    long long v = strtoll(text, &end, 10);
+    SBN_CHECK(*text && !*end && errno == 0 && v >= 0, SBN_E_ARG,
+              "--%s: expected a whole number from 0 to 2^63-1, got \"%s\"", o->name,
               text);
-    *value = v;
+    *value = (uint64_t)v;
     return SBN_OK;
 }
 
@@ -107,8 +119,29 @@ static void fill_long(const sbni_option *options, struct option *list)
     list[n] = (struct option){0};
 }
 
-sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv,
-                              void *settings, sbni_arguments *arguments)
+static sbn_status complain(const sbni_command *command, int key, char **argv)
+{
+    const char *word = argv[optind - 1];
+    char letter[] = {'-', (char)optopt, 0};
+    const char *problem = "unknown option";
+    if (key == ':') {
+        problem = "a value is missing after";
+    } else if (optopt > 0 && optopt < FIRST_KEY) { /* perhaps within -abc */
+        word = letter;
+    } else if (optopt >= FIRST_KEY) {
+        problem = "no value belongs to";
+    } else {
+        size_t length = strcspn(word, "=");
+        for (const sbni_option *o = command->options; length > 2 && o->name; o++)
+            if (o->type != SBNI_OPTION_TITLE && !strncmp(o->name, word + 2, length - 2))
+                problem = "several options begin with";
+    }
+    return sbni_fail(SBN_E_ARG, "%s %s; syncbn %s --help lists the options", problem,
+                     word, command->name);
+}
+
+static sbn_status parse(const sbni_command *command, int argc, char **argv,
+                        void *settings, sbni_arguments *arguments)
 {
     struct option list[MAX_OPTIONS + 2];
     fill_long(command->options, list);
@@ -127,13 +160,97 @@ sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv
             arguments->given |= UINT64_C(1) << (key - FIRST_KEY);
             SBN_TRY(parse_value(&command->options[key - FIRST_KEY], optarg, settings));
         } else {
-            return sbni_fail(SBN_E_ARG, "%s %s; syncbn %s --help lists the options",
-                             key == ':' ? "a value is missing after" : "unknown option",
-                             argv[optind - 1], command->name);
+            return complain(command, key, argv);
         }
     }
-    SBN_CHECK(optind == argc, SBN_E_ARG, "unexpected argument \"%s\"", argv[optind]);
+    SBN_CHECK(optind == argc, SBN_E_ARG,
+              "unexpected argument \"%s\"; syncbn %s --help lists the options",
+              argv[optind], command->name);
     return SBN_OK;
+}
+
+static sbn_status check_alike(sbn_group *group, const char *what, const char *mine,
+                              const char *first)
+{
+    SBN_CHECK(
+        !strcmp(mine, first), SBN_E_MISMATCH,
+        "%s: expected the same on all processes, got %.200s on process 0 and %.200s "
+        "on process %d; start them alike",
+        what, first, mine, sbn_group_rank(group));
+    return SBN_OK;
+}
+
+sbn_status sbni_compare_text(sbn_group *group, const char *what, const char *text)
+{
+    char mine[VALUE_BYTES], first[VALUE_BYTES];
+    snprintf(mine, sizeof mine, "%s", text);
+    memcpy(first, mine, sizeof first);
+    SBN_TRY(sbni_group_broadcast(group, first, sizeof first, 0));
+    return sbn_group_agree(group, check_alike(group, what, mine, first));
+}
+
+static void print_choice(const char *choices, int which, char *text)
+{
+    for (; which > 0; which--) choices += strcspn(choices, "|") + 1;
+    snprintf(text, VALUE_BYTES, "%.*s", (int)strcspn(choices, "|"), choices);
+}
+
+static void print_value(const sbni_option *o, const void *settings, char *text)
+{
+    const void *at = (const char *)settings + o->offset;
+    switch (o->type) {
+    case SBNI_OPTION_TEXT: {
+        const char *value = *(const char *const *)at;
+        snprintf(text, VALUE_BYTES, "%s", value ? value : "(none)");
+        break;
+    }
+    case SBNI_OPTION_INT:
+        snprintf(text, VALUE_BYTES, "%" PRId64, *(const int64_t *)at);
+        break;
+    case SBNI_OPTION_SEED:
+        snprintf(text, VALUE_BYTES, "%" PRIu64, *(const uint64_t *)at);
+        break;
+    case SBNI_OPTION_REAL:
+        sbni_setting_real(*(const double *)at, text, VALUE_BYTES);
+        break;
+    case SBNI_OPTION_FLAG:
+        snprintf(text, VALUE_BYTES, "%s", *(const bool *)at ? "on" : "off");
+        break;
+    case SBNI_OPTION_CHOICE:
+        print_choice(o->choices, *(const int *)at, text);
+        break;
+    case SBNI_OPTION_TITLE:
+        text[0] = 0;
+        break;
+    }
+}
+
+/* One message for all options; those without a value are empty everywhere. */
+static sbn_status compare(const sbni_command *command, const void *settings,
+                          const sbni_arguments *arguments, sbn_group *group)
+{
+    const sbni_option *o = command->options;
+    char mine[MAX_OPTIONS + 1][VALUE_BYTES] = {0}, first[MAX_OPTIONS + 1][VALUE_BYTES];
+    int n = 0;
+    for (; o[n].name && n < MAX_OPTIONS; n++) print_value(&o[n], settings, mine[n]);
+    snprintf(mine[n], VALUE_BYTES, "\"%s\"%s",
+             arguments->count ? arguments->words[0] : "",
+             arguments->help ? " --help" : "");
+    memcpy(first, mine, sizeof first);
+    SBN_TRY(sbni_group_broadcast(group, first, sizeof first, 0));
+    for (int i = 0; i < n; i++) {
+        char what[64];
+        snprintf(what, sizeof what, "--%s", o[i].name);
+        SBN_TRY(check_alike(group, what, mine[i], first[i]));
+    }
+    return check_alike(group, "the argument", mine[n], first[n]);
+}
+
+sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv,
+                              void *settings, sbni_arguments *arguments, sbn_group *group)
+{
+    SBN_TRY(sbn_group_agree(group, parse(command, argc, argv, settings, arguments)));
+    return sbn_group_agree(group, compare(command, settings, arguments, group));
 }
 
 bool sbni_options_given(const sbni_command *command, const sbni_arguments *arguments,

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "syncbn/group.h"
 
 typedef enum sbni_option_type {
     SBNI_OPTION_TEXT,   /* const char * */
@@ -28,6 +29,7 @@ typedef struct sbni_option {
         *choices; /* words with | between; for INT and REAL: a word for `word_value` */
     double least; /* INT and REAL: smallest value */
     double word_value; /* value that the word of an INT or REAL means */
+    double most;       /* REAL: largest value; 0: none */
 } sbni_option;
 
 typedef struct sbni_command {
@@ -43,10 +45,16 @@ typedef struct sbni_arguments {
     uint64_t given; /* bit i: option i of the table was given */
 } sbni_arguments;
 
-/* Parse argv (argv[0] is the command) into settings. SBN_E_ARG names option, expected and
- * got. */
+/* Parse argv (argv[0] is the command) into settings, which must come out alike on all
+ * processes. SBN_E_ARG names option, expected and got; SBN_E_MISMATCH the option that
+ * differs. @collective */
 sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv,
-                              void *settings, sbni_arguments *arguments);
+                              void *settings, sbni_arguments *arguments,
+                              sbn_group *group);
+
+/* Compare a text with that of process 0. SBN_E_MISMATCH where it differs; `what` names
+ * it. @collective */
+sbn_status sbni_compare_text(sbn_group *group, const char *what, const char *text);
 
 /* Whether the option of that name was given. */
 bool sbni_options_given(const sbni_command *command, const sbni_arguments *arguments,

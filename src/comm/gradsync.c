@@ -7,7 +7,7 @@
 
 enum {
     FIRST_EXPONENT = -40,
-    TOP_BITS = 47,    /* a slice above this would leave too few bits for 2^15 slices */
+    TOP_BITS = 47,    /* so SBNI_GRADSYNC_SLICES of them fit a word */
     ENOUGH_BITS = 27, /* float32 has 24 */
     MOVE_BITS =
         16, /* less than TOP_BITS - ENOUGH_BITS, so that a move can't swing back */
@@ -22,8 +22,7 @@ struct sbni_gradsync {
     int64_t *exponent; /* [n] */
     int64_t extra;
     uint32_t calls;
-    double *bad;      /* [threads] 1 where the thread met NaN or infinity */
-    int *bad_tensor;  /* [threads] */
+    int *bad;         /* [threads] last tensor with NaN or infinity; -1: none */
     uint64_t **words; /* [threads] sums [offset[n]] then verdicts [n]; thread 0's lie in
                          the message */
     sbni_reduce message;
@@ -40,8 +39,7 @@ static sbn_status create(sbn_group *group, const sbni_gradsync_tensor *tensors,
     SBN_TRY(sbni_alloc(s->n, sizeof *s->names, "gradients", &s->names));
     SBN_TRY(sbni_alloc(s->n + 1, 8, "gradients", &s->offset));
     SBN_TRY(sbni_alloc(s->n, 8, "gradients", &s->exponent));
-    SBN_TRY(sbni_alloc(s->threads, 8, "gradients", &s->bad));
-    SBN_TRY(sbni_alloc(s->threads, sizeof(int), "gradients", &s->bad_tensor));
+    SBN_TRY(sbni_alloc(s->threads, sizeof *s->bad, "gradients", &s->bad));
     SBN_TRY(sbni_alloc(s->threads, sizeof *s->words, "gradients", &s->words));
     for (int i = 0; i < s->n; i++) {
         strncpy(s->names[i], tensors[i].name, sizeof s->names[i] - 1);
@@ -74,7 +72,6 @@ void sbni_gradsync_destroy(sbni_gradsync **sync)
     for (int t = 1; s->words && t < s->threads; t++) sbni_free(s->words[t]);
     sbni_reduce_destroy(&s->message);
     sbni_free(s->words);
-    sbni_free(s->bad_tensor);
     sbni_free(s->bad);
     sbni_free(s->exponent);
     sbni_free(s->offset);
@@ -88,7 +85,7 @@ void sbni_gradsync_clear(sbni_gradsync *s)
     sbni_reduce_clear(&s->message, ++s->calls * 0x9e3779b1u);
     for (int t = 1; t < s->threads; t++)
         memset(s->words[t], 0, (size_t)thread_words(s) * 8);
-    memset(s->bad, 0, (size_t)s->threads * sizeof *s->bad);
+    for (int t = 0; t < s->threads; t++) s->bad[t] = -1;
 }
 
 uint64_t *sbni_gradsync_words(sbni_gradsync *s, int thread, int tensor)
@@ -109,8 +106,8 @@ double sbni_gradsync_unit(const sbni_gradsync *s, int tensor)
 void sbni_gradsync_note(sbni_gradsync *s, int thread, int tensor, double largest)
 {
     if (!isfinite(largest)) {
-        s->bad[thread] = 1;
-        s->bad_tensor[thread] = tensor;
+        /* the last tensor is the one nearest to the loss: NaN spreads backward from it */
+        if (tensor > s->bad[thread]) s->bad[thread] = tensor;
         return;
     }
     if (largest == 0) return;
@@ -164,13 +161,13 @@ sbn_status sbni_gradsync_run(sbni_gradsync *s, sbn_status mine, bool *again)
     uint64_t *send = s->message.send;
     for (int t = 1; t < s->threads; t++)
         for (int64_t k = 0; k < thread_words(s); k++) s->words[0][k] += s->words[t][k];
+    int bad = -1;
+    for (int t = 0; t < s->threads; t++)
+        if (s->bad[t] > bad) bad = s->bad[t];
+    if (bad >= 0 && mine == SBN_OK)
+        mine = sbni_fail(SBN_E_NONFINITE, "gradient of %s is NaN or infinite",
+                         s->names[bad]);
     send[SBNI_HEAD_FAILED] = mine != SBN_OK;
-    for (int t = s->threads - 1; t >= 0; t--)
-        if (s->bad[t] && mine == SBN_OK) {
-            mine = sbni_fail(SBN_E_NONFINITE, "gradient of %s is NaN or infinite",
-                             s->names[s->bad_tensor[t]]);
-            send[SBNI_HEAD_NONFINITE] = 1;
-        }
     SBN_TRY(sbni_reduce_run(&s->message));
     SBN_TRY(sbni_reduce_verdict(&s->message, mine, "gradients"));
     *again = move_exponents(s);

@@ -16,6 +16,9 @@
 
 #include "comm/reduce.h"
 
+/* Most slices of all processes in one sum: each brings up to 2^47 units to a word. */
+enum { SBNI_GRADSYNC_SLICES = (1 << 16) - 1 };
+
 typedef struct sbni_gradsync sbni_gradsync;
 
 typedef struct sbni_gradsync_tensor {

@@ -1,5 +1,7 @@
 #include "kernels/tmpl.h"
 
+#include <stdbool.h>
+
 /* First and one-past-last output column whose window column kw lies inside the image. */
 static void inside(int64_t kw, int64_t w, int64_t ow, sbni_window win, int64_t *from,
                    int64_t *to)
@@ -12,26 +14,105 @@ static void inside(int64_t kw, int64_t w, int64_t ow, sbni_window win, int64_t *
     if (*from > *to) *from = *to;
 }
 
+static inline void copy_row(const T *from, int64_t n, T *to)
+{
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES) store(to + j, load(from + j));
+    for (; j < n; j++) to[j] = from[j];
+}
+
+static inline void add_row(const T *from, int64_t n, T *to)
+{
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES) store(to + j, load(to + j) + load(from + j));
+    for (; j < n; j++) to[j] += from[j];
+}
+
+/* oh rows of ow elements out of an image of width w, and back. Without padding every
+ * column of im2col is such a block; the widths of common nets are constants to the
+ * compiler. */
+static inline __attribute__((always_inline)) void
+copy_block(const T *x, int64_t w, int64_t oh, int64_t ow, T *col)
+{
+    for (int64_t i = 0; i < oh; i++) copy_row(x + i * w, ow, col + i * ow);
+}
+
+static inline __attribute__((always_inline)) void add_block(const T *col, int64_t w,
+                                                            int64_t oh, int64_t ow, T *x)
+{
+    for (int64_t i = 0; i < oh; i++) add_row(col + i * ow, ow, x + i * w);
+}
+
+#define FOR_WIDTH(ow, call)                                                              \
+    switch (ow) {                                                                        \
+    case 4:                                                                              \
+        call(4);                                                                         \
+        break;                                                                           \
+    case 8:                                                                              \
+        call(8);                                                                         \
+        break;                                                                           \
+    case 12:                                                                             \
+        call(12);                                                                        \
+        break;                                                                           \
+    case 16:                                                                             \
+        call(16);                                                                        \
+        break;                                                                           \
+    case 24:                                                                             \
+        call(24);                                                                        \
+        break;                                                                           \
+    case 32:                                                                             \
+        call(32);                                                                        \
+        break;                                                                           \
+    default:                                                                             \
+        call(ow);                                                                        \
+    }
+
+static void im2col_plain(const T *x, sbni_image in, int64_t k, T *col)
+{
+    int64_t oh = in.h - k + 1, ow = in.w - k + 1;
+    for (int64_t c = 0; c < in.c; c++)
+        for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
+            const T *from = x + (c * in.h + p / k) * in.w + p % k;
+#define CALL(width) copy_block(from, in.w, oh, width, col)
+            FOR_WIDTH(ow, CALL)
+#undef CALL
+        }
+}
+
+static void col2im_plain(const T *col, sbni_image in, int64_t k, T *dx)
+{
+    int64_t oh = in.h - k + 1, ow = in.w - k + 1;
+    for (int64_t c = 0; c < in.c; c++)
+        for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
+            T *to = dx + (c * in.h + p / k) * in.w + p % k;
+#define CALL(width) add_block(col, in.w, oh, width, to)
+            FOR_WIDTH(ow, CALL)
+#undef CALL
+        }
+}
+
 void K(im2col)(const void *xv, sbni_image in, sbni_window win, void *colv)
 {
     const T *x = xv;
     T *col = colv;
+    if (win.stride == 1 && win.pad == 0) {
+        im2col_plain(x, in, win.kernel, col);
+        return;
+    }
     int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win);
     for (int64_t c = 0; c < in.c; c++)
         for (int64_t kh = 0; kh < win.kernel; kh++)
             for (int64_t kw = 0; kw < win.kernel; kw++) {
-                int64_t from, to;
-                inside(kw, in.w, ow, win, &from, &to);
+                int64_t left, right;
+                inside(kw, in.w, ow, win, &left, &right);
                 for (int64_t i = 0; i < oh; i++, col += ow) {
                     int64_t h = i * win.stride + kh - win.pad;
-                    if (h < 0 || h >= in.h) {
-                        for (int64_t j = 0; j < ow; j++) col[j] = 0;
-                        continue;
-                    }
+                    bool outside = h < 0 || h >= in.h;
+                    int64_t from = outside ? ow : left, to = outside ? ow : right;
                     const T *row = x + (c * in.h + h) * in.w + kw - win.pad;
                     for (int64_t j = 0; j < from; j++) col[j] = 0;
                     if (win.stride == 1)
-                        for (int64_t j = from; j < to; j++) col[j] = row[j];
+                        copy_row(row + from, to - from, col + from);
                     else
                         for (int64_t j = from; j < to; j++) col[j] = row[j * win.stride];
                     for (int64_t j = to; j < ow; j++) col[j] = 0;
@@ -45,6 +126,10 @@ void K(col2im)(const void *colv, sbni_image in, sbni_window win, void *dxv)
     T *dx = dxv;
     int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win);
     memset(dx, 0, (size_t)(in.c * in.h * in.w) * sizeof *dx);
+    if (win.stride == 1 && win.pad == 0) {
+        col2im_plain(col, in, win.kernel, dx);
+        return;
+    }
     for (int64_t c = 0; c < in.c; c++)
         for (int64_t kh = 0; kh < win.kernel; kh++)
             for (int64_t kw = 0; kw < win.kernel; kw++) {
@@ -55,7 +140,7 @@ void K(col2im)(const void *colv, sbni_image in, sbni_window win, void *dxv)
                     if (h < 0 || h >= in.h) continue;
                     T *row = dx + (c * in.h + h) * in.w + kw - win.pad;
                     if (win.stride == 1)
-                        for (int64_t j = from; j < to; j++) row[j] += col[j];
+                        add_row(col + from, to - from, row + from);
                     else
                         for (int64_t j = from; j < to; j++) row[j * win.stride] += col[j];
                 }

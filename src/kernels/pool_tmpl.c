@@ -1,6 +1,75 @@
 #include "kernels/tmpl.h"
 
-/* The common window: no branches, so that rows become vectors. */
+/* The common window, 2, in vectors of 8 or 4 outputs; a row that no width divides ends in
+ * a vector that overlaps the one before. Rows shorter than 4 take the general way. */
+
+#if SBNI_TYPE_F64
+typedef int64_t Tint;
+#else
+typedef int32_t Tint;
+#endif
+typedef Tint vi8 __attribute__((vector_size(8 * sizeof(T))));
+typedef T vt4 __attribute__((vector_size(4 * sizeof(T))));
+typedef Tint vi4 __attribute__((vector_size(4 * sizeof(T))));
+typedef uint8_t vb8 __attribute__((vector_size(8)));
+typedef uint8_t vb4 __attribute__((vector_size(4)));
+
+#define EVEN8 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD8 1, 3, 5, 7, 9, 11, 13, 15
+#define EVEN4 0, 2, 4, 6
+#define ODD4 1, 3, 5, 7
+#define MIX8_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define MIX8_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define MIX4_LOW 0, 4, 1, 5
+#define MIX4_HIGH 2, 6, 3, 7
+
+/* Where the mask is set a, else b; C has no ?: of vectors. */
+#define PICK(V, VI, mask, a, b) ((V)(((VI)(a) & (mask)) | ((VI)(b) & ~(mask))))
+
+/* W outputs from 2W columns of two rows. v != v is NaN, which wins so that it is not
+ * lost. */
+#define DEFINE_POOL2(W, V, VI, VB, EVEN, ODD, LOW, HIGH)                                 \
+    static inline void pool2_##W(const T *top, const T *low, T *to, uint8_t *at)         \
+    {                                                                                    \
+        V t0, t1, l0, l1;                                                                \
+        memcpy(&t0, top, sizeof t0);                                                     \
+        memcpy(&t1, top + W, sizeof t1);                                                 \
+        memcpy(&l0, low, sizeof l0);                                                     \
+        memcpy(&l1, low + W, sizeof l1);                                                 \
+        V v0 = __builtin_shufflevector(t0, t1, EVEN),                                    \
+          v1 = __builtin_shufflevector(t0, t1, ODD),                                     \
+          v2 = __builtin_shufflevector(l0, l1, EVEN),                                    \
+          v3 = __builtin_shufflevector(l0, l1, ODD);                                     \
+        VI a1 = (v1 > v0) | (v1 != v1), a3 = (v3 > v2) | (v3 != v3);                     \
+        V b0 = PICK(V, VI, a1, v1, v0), b1 = PICK(V, VI, a3, v3, v2);                    \
+        VI lower = (b1 > b0) | (b1 != b1);                                               \
+        V best = PICK(V, VI, lower, b1, b0);                                             \
+        VB place = __builtin_convertvector(PICK(VI, VI, lower, 2 - a3, -a1), VB);        \
+        memcpy(to, &best, sizeof best);                                                  \
+        memcpy(at, &place, sizeof place);                                                \
+    }                                                                                    \
+    static inline void unpool2_##W(const T *from, const uint8_t *at, T *top, T *low)     \
+    {                                                                                    \
+        V g;                                                                             \
+        VB place;                                                                        \
+        memcpy(&g, from, sizeof g);                                                      \
+        memcpy(&place, at, sizeof place);                                                \
+        VI a = __builtin_convertvector(place, VI);                                       \
+        V g0 = (V)((VI)g & (a == 0)), g1 = (V)((VI)g & (a == 1)),                        \
+          g2 = (V)((VI)g & (a == 2)), g3 = (V)((VI)g & (a == 3));                        \
+        V t0 = __builtin_shufflevector(g0, g1, LOW),                                     \
+          t1 = __builtin_shufflevector(g0, g1, HIGH),                                    \
+          l0 = __builtin_shufflevector(g2, g3, LOW),                                     \
+          l1 = __builtin_shufflevector(g2, g3, HIGH);                                    \
+        memcpy(top, &t0, sizeof t0);                                                     \
+        memcpy(top + W, &t1, sizeof t1);                                                 \
+        memcpy(low, &l0, sizeof l0);                                                     \
+        memcpy(low + W, &l1, sizeof l1);                                                 \
+    }
+
+DEFINE_POOL2(8, vt, vi8, vb8, EVEN8, ODD8, MIX8_LOW, MIX8_HIGH)
+DEFINE_POOL2(4, vt4, vi4, vb4, EVEN4, ODD4, MIX4_LOW, MIX4_HIGH)
+
 static void maxpool2(const T *x, sbni_image in, T *y, uint8_t *argmax)
 {
     int64_t oh = in.h / 2, ow = in.w / 2;
@@ -9,15 +78,11 @@ static void maxpool2(const T *x, sbni_image in, T *y, uint8_t *argmax)
             const T *top = x + (c * in.h + 2 * i) * in.w, *low = top + in.w;
             T *to = y + (c * oh + i) * ow;
             uint8_t *at = argmax + (c * oh + i) * ow;
-            for (int64_t j = 0; j < ow; j++) {
-                T v0 = top[2 * j], v1 = top[2 * j + 1], v2 = low[2 * j],
-                  v3 = low[2 * j + 1];
-                /* v != v is NaN, which wins so that it is not lost */
-                int a1 = (v1 > v0) | (v1 != v1), a3 = (v3 > v2) | (v3 != v3);
-                T b0 = a1 ? v1 : v0, b1 = a3 ? v3 : v2;
-                int lower = (b1 > b0) | (b1 != b1);
-                to[j] = lower ? b1 : b0;
-                at[j] = (uint8_t)(lower ? 2 + a3 : a1);
+            int64_t j = 0;
+            for (; j + 8 <= ow; j += 8) pool2_8(top + 2 * j, low + 2 * j, to + j, at + j);
+            for (; j < ow; j += 4) {
+                if (j + 4 > ow) j = ow - 4;
+                pool2_4(top + 2 * j, low + 2 * j, to + j, at + j);
             }
         }
 }
@@ -30,13 +95,12 @@ static void maxpool2_backward(const T *dy, const uint8_t *argmax, sbni_image in,
             T *top = dx + (c * in.h + 2 * i) * in.w, *low = top + in.w;
             const T *from = dy + (c * oh + i) * ow;
             const uint8_t *at = argmax + (c * oh + i) * ow;
-            for (int64_t j = 0; j < ow; j++) {
-                T g = from[j];
-                uint8_t a = at[j];
-                top[2 * j] = a == 0 ? g : 0;
-                top[2 * j + 1] = a == 1 ? g : 0;
-                low[2 * j] = a == 2 ? g : 0;
-                low[2 * j + 1] = a == 3 ? g : 0;
+            int64_t j = 0;
+            for (; j + 8 <= ow; j += 8)
+                unpool2_8(from + j, at + j, top + 2 * j, low + 2 * j);
+            for (; j < ow; j += 4) {
+                if (j + 4 > ow) j = ow - 4;
+                unpool2_4(from + j, at + j, top + 2 * j, low + 2 * j);
             }
         }
 }
@@ -45,7 +109,7 @@ void K(maxpool)(const void *xv, sbni_image in, int64_t k, void *yv, uint8_t *arg
 {
     const T *x = xv;
     T *y = yv;
-    if (k == 2) {
+    if (k == 2 && in.w >= 8) {
         maxpool2(x, in, y, argmax);
         return;
     }
@@ -72,9 +136,9 @@ void K(maxpool_backward)(const void *dyv, const uint8_t *argmax, sbni_image in, 
     T *dx = dxv;
     int64_t oh = in.h / k, ow = in.w / k;
     /* rows and columns that no window covers stay zero */
-    if (k != 2 || in.h % 2 || in.w % 2)
+    if (k != 2 || in.w < 8 || in.h % 2 || in.w % 2)
         memset(dx, 0, (size_t)(in.c * in.h * in.w) * sizeof *dx);
-    if (k == 2) {
+    if (k == 2 && in.w >= 8) {
         maxpool2_backward(dy, argmax, in, dx);
         return;
     }

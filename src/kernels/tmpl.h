@@ -42,6 +42,11 @@ static inline vt load(const T *p)
     return v;
 }
 
+static inline void store(T *p, vt v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
 static inline vd widen(vt v)
 {
     return __builtin_convertvector(v, vd);

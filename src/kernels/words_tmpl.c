@@ -25,18 +25,28 @@ static inline double peel(double v, double unit, double inverse, uint64_t *word)
     return v - (r - SBNI_GRID_ROUND) * unit;
 }
 
-/* Distribute v over the words of channel i; what is below the grid is rounded away. */
+/* Distribute v over the words of channel i; what is below the grid is rounded away. Step
+ * by step, so that every unit is a constant: in a loop they would be calls of ldexp. */
+_Static_assert(SBNI_SUM_WORDS == 4 && SBNI_SQUARE_WORDS == 6, "a step for each word");
+
+#define STEP(lsb, k) v = peel(v, UNIT(lsb, k), UNIT(-(lsb), -(k)), words + (k)*c + i)
+
 static inline void add_sum(double v, uint64_t *words, int64_t c, int64_t i)
 {
-    for (int k = SBNI_SUM_WORDS - 1; k >= 0; k--)
-        v = peel(v, UNIT(SBNI_SUM_LSB, k), UNIT(-SBNI_SUM_LSB, -k), words + k * c + i);
+    STEP(SBNI_SUM_LSB, 3);
+    STEP(SBNI_SUM_LSB, 2);
+    STEP(SBNI_SUM_LSB, 1);
+    STEP(SBNI_SUM_LSB, 0);
 }
 
 static inline void add_square(double v, uint64_t *words, int64_t c, int64_t i)
 {
-    for (int k = SBNI_SQUARE_WORDS - 1; k >= 0; k--)
-        v = peel(v, UNIT(SBNI_SQUARE_LSB, k), UNIT(-SBNI_SQUARE_LSB, -k),
-                 words + k * c + i);
+    STEP(SBNI_SQUARE_LSB, 5);
+    STEP(SBNI_SQUARE_LSB, 4);
+    STEP(SBNI_SQUARE_LSB, 3);
+    STEP(SBNI_SQUARE_LSB, 2);
+    STEP(SBNI_SQUARE_LSB, 1);
+    STEP(SBNI_SQUARE_LSB, 0);
 }
 
 static inline int finite_value(double v)

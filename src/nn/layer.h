@@ -80,8 +80,8 @@ struct sbn_model {
     void **owned;          /* buffers of edges */
     int owned_count;
 
-    const int32_t *labels;
-    double loss_weight; /* 1 / samples of the batch */
+    const int32_t *labels; /* NULL: this process has none that are usable */
+    double loss_weight;    /* 1 / samples of the batch */
 };
 
 typedef struct sbni_layer_ops {

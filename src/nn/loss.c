@@ -1,5 +1,7 @@
 #include "nn/layer.h"
 
+#include <string.h>
+
 /* log-softmax with the mean negative log-likelihood over the batch of the whole group
  * behind it: the gradient of a sample is weighted by 1/N of the group, never by a mean of
  * means. */
@@ -20,6 +22,12 @@ static void loss_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
 static void loss_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
 {
     m->slice_correct[task.index] = 0;
+    m->slice_loss[task.index] = 0;
+    if (!m->labels) { /* unusable ones: keep pace with the other processes */
+        memset(sbni_edge_dy(m, layer->in, task), 0,
+               (size_t)(task.slice.n * layer->in->count * sbn_dtype_bytes(m->cfg.dtype)));
+        return;
+    }
     m->slice_loss[task.index] =
         m->kernels->nll(sbni_edge_y(m, layer->out, task), m->labels + task.slice.row,
                         task.slice.n, layer->in->count, m->loss_weight,

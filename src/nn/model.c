@@ -4,6 +4,9 @@
 #include <omp.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "comm/exact.h"
 #include "core/memory.h"
 #include "kernels/gemm.h"
@@ -42,12 +45,20 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
                                sbn_model **model)
 {
     SBN_CHECK(cfg->net != NULL, SBN_E_ARG, "expected a net");
-    SBN_CHECK(cfg->batch >= 1, SBN_E_ARG, "expected batch >= 1, got %" PRId64,
-              cfg->batch);
+    SBN_CHECK(cfg->dtype == SBN_F32 || cfg->dtype == SBN_F64, SBN_E_ARG,
+              "unknown element type %d", (int)cfg->dtype);
+    const int64_t most = (int64_t)SBNI_GRADSYNC_SLICES * SBN_SLICE;
+    SBN_CHECK(cfg->batch >= 1 && cfg->batch <= most, SBN_E_ARG,
+              "expected batch 1 to %" PRId64 ", got %" PRId64, most, cfg->batch);
     SBN_CHECK(cfg->norm_batch == SBN_NORM_BATCH_ALL ||
                   (cfg->norm_batch >= 1 && cfg->norm_batch <= cfg->batch),
               SBN_E_ARG, "expected norm batch 1 to batch %" PRId64 ", got %" PRId64,
               cfg->batch, cfg->norm_batch);
+    int64_t slices = sbni_scope_cut(0, cfg->batch, cfg->norm_batch, NULL);
+    SBN_CHECK(slices <= SBNI_GRADSYNC_SLICES, SBN_E_ARG,
+              "batch %" PRId64 " in norm batches of %" PRId64 " has %" PRId64
+              " slices; expected at most %d",
+              cfg->batch, cfg->norm_batch, slices, SBNI_GRADSYNC_SLICES);
     SBN_TRY(sbni_alloc(1, sizeof **model, "model", model));
     sbn_model *m = *model;
     m->cfg = *cfg;
@@ -68,6 +79,21 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
     return sbni_plan_buffers(m);
 }
 
+/* Nets of other layers would send other messages, and other settings other weights. */
+static sbn_status check_alike(const sbn_model *m)
+{
+    uint64_t field[7] = {m->cfg.dtype, m->cfg.seed, (uint64_t)m->cfg.batch,
+                         (uint64_t)m->cfg.norm_batch, m->cfg.norm};
+    memcpy(&field[5], &m->cfg.eps, 8);
+    memcpy(&field[6], &m->cfg.momentum, 8);
+    SBN_TRY(sbni_group_check_same(m->group,
+                                  (int64_t)(XXH3_64bits(m->text, strlen(m->text)) >> 1),
+                                  "digest of the net's text"));
+    return sbni_group_check_same(m->group,
+                                 (int64_t)(XXH3_64bits(field, sizeof field) >> 1),
+                                 "digest of the model's settings");
+}
+
 sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
                             sbn_model **model)
 {
@@ -77,6 +103,7 @@ sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
     sbn_status status;
     SBN_GOTO(sbn_group_agree(group, create_local(cfg, group, model)));
     (*model)->cfg.net = (*model)->cfg.text = NULL; /* the caller's, perhaps gone later */
+    SBN_GOTO(check_alike(*model));
     SBN_GOTO(sbni_norm_layers_create(*model));
     SBN_GOTO(sbn_group_agree(group, sbni_params_create(*model)));
     return SBN_OK;
@@ -187,13 +214,33 @@ static sbn_status backward(sbn_model *m, int64_t n)
     return SBN_OK;
 }
 
+/* Labels index the outputs, so a wrong one must not get that far. */
+static sbn_status check_labels(const sbn_model *m, const int32_t *labels, int64_t n)
+{
+    int64_t classes = sbn_model_classes(m);
+    SBN_CHECK(labels || n == 0, SBN_E_ARG, "expected labels, got NULL");
+    for (int64_t i = 0; i < n; i++)
+        SBN_CHECK(labels[i] >= 0 && labels[i] < classes, SBN_E_ARG,
+                  "label of sample %" PRId64 ": expected 0 to %" PRId64 ", got %d", i,
+                  classes - 1, (int)labels[i]);
+    return SBN_OK;
+}
+
+static sbn_status add_to_sum(double loss, uint64_t *words)
+{
+    int flags = sbni_exact_add(loss, words);
+    SBN_CHECK(!(flags & SBNI_GRID_NONFINITE), SBN_E_NONFINITE,
+              "the loss is NaN or infinite");
+    SBN_CHECK(!flags, SBN_E_RANGE, "a loss of %g is too large for the exact sums", loss);
+    return SBN_OK;
+}
+
 /* This process's loss and correct count, into the words that travel with the gradients.
  */
 static sbn_status add_loss(const sbn_model *m, uint64_t *words)
 {
     for (int64_t k = 0; k < m->slice_count; k++) {
-        if (sbni_exact_add(m->slice_loss[k], words))
-            return sbni_fail(SBN_E_NONFINITE, "the loss is NaN or infinite");
+        SBN_TRY(add_to_sum(m->slice_loss[k], words));
         words[SBNI_SUM_WORDS] += (uint64_t)m->slice_correct[k];
     }
     return SBN_OK;
@@ -214,7 +261,8 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
 {
     int64_t first, n;
     SBN_TRY(sbn_model_share(m, total, &first, &n));
-    m->labels = labels;
+    sbn_status mine = check_labels(m, labels, n); /* reported in the last message */
+    m->labels = mine == SBN_OK ? labels : NULL;
     m->loss_weight = 1.0 / (double)total;
     m->slice_count = sbni_scope_cut(first, n, m->cfg.norm_batch, m->slices);
     for (int i = 0; i < m->layer_count; i++)
@@ -224,8 +272,8 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
     do {
         sbni_gradsync_clear(m->sync);
         SBN_TRY(backward(m, n));
-        SBN_TRY(sbni_gradsync_run(m->sync, add_loss(m, sbni_gradsync_extra(m->sync)),
-                                  &again));
+        if (mine == SBN_OK) mine = add_loss(m, sbni_gradsync_extra(m->sync));
+        SBN_TRY(sbni_gradsync_run(m->sync, mine, &again));
     } while (again);
     read_gradients(m);
     const uint64_t *sums = sbni_gradsync_extra_sum(m->sync);
@@ -239,6 +287,7 @@ sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,
 {
     SBN_CHECK(n >= 0 && n <= m->capacity, SBN_E_ARG,
               "expected 0 to %" PRId64 " samples, got %" PRId64, m->capacity, n);
+    SBN_TRY(check_labels(m, labels, n));
     m->slice_count = sbni_scope_cut(0, n, SBN_NORM_BATCH_ALL, m->slices);
     SBN_TRY(forward(m, n, false));
     const sbni_edge *last = &m->edges[m->layer_count];
@@ -246,8 +295,7 @@ sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,
         sbni_task task = {m->slices[k], k, 0};
         double loss = m->kernels->nll(sbni_edge_y(m, last, task), labels + task.slice.row,
                                       task.slice.n, last->count, 0, correct, NULL);
-        if (sbni_exact_add(loss, loss_words))
-            return sbni_fail(SBN_E_NONFINITE, "the loss is NaN or infinite");
+        SBN_TRY(add_to_sum(loss, loss_words));
     }
     return SBN_OK;
 }

@@ -96,11 +96,12 @@ static sbn_status parse_input(parser *p, sbni_net *net)
     const char *at = word, *end = word + length;
     int64_t *axis[3] = {&net->c, &net->h, &net->w};
     for (int i = 0; i < 3; i++) {
-        if (i > 0 && (at == end || *at++ != 'x'))
+        if (i > 0 && (at == end || *at != 'x'))
             return complain(p, at,
                             "expected channels x height x width like 1x28x28, got "
                             "\"%.*s\"",
                             length, word);
+        at += i > 0;
         SBN_TRY(number(p, &at, end, 1,
                        i == 0   ? "channels"
                        : i == 1 ? "height"
@@ -149,7 +150,9 @@ static sbn_status parse_keys(parser *p, int kind, sbni_layer_spec *layer)
                         !has_word(grammar[kind].optional, word, key)))
             return complain(p, word, "unexpected \"%.*s\"; %s takes: %s%s%s", length,
                             word, grammar[kind].word, grammar[kind].named ? "NAME " : "",
-                            grammar[kind].required,
+                            grammar[kind].required[0] || grammar[kind].named
+                                ? grammar[kind].required
+                                : "nothing",
                             grammar[kind].optional[0] ? " [stride] [pad]" : "");
         if (has_word(seen, word, key))
             return complain(p, word, "%.*s is given twice", key, word);
@@ -185,6 +188,7 @@ static sbn_status parse_line(parser *p, sbni_net *net)
         if (!is_input)
             return complain(p, word, "expected input as the first line, got \"%.*s\"",
                             length, word);
+        net->input_line = p->line;
         return parse_input(p, net);
     }
     if (is_input) return complain(p, word, "a second input");
@@ -221,10 +225,10 @@ sbn_status sbni_net_parse(const char *source, const char *text, sbni_net *net)
         line = newline + (*newline == '\n');
     }
     if (net->count == 0 || net->layers[net->count - 1].kind != SBNI_LAYER_LOGSOFTMAX) {
-        status = sbni_fail(SBN_E_DATA,
-                           "%s:%d:1: expected logsoftmax as the last layer, got the "
-                           "end of the file",
-                           source, p.line + 1);
+        status = sbni_fail(SBN_E_DATA, "%s:%d:1: expected %s, got the end of the file",
+                           source, p.line + 1,
+                           net->c == 0 ? "input as the first line"
+                                       : "logsoftmax as the last layer");
         goto fail;
     }
     return SBN_OK;
@@ -239,6 +243,16 @@ void sbni_net_free(sbni_net *net)
     *net = (sbni_net){0};
 }
 
+/* The text ends at its first NUL, which would hide the lines behind it. */
+static sbn_status nul_byte(const char *path, const char *text)
+{
+    int line = 1;
+    const char *start = text;
+    for (const char *at; (at = strchr(start, '\n')); start = at + 1) line++;
+    return sbni_fail(SBN_E_DATA, "%s:%d:%d: expected text, got a NUL byte", path, line,
+                     (int)strlen(start) + 1);
+}
+
 static sbn_status read_file(const char *path, char **text)
 {
     FILE *f = fopen(path, "rb");
@@ -250,9 +264,11 @@ static sbn_status read_file(const char *path, char **text)
         size_t n = fread(*text, 1, MAX_TEXT_BYTES + 1, f);
         if (ferror(f))
             status = sbni_fail(SBN_E_IO, "net %s: %s", path, strerror(errno));
-        else if (n > MAX_TEXT_BYTES || memchr(*text, 0, n))
+        else if (n > MAX_TEXT_BYTES)
             status = sbni_fail(SBN_E_DATA, "net %s: expected a text of at most %d bytes",
                                path, MAX_TEXT_BYTES);
+        else if (memchr(*text, 0, n))
+            status = nul_byte(path, *text);
         else
             (*text)[n] = 0;
         if (status != SBN_OK) {

@@ -27,6 +27,7 @@ typedef struct sbni_layer_spec {
 
 typedef struct sbni_net {
     int64_t c, h, w; /* input */
+    int input_line;
     int count;
     sbni_layer_spec *layers;
 } sbni_net;

@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -24,11 +25,42 @@ const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind)
     return NULL;
 }
 
+/* Elements of a sample. Sizes are at most 65536 and the limit below holds for the edge
+ * before, so the product fits int64. */
+static sbn_status measure(sbni_edge *edge)
+{
+    sbni_image s = edge->shape;
+    edge->count = s.c * s.h * s.w;
+    SBN_CHECK(edge->count <= INT32_MAX / 64, SBN_E_DATA,
+              "a layer of %" PRId64 "x%" PRId64 "x%" PRId64 " is too large", s.c, s.h,
+              s.w);
+    return SBN_OK;
+}
+
+/* Matrices that BLAS can count. */
+static sbn_status check_weights(const sbni_layer *layer)
+{
+    const sbni_layer_spec *spec = &layer->spec;
+    bool conv = spec->kind == SBNI_LAYER_CONV;
+    if (!conv && spec->kind != SBNI_LAYER_LINEAR) return SBN_OK;
+    int64_t in =
+        conv ? layer->in->shape.c * spec->kernel * spec->kernel : layer->in->count;
+    int64_t s = layer->out->shape.h * layer->out->shape.w;
+    SBN_CHECK(in <= INT32_MAX && in * (spec->out > s ? spec->out : s) <= INT32_MAX,
+              SBN_E_DATA,
+              "%s has too many weights: %" PRId64 " for each of %" PRId64 " outputs",
+              spec->name, in, spec->out);
+    return SBN_OK;
+}
+
 sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
 {
     SBN_TRY(sbni_alloc(net->count, sizeof *m->layers, "model", &m->layers));
     SBN_TRY(sbni_alloc(net->count + 1, sizeof *m->edges, "model", &m->edges));
     m->edges[0].shape = (sbni_image){net->c, net->h, net->w};
+    sbn_status input = measure(&m->edges[0]);
+    if (input != SBN_OK)
+        return sbni_fail_in(input, "%s:%d:1", m->cfg.net, net->input_line);
     bool wants_dx = false; /* nothing before the first weights needs a gradient */
     for (int i = 0; i < net->count; i++) {
         if (net->layers[i].kind == SBNI_LAYER_NORM && !m->cfg.norm) continue;
@@ -43,16 +75,11 @@ sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
                     kind == SBNI_LAYER_NORM;
         sbn_status status = sbni_layer_ops_of(kind)->shape(&layer->spec, layer->in->shape,
                                                            &layer->out->shape);
+        if (status == SBN_OK) status = measure(layer->out);
+        if (status == SBN_OK) status = check_weights(layer);
         if (status != SBN_OK)
             return sbni_fail_in(status, "%s:%d:1", m->cfg.net, layer->spec.line);
         m->layer_count++;
-    }
-    for (int i = 0; i <= m->layer_count; i++) {
-        sbni_image s = m->edges[i].shape;
-        m->edges[i].count = s.c * s.h * s.w;
-        SBN_CHECK(m->edges[i].count <= INT32_MAX / 64, SBN_E_DATA,
-                  "%s: a layer of %dx%dx%d is too large", m->cfg.net, (int)s.c, (int)s.h,
-                  (int)s.w);
     }
     return SBN_OK;
 }

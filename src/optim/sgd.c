@@ -35,6 +35,8 @@ sbn_status sbn_sgd_create(const sbn_sgd_config *cfg, const sbn_sgd_tensor *tenso
               "expected momentum 0 to 1, got %g", cfg->momentum);
     SBN_CHECK(cfg->weight_decay >= 0 && isfinite(cfg->weight_decay), SBN_E_ARG,
               "expected weight decay >= 0, got %g", cfg->weight_decay);
+    SBN_CHECK(cfg->dtype == SBN_F32 || cfg->dtype == SBN_F64, SBN_E_ARG,
+              "unknown element type %d", (int)cfg->dtype);
     SBN_TRY(sbni_alloc(1, sizeof **sgd, "optimizer", sgd));
     (*sgd)->cfg = *cfg;
     (*sgd)->kernels = sbni_kernels_get(cfg->dtype);

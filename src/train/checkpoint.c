@@ -1,15 +1,34 @@
 #include "train/checkpoint.h"
 
 #include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
+#include "nn/layer.h"
 #include "train/safetensors.h"
+#include "train/settings.h"
 
 static const char velocity_prefix[] = "optimizer.velocity.";
 enum { NAME_BYTES = 128 };
+
+sbn_status sbni_check_text(const sbn_model *model, const char *source)
+{
+    int number = 1;
+    for (const char *line = sbn_model_text(model); *line; number++) {
+        size_t bytes = strcspn(line, "\n");
+        json_t *json = json_stringn(line, bytes);
+        SBN_CHECK(json, SBN_E_DATA,
+                  "%s:%d: expected text in UTF-8, got other bytes; save it as UTF-8",
+                  source, number);
+        json_decref(json);
+        line += bytes + (line[bytes] == '\n');
+    }
+    return SBN_OK;
+}
 
 static const char *dtype_name(const sbn_model *model, const sbn_model_tensor *t)
 {
@@ -54,8 +73,14 @@ sbn_status sbni_model_save(const char *path, const sbn_model *model)
     sbni_st_tensor *list;
     SBN_TRY(sbni_alloc(n, sizeof *list, "checkpoint", &list));
     n = list_model(model, list);
-    const char *const metadata[][2] = {{"format", "pt"}, {"net", sbn_model_text(model)}};
-    sbn_status status = sbni_st_write(path, list, n, metadata, 2);
+    char eps[32];
+    sbni_setting_real(model->cfg.eps, eps, sizeof eps);
+    const char *const metadata[][2] = {{"format", "pt"},
+                                       {"net", sbn_model_text(model)},
+                                       {"norm", model->cfg.norm ? "batch" : "none"},
+                                       {"norm-eps", eps}};
+    sbn_status status =
+        sbni_st_write(path, list, n, metadata, sizeof metadata / sizeof *metadata);
     sbni_free(list);
     return status;
 }
@@ -116,6 +141,27 @@ sbn_status sbni_model_load_text(const char *path, char **text)
     sbn_status status =
         net ? sbni_copy_string(net, text)
             : sbni_fail(SBN_E_DATA, "%s names no net; say which with --net", path);
+    sbni_st_close(&file);
+    return status;
+}
+
+sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg)
+{
+    sbni_st_file *file;
+    SBN_TRY(sbni_st_open(path, &file));
+    const char *norm = sbni_st_metadata(file, "norm"),
+               *eps = sbni_st_metadata(file, "norm-eps");
+    sbn_status status = SBN_OK;
+    if (norm) cfg->norm = strcmp(norm, "none") != 0;
+    if (eps) {
+        char *end;
+        double value = strtod(eps, &end);
+        if (*eps && !*end && value > 0 && isfinite(value))
+            cfg->eps = value;
+        else
+            status = sbni_fail(SBN_E_DATA, "%s: expected norm-eps above 0, got \"%.40s\"",
+                               path, eps);
+    }
     sbni_st_close(&file);
     return status;
 }

@@ -13,8 +13,12 @@ typedef struct sbni_setting {
 
 enum { SBNI_MAX_SETTINGS = 24 };
 
-/* Weights and buffers; metadata: the net's text, so that the file suffices for
- * evaluation. */
+/* Check that files can hold the net's text, before time is spent on training it.
+ * SBN_E_DATA names source (of the text) and line. */
+sbn_status sbni_check_text(const sbn_model *model, const char *source);
+
+/* Weights and buffers; metadata: the net's text and what its norm layers compute with, so
+ * that the file suffices for evaluation. */
 sbn_status sbni_model_save(const char *path, const sbn_model *model);
 
 /*
@@ -27,6 +31,10 @@ sbn_status sbni_model_load(const char *path, sbn_model *model);
 
 /* The net's text stored in a file; free with sbni_free. SBN_E_DATA where it has none. */
 sbn_status sbni_model_load_text(const char *path, char **text);
+
+/* Whether a saved model has norm layers, and their epsilon, into a model's settings,
+ * which stay as they are where the file (of a framework) does not say. */
+sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg);
 
 /* All that resuming needs; settings are stored to be compared. */
 sbn_status sbni_checkpoint_save(const char *path, sbn_model *model, sbn_sgd *sgd,

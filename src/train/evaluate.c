@@ -2,10 +2,18 @@
 
 #include <inttypes.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "comm/group.h"
 #include "comm/reduce.h"
+#include "core/clock.h"
 #include "core/grid.h"
 #include "core/memory.h"
 #include "norm/scope.h"
+#include "syncbn/trainer.h"
+#include "train/checkpoint.h"
+#include "train/hostdata.h"
 
 void sbni_fetch(const sbn_dataset *dataset, const int64_t *index, int64_t n, float *x,
                 int32_t *labels)
@@ -80,4 +88,62 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
     }
     sbni_reduce_destroy(&message);
     return sent;
+}
+
+/* Of all weights and buffers. */
+static int64_t digest(const sbn_model *model)
+{
+    int n;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        int64_t bytes = t[i].count * (t[i].is_integer ? 8 : sbn_dtype_bytes(SBN_F32));
+        sum = XXH3_64bits_withSeed(t[i].data, (size_t)bytes, sum);
+    }
+    return (int64_t)(sum >> 1);
+}
+
+/* Model from a weights file; the net from the file itself unless named. */
+static sbn_status load_model(const char *weights, const char *net, sbn_group *group,
+                             sbn_model **model)
+{
+    char *text = NULL;
+    sbn_status status = SBN_OK;
+    if (!net) SBN_GOTO(sbn_group_agree(group, sbni_model_load_text(weights, &text)));
+    sbn_model_config cfg = sbn_model_config_default(net ? net : weights, 1);
+    cfg.text = text;
+    SBN_GOTO(sbn_group_agree(group, sbni_model_load_norm(weights, &cfg)));
+    SBN_GOTO(sbn_model_create(&cfg, group, model));
+    SBN_GOTO(sbn_group_agree(group, sbni_model_load(weights, *model)));
+    /* Each process read its own host's file. */
+    status = sbni_group_check_same(group, digest(*model), "digest of the weights");
+fail:
+    sbni_free(text);
+    return status;
+}
+
+sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
+                        int64_t limit, uint64_t seed, sbn_group *group,
+                        sbn_trainer_result *result)
+{
+    SBN_CHECK(
+        weights && data && group && result && limit >= 0, SBN_E_ARG,
+        "sbn_evaluate: expected weights, a data set, a group and a place for the result");
+    sbn_model *model = NULL;
+    sbni_hostdata test;
+    double began_s = sbni_clock_s();
+    SBN_TRY(sbni_hostdata_open(data, SBN_SPLIT_TEST, seed, group, &test));
+    sbn_status status;
+    SBN_GOTO(load_model(weights, net, group, &model));
+    SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
+    int64_t n = limit && limit < test.info.n ? limit : test.info.n;
+    sbn_model_result tested;
+    SBN_GOTO(sbni_evaluate(model, test.dataset, n, group, &tested));
+    double seconds = sbni_clock_s() - began_s;
+    *result = (sbn_trainer_result){0, seconds, (double)n / seconds, tested.loss,
+                                   (double)tested.correct / (double)n};
+fail:
+    sbn_model_destroy(&model);
+    sbni_hostdata_close(&test);
+    return status;
 }

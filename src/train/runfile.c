@@ -37,15 +37,27 @@ static const char *schedule_name(sbn_schedule_kind kind)
                                        : "constant";
 }
 
+/* A path may hold bytes that JSON cannot; they are shown as question marks. */
+static json_t *text_of(const char *text)
+{
+    json_t *json = json_string(text);
+    if (json) return json;
+    char ascii[1024];
+    snprintf(ascii, sizeof ascii, "%s", text);
+    for (char *at = ascii; *at; at++)
+        if ((unsigned char)*at >= 0x80) *at = '?';
+    return json_string(ascii);
+}
+
 static json_t *settings_of(const sbn_trainer_config *c)
 {
     return json_pack(
-        "{s:s s:s s:I s:I s:b s:f s:f s:I s:I s:f s:s s:I s:I s:f s:f s:b s:f s:b"
+        "{s:o s:o s:I s:I s:b s:f s:f s:I s:I s:f s:s s:I s:I s:f s:f s:b s:f s:b"
         " s:I s:I s:I s:b s:I}",
-        "net", c->net, "data", c->data, "batch", (json_int_t)c->batch, "norm_batch",
-        (json_int_t)c->norm_batch, "norm", (int)c->norm, "norm_eps", c->norm_eps,
-        "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs, "steps",
-        (json_int_t)c->steps, "lr", c->schedule.lr, "schedule",
+        "net", text_of(c->net), "data", text_of(c->data), "batch", (json_int_t)c->batch,
+        "norm_batch", (json_int_t)c->norm_batch, "norm", (int)c->norm, "norm_eps",
+        c->norm_eps, "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs,
+        "steps", (json_int_t)c->steps, "lr", c->schedule.lr, "schedule",
         schedule_name(c->schedule.kind), "warmup", (json_int_t)c->schedule.warmup,
         "lr_every", (json_int_t)c->schedule.every, "lr_factor", c->schedule.factor,
         "momentum", c->momentum, "nesterov", (int)c->nesterov, "weight_decay",

@@ -2,24 +2,21 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "comm/group.h"
 #include "core/clock.h"
 #include "core/memory.h"
+#include "nn/layer.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/hostdata.h"
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/runfile.h"
+#include "train/settings.h"
 
 enum { PATH_BYTES = 4096 };
 
@@ -62,75 +59,6 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .seed = 1};
 }
 
-static sbn_status check_config(const sbn_trainer_config *c)
-{
-    SBN_CHECK(c->net && c->data, SBN_E_ARG, "expected a net and a data set");
-    SBN_CHECK(c->batch >= 1, SBN_E_ARG, "expected batch >= 1, got %" PRId64, c->batch);
-    SBN_CHECK(c->norm_batch >= 0 && c->norm_batch <= c->batch, SBN_E_ARG,
-              "expected norm batch 1 to batch %" PRId64 ", got %" PRId64, c->batch,
-              c->norm_batch);
-    SBN_CHECK(c->steps >= 0 && c->epochs >= 0 && (c->steps > 0 || c->epochs > 0),
-              SBN_E_ARG,
-              "expected epochs >= 1 or steps >= 1, got %" PRId64 " and %" PRId64,
-              c->epochs, c->steps);
-    const sbn_schedule *s = &c->schedule;
-    SBN_CHECK(s->lr >= 0 && isfinite(s->lr), SBN_E_ARG, "expected lr >= 0, got %g",
-              s->lr);
-    SBN_CHECK(s->warmup >= 0 && s->every >= 1 && isfinite(s->factor), SBN_E_ARG,
-              "expected warm-up >= 0 and a reduction every step or more, got %" PRId64
-              " and %" PRId64,
-              s->warmup, s->every);
-    SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0,
-              SBN_E_ARG, "expected limits and checkpoint steps >= 0");
-    return SBN_OK;
-}
-
-/* What decides the result, as text: stored in checkpoints, compared between processes. */
-__attribute__((format(printf, 3, 4))) static void setting(run *r, const char *key,
-                                                          const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    sbni_setting *s = &r->settings[r->n_settings++];
-    s->key = key;
-    vsnprintf(s->value, sizeof s->value, format, args);
-    va_end(args);
-}
-
-static void list_settings(run *r)
-{
-    const sbn_trainer_config *c = r->cfg;
-    setting(r, "batch", "%" PRId64, c->batch);
-    setting(r, "norm-batch", "%" PRId64, c->norm_batch);
-    setting(r, "norm", "%s", c->norm ? "batch" : "none");
-    setting(r, "norm-eps", "%a", c->norm_eps);
-    setting(r, "norm-momentum", "%a", c->norm_momentum);
-    setting(r, "momentum", "%a", c->momentum);
-    setting(r, "nesterov", "%d", c->nesterov);
-    setting(r, "seed", "%" PRIu64, c->seed);
-    setting(r, "drop-last", "%d", c->drop_last);
-    setting(r, "train-samples", "%" PRId64, r->n_train);
-    setting(r, "data-digest", "%016" PRIx64, r->train.digest);
-}
-
-/* The processes were started alike: one digest over all settings. */
-static sbn_status check_alike(const sbn_trainer_config *c, sbn_group *group)
-{
-    char text[2048];
-    int n = snprintf(
-        text, sizeof text,
-        "%s|%s|%s|%" PRId64 "|%" PRId64 "|%d|%a|%a|%" PRId64 "|%" PRId64 "|%d|%a|%" PRId64
-        "|%" PRId64 "|%a|%a|%a|%d|%d|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%d|%d|%" PRId64,
-        c->net, c->data, c->out ? c->out : "", c->batch, c->norm_batch, c->norm,
-        c->norm_eps, c->norm_momentum, c->epochs, c->steps, (int)c->schedule.kind,
-        c->schedule.lr, c->schedule.warmup, c->schedule.every, c->schedule.factor,
-        c->momentum, c->weight_decay, c->nesterov, c->decay_all, c->seed, c->limit_train,
-        c->limit_test, c->drop_last, c->resume, c->checkpoint_every);
-    if (n >= (int)sizeof text) n = (int)sizeof text - 1;
-    return sbni_group_check_same(group, (int64_t)(XXH3_64bits(text, (size_t)n) >> 1),
-                                 "digest of the settings");
-}
-
 static sbn_status path_of(const run *r, const char *file, char *path)
 {
     int n = snprintf(path, PATH_BYTES, "%s/%s", r->cfg->out, file);
@@ -143,18 +71,22 @@ static sbn_status make_folder(const char *folder)
 {
     char path[PATH_BYTES];
     int n = snprintf(path, sizeof path, "%s/", folder);
-    SBN_CHECK(n > 1 && n < PATH_BYTES, SBN_E_ARG,
-              "expected a folder for results, got \"%s\"", folder);
+    SBN_CHECK(
+        n < PATH_BYTES, SBN_E_ARG,
+        "the path of the folder for results is too long: expected at most %d bytes, "
+        "got %d",
+        PATH_BYTES - 2, n - 1);
+    SBN_CHECK(n > 1, SBN_E_ARG, "expected a folder for results, got nothing");
     for (char *at = path + 1; *at; at++) {
         if (*at != '/') continue;
         *at = 0;
         SBN_CHECK(mkdir(path, 0777) == 0 || errno == EEXIST, SBN_E_IO,
-                  "can't make folder %s: %s", path, strerror(errno));
+                  "cannot make folder %.200s: %s", path, strerror(errno));
         *at = '/';
     }
     struct stat info;
     SBN_CHECK(stat(path, &info) == 0 && S_ISDIR(info.st_mode), SBN_E_IO,
-              "%s is not a folder to write to", folder);
+              "cannot write to %.200s: expected a folder", folder);
     return SBN_OK;
 }
 
@@ -189,10 +121,45 @@ static sbn_status create_sgd(run *r)
     return status;
 }
 
+/* The first norm layer that sees one value per channel and sample; NULL: none. */
+static const char *flat_norm(const sbn_model *m)
+{
+    for (int i = 0; i < m->layer_count; i++) {
+        const sbni_layer *layer = &m->layers[i];
+        if (layer->norm && layer->in->shape.h * layer->in->shape.w == 1)
+            return layer->spec.name;
+    }
+    return NULL;
+}
+
+/* A variance needs two values. Batches that leave one alone are known beforehand: better
+ * now than at the end of an epoch. */
+static sbn_status check_smallest(const run *r)
+{
+    const sbn_trainer_config *c = r->cfg;
+    const char *layer = flat_norm(r->model);
+    if (!layer) return SBN_OK;
+    int64_t last = r->n_train % c->batch, ghost = c->norm_batch;
+    bool has_last = last && !c->drop_last && r->steps >= r->per_epoch;
+    bool whole = ghost == SBN_NORM_BATCH_ALL;
+    SBN_CHECK(whole ? c->batch > 1 : ghost > 1 && c->batch % ghost != 1, SBN_E_FEW,
+              "%s: a batch of %" PRId64 " in norm batches of %" PRId64
+              " leaves one sample alone, which has no variance; choose another batch or "
+              "norm batch size",
+              layer, c->batch, whole ? c->batch : ghost);
+    SBN_CHECK(!has_last || (whole ? last : last % ghost) != 1, SBN_E_FEW,
+              "%s: the last batch of an epoch has %" PRId64 " of %" PRId64
+              " samples, and one of them alone has no variance; drop the last batch or "
+              "choose another batch size",
+              layer, last, r->n_train);
+    return SBN_OK;
+}
+
 static sbn_status create_local(run *r)
 {
     const sbn_trainer_config *c = r->cfg;
     int64_t capacity;
+    SBN_TRY(sbni_check_text(r->model, c->net));
     SBN_TRY(sbni_check_fit(r->model, &r->train.info));
     SBN_TRY(sbni_check_fit(r->model, &r->test.info));
     SBN_TRY(create_sgd(r));
@@ -200,10 +167,16 @@ static sbn_status create_local(run *r)
     sbn_model_input(r->model, &capacity);
     SBN_TRY(sbni_alloc(capacity, sizeof *r->labels, "labels", &r->labels));
     r->per_epoch = sbn_sampler_steps(r->sampler);
-    r->steps = c->steps ? c->steps : c->epochs * r->per_epoch;
+    r->steps = c->steps;
+    if (!c->steps)
+        SBN_CHECK(!__builtin_mul_overflow(c->epochs, r->per_epoch, &r->steps), SBN_E_ARG,
+                  "%" PRId64 " epochs of %" PRId64 " steps are too many to count",
+                  c->epochs, r->per_epoch);
+    SBN_TRY(check_smallest(r));
     r->schedule = c->schedule;
     r->schedule.steps = r->steps;
-    list_settings(r);
+    r->n_settings =
+        sbni_settings_list(c, r->n_train, r->train.digest, r->steps, r->settings);
     return SBN_OK;
 }
 
@@ -238,13 +211,28 @@ static sbn_status broadcast_state(run *r)
     return SBN_OK;
 }
 
-static sbn_status load_checkpoint(run *r)
+/* Give an earlier run's file another name. */
+static sbn_status move_aside(const run *r, const char *file, const char *to)
 {
     char path[PATH_BYTES], aside[PATH_BYTES];
+    SBN_TRY(path_of(r, file, path));
+    SBN_TRY(path_of(r, to, aside));
+    SBN_CHECK(rename(path, aside) == 0 || errno == ENOENT, SBN_E_IO,
+              "cannot move %s aside: %s", path, strerror(errno));
+    return SBN_OK;
+}
+
+static sbn_status load_checkpoint(run *r)
+{
+    char path[PATH_BYTES];
     struct stat info;
     SBN_TRY(path_of(r, "checkpoint.safetensors", path));
-    if (stat(path, &info) != 0) return SBN_OK; /* nothing to resume from: begin */
     if (r->cfg->resume) {
+        if (stat(path, &info) != 0) {
+            SBN_CHECK(errno == ENOENT, SBN_E_IO, "cannot look at %s: %s", path,
+                      strerror(errno));
+            return SBN_OK; /* nothing to resume from: begin */
+        }
         SBN_TRY(sbni_checkpoint_load(path, r->model, r->sgd, &r->step, r->settings,
                                      r->n_settings));
         SBN_CHECK(r->step <= r->steps, SBN_E_ARG,
@@ -252,11 +240,10 @@ static sbn_status load_checkpoint(run *r)
                   r->step, r->steps);
         return SBN_OK;
     }
-    /* A new run over an old one: a later --resume must not find the old one's state. */
-    SBN_TRY(path_of(r, "checkpoint-old.safetensors", aside));
-    SBN_CHECK(rename(path, aside) == 0, SBN_E_IO, "can't move %s aside: %s", path,
-              strerror(errno));
-    return SBN_OK;
+    /* A new run over an old one: a later --resume must not find the old one's state, nor
+     * an evaluation the old one's weights. */
+    SBN_TRY(move_aside(r, "checkpoint.safetensors", "checkpoint-old.safetensors"));
+    return move_aside(r, "model.safetensors", "model-old.safetensors");
 }
 
 static sbn_status open_files(run *r, int hosts)
@@ -271,8 +258,8 @@ static sbn_status open_files(run *r, int hosts)
 
 static sbn_status prepare(run *r)
 {
-    SBN_TRY(sbn_group_agree(r->group, check_config(r->cfg)));
-    SBN_TRY(check_alike(r->cfg, r->group));
+    SBN_TRY(sbn_group_agree(r->group, sbni_settings_check(r->cfg)));
+    SBN_TRY(sbni_settings_check_alike(r->cfg, r->group));
     r->writes = r->cfg->out && sbn_group_rank(r->group) == 0;
     SBN_TRY(sbn_group_agree(r->group, r->writes ? make_folder(r->cfg->out) : SBN_OK));
     SBN_TRY(open_data(r));
@@ -414,47 +401,5 @@ sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
     sbni_hostdata_close(&r->train);
     sbni_hostdata_close(&r->test);
     sbni_free(r);
-    return status;
-}
-
-/* Model from a weights file; the net from the file itself unless named. */
-static sbn_status load_model(const char *weights, const char *net, sbn_group *group,
-                             sbn_model **model)
-{
-    char *text = NULL;
-    sbn_status status = SBN_OK;
-    if (!net) SBN_GOTO(sbn_group_agree(group, sbni_model_load_text(weights, &text)));
-    sbn_model_config cfg = sbn_model_config_default(net ? net : weights, 1);
-    cfg.text = text;
-    SBN_GOTO(sbn_model_create(&cfg, group, model));
-    status = sbn_group_agree(group, sbni_model_load(weights, *model));
-fail:
-    sbni_free(text);
-    return status;
-}
-
-sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
-                        int64_t limit, uint64_t seed, sbn_group *group,
-                        sbn_trainer_result *result)
-{
-    SBN_CHECK(
-        weights && data && group && result && limit >= 0, SBN_E_ARG,
-        "sbn_evaluate: expected weights, a data set, a group and a place for the result");
-    sbn_model *model = NULL;
-    sbni_hostdata test;
-    double began_s = sbni_clock_s();
-    SBN_TRY(sbni_hostdata_open(data, SBN_SPLIT_TEST, seed, group, &test));
-    sbn_status status;
-    SBN_GOTO(load_model(weights, net, group, &model));
-    SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
-    int64_t n = limit && limit < test.info.n ? limit : test.info.n;
-    sbn_model_result tested;
-    SBN_GOTO(sbni_evaluate(model, test.dataset, n, group, &tested));
-    double seconds = sbni_clock_s() - began_s;
-    *result = (sbn_trainer_result){0, seconds, (double)n / seconds, tested.loss,
-                                   (double)tested.correct / (double)n};
-fail:
-    sbn_model_destroy(&model);
-    sbni_hostdata_close(&test);
     return status;
 }

@@ -1,0 +1,125 @@
+#include "train/settings.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "comm/group.h"
+#include "core/status.h"
+#include "syncbn/norm.h"
+
+sbn_status sbni_settings_check(const sbn_trainer_config *c)
+{
+    SBN_CHECK(c->net && c->data, SBN_E_ARG, "expected a net and a data set");
+    SBN_CHECK(c->batch >= 1, SBN_E_ARG, "expected batch >= 1, got %" PRId64, c->batch);
+    SBN_CHECK(c->norm_batch >= 0 && c->norm_batch <= c->batch, SBN_E_ARG,
+              "expected norm batch 1 to batch %" PRId64 ", got %" PRId64, c->batch,
+              c->norm_batch);
+    SBN_CHECK(c->steps >= 0 && c->epochs >= 0 && (c->steps > 0 || c->epochs > 0),
+              SBN_E_ARG,
+              "expected epochs >= 1 or steps >= 1, got %" PRId64 " and %" PRId64,
+              c->epochs, c->steps);
+    const sbn_schedule *s = &c->schedule;
+    SBN_CHECK(s->lr >= 0 && isfinite(s->lr), SBN_E_ARG, "expected lr >= 0, got %g",
+              s->lr);
+    SBN_CHECK(s->warmup >= 0 && s->every >= 1 && isfinite(s->factor), SBN_E_ARG,
+              "expected warm-up >= 0 and a reduction every step or more, got %" PRId64
+              " and %" PRId64,
+              s->warmup, s->every);
+    SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0,
+              SBN_E_ARG, "expected limits and checkpoint steps >= 0");
+    return SBN_OK;
+}
+
+sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *group)
+{
+    char text[2048];
+    int n = snprintf(
+        text, sizeof text,
+        "%s|%s|%s|%" PRId64 "|%" PRId64 "|%d|%a|%a|%" PRId64 "|%" PRId64 "|%d|%a|%" PRId64
+        "|%" PRId64 "|%a|%a|%a|%d|%d|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%d|%d|%" PRId64,
+        c->net, c->data, c->out ? c->out : "", c->batch, c->norm_batch, c->norm,
+        c->norm_eps, c->norm_momentum, c->epochs, c->steps, (int)c->schedule.kind,
+        c->schedule.lr, c->schedule.warmup, c->schedule.every, c->schedule.factor,
+        c->momentum, c->weight_decay, c->nesterov, c->decay_all, c->seed, c->limit_train,
+        c->limit_test, c->drop_last, c->resume, c->checkpoint_every);
+    if (n >= (int)sizeof text) n = (int)sizeof text - 1;
+    return sbni_group_check_same(group, (int64_t)(XXH3_64bits(text, (size_t)n) >> 1),
+                                 "digest of the settings");
+}
+
+typedef struct list {
+    sbni_setting *at;
+    int n;
+} list;
+
+__attribute__((format(printf, 3, 4))) static void put(list *l, const char *key,
+                                                      const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    sbni_setting *s = &l->at[l->n++];
+    s->key = key;
+    vsnprintf(s->value, sizeof s->value, format, args);
+    va_end(args);
+}
+
+void sbni_setting_real(double value, char *text, int64_t bytes)
+{
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, (size_t)bytes, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) return;
+    }
+}
+
+static void put_real(list *l, const char *key, double value)
+{
+    sbni_setting *s = &l->at[l->n++];
+    s->key = key;
+    sbni_setting_real(value, s->value, sizeof s->value);
+}
+
+static void put_schedule(list *l, const sbn_schedule *s, int64_t steps)
+{
+    static const char *const names[] = {"constant", "step", "cosine"};
+    put_real(l, "lr", s->lr);
+    put(l, "schedule", "%s", names[s->kind]);
+    put(l, "warmup", "%" PRId64, s->warmup);
+    if (s->kind == SBN_SCHEDULE_STEP) {
+        put(l, "lr-every", "%" PRId64, s->every);
+        put_real(l, "lr-factor", s->factor);
+    }
+    if (s->kind == SBN_SCHEDULE_COSINE) put(l, "steps", "%" PRId64, steps);
+}
+
+int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t digest,
+                       int64_t steps, sbni_setting *settings)
+{
+    list l = {settings, 0};
+    put(&l, "batch", "%" PRId64, c->batch);
+    if (c->norm_batch == SBN_NORM_BATCH_ALL)
+        put(&l, "norm-batch", "all");
+    else
+        put(&l, "norm-batch", "%" PRId64, c->norm_batch);
+    put(&l, "norm", "%s", c->norm ? "batch" : "none");
+    put_real(&l, "norm-eps", c->norm_eps);
+    if (c->norm_momentum == SBN_MOMENTUM_CUMULATIVE)
+        put(&l, "norm-momentum", "none");
+    else
+        put_real(&l, "norm-momentum", c->norm_momentum);
+    put_schedule(&l, &c->schedule, steps);
+    put_real(&l, "momentum", c->momentum);
+    put(&l, "nesterov", "%s", c->nesterov ? "on" : "off");
+    put_real(&l, "weight-decay", c->weight_decay);
+    put(&l, "decay-all", "%s", c->decay_all ? "on" : "off");
+    put(&l, "seed", "%" PRIu64, c->seed);
+    put(&l, "drop-last", "%s", c->drop_last ? "on" : "off");
+    put(&l, "train-samples", "%" PRId64, train);
+    put(&l, "data-digest", "%016" PRIx64, digest);
+    return l.n;
+}

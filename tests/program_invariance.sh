@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Weights and losses do not depend on the number of processes or threads, nor on how MPI
+# adds and carries the messages.
+set -u
+. "$(dirname "$0")/program_lib.sh"
+
+mkdir data
+"$make_idx" data 150 40 || exit 1
+train=(train --data data --progress none --lr 0.05)
+
+# batch 64 leaves 22 of 150 samples for the last step of an epoch, 60 leaves 30, 37 leaves 2
+for net in cnn mlp; do
+  for batch in 64 60 37; do
+    for np in 1 2 3 4 7; do
+      out=$net-$batch-$np
+      must $np "${train[@]}" --net $net --batch $batch --epochs 8 --out "$out" || continue
+      if [ $np = 1 ]; then
+        check "$net batch $batch: every step is in the metrics" \
+          test "$(grep -c '"step","step"' "$out/metrics.jsonl")" = $((8 * (149 / batch + 1)))
+        continue
+      fi
+      check "$net batch $batch: np=$np as np=1" same_run "$net-$batch-1" "$out"
+    done
+  done
+done
+
+# A test that could not fail would prove nothing.
+must 2 "${train[@]}" --batch 64 --epochs 8 --seed 2 --out seed2
+check "another seed gives other weights" \
+  differs cnn-64-1/model.safetensors seed2/model.safetensors
+check "another seed gives other losses" other_losses cnn-64-1 seed2
+check "a run that differs is seen to differ" other_run cnn-64-1 seed2
+
+for np in 1 3; do
+  OMP_NUM_THREADS=2 must $np "${train[@]}" --batch 60 --epochs 8 --out "threads-$np"
+  check "two threads at np=$np as one at np=1" same_run cnn-60-1 "threads-$np"
+done
+
+# variant NAME OPTION...: the same at 1, 3, 4 processes; other than the plain run
+variant() {
+  local name=$1 np
+  shift
+  for np in 1 3 4; do
+    must $np "${train[@]}" --batch 64 --epochs 4 --out "$name-$np" "$@" || return
+  done
+  check "$*: np=3 as np=1" same_run "$name-1" "$name-3"
+  check "$*: np=4 as np=1" same_run "$name-1" "$name-4"
+  check "$*: other losses than without" \
+    other_losses plain-1 "$name-1"
+}
+must 1 "${train[@]}" --batch 64 --epochs 4 --out plain-1
+variant norm16 --norm-batch 16
+variant norm10 --norm-batch 10
+variant norm24 --norm-batch 24
+variant norm2-mlp --norm-batch 2 --net mlp
+variant none --norm none
+variant momentum --norm-momentum none --schedule cosine --warmup 3 --nesterov \
+  --weight-decay 0.01
+variant drop --drop-last
+
+# Some of Open MPI's ways to add leave different roundings on different processes.
+if [ ${#quiet[@]} -gt 0 ]; then
+  for algorithm in 1 2 3 4 5 6; do
+    mpi --mca coll_tuned_use_dynamic_rules 1 \
+      --mca coll_tuned_allreduce_algorithm $algorithm \
+      -np 4 "$program" "${train[@]}" --batch 60 --epochs 8 --out "allreduce-$algorithm"
+    check "trap 15: allreduce algorithm $algorithm at np=4" \
+      same_run cnn-60-1 "allreduce-$algorithm"
+  done
+  mpi --mca btl self,tcp --mca btl_tcp_if_include lo -np 4 \
+    "$program" "${train[@]}" --batch 60 --epochs 8 --out tcp
+  check "np=4 over TCP as np=1" same_run cnn-60-1 tcp
+else
+  skip "allreduce algorithms and TCP: not Open MPI"
+fi
+
+must 4 train --data synthetic --limit-train 200 --limit-test 50 --epochs 3 \
+  --progress none --out synthetic-4
+must 3 train --data synthetic --limit-train 200 --limit-test 50 --epochs 3 \
+  --progress none --out synthetic-3
+check "synthetic data: np=4 as np=3" same_run synthetic-3 synthetic-4
+
+# a folder of another shape, and gzip instead of plain files
+mkdir small packed
+"$make_idx" small 90 30 20 && "$make_idx" packed 150 40 && gzip packed/*
+printf 'input 1x20x20\nconv c out=4 kernel=3 stride=2 pad=1\nnorm n\nrelu\n' >small.net
+printf 'maxpool size=3\nlinear d out=10\nlogsoftmax\n' >>small.net
+for np in 1 4; do
+  must $np train --data small --net small.net --batch 20 --norm-batch 7 --steps 20 \
+    --progress none --out "small-$np"
+done
+check "a net and a data set of the user: np=4 as np=1" same_run small-1 small-4
+must 2 train --data packed --batch 64 --epochs 8 --progress none --out packed-2
+check "gzip files as plain files" same_run cnn-64-1 packed-2
+
+if [ -d /usr/share/datasets/fashion-mnist ]; then
+  for np in 1 4; do
+    must $np train --limit-train 500 --limit-test 200 --epochs 2 --progress none \
+      --out "fashion-$np"
+  done
+  check "fashion-mnist: np=4 as np=1" same_run fashion-1 fashion-4
+else
+  skip "fashion-mnist: not installed"
+fi
+finish

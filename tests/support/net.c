@@ -1,0 +1,111 @@
+#include "support/net.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+#include "support/harness.h"
+#include "support/layer.h"
+
+net_batch net_batch_make(const sbn_model *model, int64_t n, uint64_t seed)
+{
+    sbn_tensor in = sbn_model_input_shape(model);
+    int64_t pixels = in.c * in.h * in.w, classes = sbn_model_classes(model);
+    net_batch b = {n, pixels, calloc((size_t)(n * pixels + 1), sizeof *b.x),
+                   calloc((size_t)(n + 1), sizeof *b.labels)};
+    sbni_rng_key key = {.seed = seed, .purpose = SBNI_RNG_TEST};
+    for (int64_t r = 0; r < n; r++) {
+        double mean = sbni_rng_normal(key, (uint64_t)r, 0);
+        b.labels[r] = (int32_t)(sbni_rng_u64(key, (uint64_t)r, 1) % (uint64_t)classes);
+        for (int64_t i = 0; i < pixels; i++)
+            b.x[r * pixels + i] =
+                (double)(float)(mean +
+                                sbni_rng_normal(key, (uint64_t)(r * pixels + i), 2));
+    }
+    return b;
+}
+
+void net_batch_free(net_batch *b)
+{
+    free(b->x);
+    free(b->labels);
+}
+
+sbn_model *net_make(const sbn_model_config *cfg, sbn_group *group)
+{
+    sbn_model *model = NULL;
+    OK(sbn_model_create(cfg, group, &model));
+    return model;
+}
+
+void net_fill(sbn_model *model, sbn_dtype dtype, const net_batch *b, int64_t first,
+              int64_t n)
+{
+    int64_t capacity;
+    void *to = sbn_model_input(model, &capacity);
+    assert_true(n <= capacity);
+    for (int64_t i = 0; i < n * b->pixels; i++)
+        set_element(dtype, to, i, b->x[first * b->pixels + i]);
+}
+
+sbn_status net_gradient(sbn_model *model, sbn_dtype dtype, const net_batch *b,
+                        int64_t total, sbn_model_result *got)
+{
+    int64_t first, n;
+    OK(sbn_model_share(model, total, &first, &n));
+    net_fill(model, dtype, b, first, n);
+    return sbn_model_gradient(model, b->labels + first, total, got);
+}
+
+const sbn_model_tensor *net_tensor(const sbn_model *model, const char *name)
+{
+    int n;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    for (int i = 0; i < n; i++)
+        if (!strcmp(t[i].name, name)) return &t[i];
+    fail_msg("no tensor %s", name);
+    return NULL;
+}
+
+static double *copy(const void *from, int64_t n, sbn_dtype dtype)
+{
+    double *to = calloc((size_t)n + 1, sizeof *to);
+    for (int64_t i = 0; i < n; i++) to[i] = element(dtype, from, i);
+    return to;
+}
+
+double *net_values(const sbn_model_tensor *t, sbn_dtype dtype)
+{
+    return copy(t->data, t->count, dtype);
+}
+
+double *net_grads(const sbn_model_tensor *t, sbn_dtype dtype)
+{
+    return copy(t->grad, t->count, dtype);
+}
+
+double net_grid_error(sbn_model *model, const char *name, int64_t slices)
+{
+    int n, exponents, at = 0;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    const int64_t *exponent = sbn_model_grad_exponents(model, &exponents);
+    for (int i = 0; i < n && t[i].grad; i++) {
+        /* one exponent for each weight and bias of conv and linear, in the net's order;
+         * the weight of a norm layer has one axis and does not decay */
+        bool norm = t[i].decays ? false : i % 2 == 0 || !t[i - 1].decays;
+        if (!strcmp(t[i].name, name))
+            return norm ? 0 : 0.5 * (double)slices * ldexp(1, (int)exponent[at]);
+        at += !norm;
+    }
+    fail_msg("no parameter %s", name);
+    return 0;
+}
+
+int64_t *net_exponents(sbn_model *model, int *n)
+{
+    const int64_t *exponent = sbn_model_grad_exponents(model, n);
+    int64_t *to = calloc((size_t)*n + 1, sizeof *to);
+    memcpy(to, exponent, (size_t)*n * sizeof *to);
+    return to;
+}

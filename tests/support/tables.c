@@ -1,0 +1,85 @@
+#include "support/tables.h"
+
+#include <float.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+#include "support/harness.h"
+#include "support/layer.h"
+
+enum { GUARD = 16 };
+static const unsigned char guard_byte = 0xa5;
+
+static struct {
+    unsigned char *bytes;
+    size_t used, room;
+} noted;
+
+void record(const void *output, int64_t bytes)
+{
+    if (noted.used + (size_t)bytes > noted.room) {
+        noted.room = 2 * noted.room + (size_t)bytes;
+        noted.bytes = realloc(noted.bytes, noted.room);
+        assert_non_null(noted.bytes);
+    }
+    memcpy(noted.bytes + noted.used, output, (size_t)bytes);
+    noted.used += (size_t)bytes;
+}
+
+void each_table(table_check check)
+{
+    for (int type = 0; type < 2; type++) {
+        sbn_dtype t = type ? SBN_F64 : SBN_F32;
+        unsigned char *want = NULL;
+        size_t length = 0;
+        for (const char *const *isa = sbni_kernels_isas(); *isa; isa++) {
+            const sbni_kernels *k = sbni_kernels_of(*isa, t);
+            assert_non_null(k);
+            assert_string_equal(k->isa, *isa);
+            noted.used = 0;
+            check(k, t);
+            if (!want) {
+                length = noted.used;
+                want = malloc(length + 1);
+                assert_non_null(want);
+                memcpy(want, noted.bytes, length);
+                continue;
+            }
+            assert_int_equal(noted.used, length);
+            if (memcmp(want, noted.bytes, length) == 0) continue;
+            fprintf(stderr, "%s differs from the best instruction set\n", *isa);
+            fail();
+        }
+        free(want);
+    }
+}
+
+void draw(sbn_dtype t, void *array, int64_t n, uint32_t which)
+{
+    sbni_rng_key key = {.seed = 51, .purpose = SBNI_RNG_TEST};
+    for (int64_t i = 0; i < n; i++)
+        set_element(t, array, i, sbni_rng_normal(key, (uint64_t)i, which));
+}
+
+double rounding(sbn_dtype t)
+{
+    return t == SBN_F64 ? DBL_EPSILON / 2 : (double)FLT_EPSILON / 2;
+}
+
+void *room(sbn_dtype t, int64_t n)
+{
+    size_t bytes = (size_t)(n * sbn_dtype_bytes(t));
+    unsigned char *p = malloc(bytes + GUARD);
+    assert_non_null(p);
+    memset(p, guard_byte, bytes + GUARD);
+    return p;
+}
+
+void room_check(sbn_dtype t, void *array, int64_t n)
+{
+    const unsigned char *end = (unsigned char *)array + n * sbn_dtype_bytes(t);
+    for (int i = 0; i < GUARD; i++) assert_int_equal(end[i], guard_byte);
+    free(array);
+}

@@ -1,0 +1,345 @@
+/* Kernels of the nets around the layer, on every instruction set and type. */
+#include "support/harness.h"
+#include "support/tables.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/layer.h"
+
+static int64_t bytes_of(sbn_dtype t, int64_t n)
+{
+    return n * sbn_dtype_bytes(t);
+}
+
+/* Rounded to the type. */
+static double as(sbn_dtype t, double v)
+{
+    return t == SBN_F32 ? (double)(float)v : v;
+}
+
+static void activations(const sbni_kernels *k, sbn_dtype t)
+{
+    for (int s = 0; s < EDGE_SIZES; s++) {
+        int64_t n = edge_sizes[s];
+        void *x = room(t, n), *y = room(t, n), *dy = room(t, n), *dx = room(t, n);
+        draw(t, x, n, 0);
+        draw(t, dy, n, 1);
+        if (n > 3) set_element(t, x, n - 1, 0), set_element(t, x, 1, -0.0);
+        k->relu(x, n, y);
+        k->relu_backward(y, dy, n, dx);
+        for (int64_t i = 0; i < n; i++) {
+            double v = element(t, x, i);
+            assert_true(element(t, y, i) == (v > 0 ? v : 0));
+            assert_true(element(t, dx, i) == (v > 0 ? element(t, dy, i) : 0));
+        }
+        record(y, bytes_of(t, n));
+        record(dx, bytes_of(t, n));
+        for (int64_t at = 0; at < n; at++) { /* NaN stays, wherever it is */
+            double v = element(t, x, at);
+            set_element(t, x, at, NAN);
+            k->relu(x, n, y);
+            for (int64_t i = 0; i < n; i++)
+                assert_int_equal(isnan(element(t, y, i)), i == at);
+            set_element(t, x, at, v);
+        }
+        if (n > 3) set_element(t, x, 0, 1000), set_element(t, x, 2, -1000);
+        k->sigmoid(x, n, y);
+        k->sigmoid_backward(y, dy, n, dx);
+        for (int64_t i = 0; i < n; i++) {
+            double want = (double)(1 / (1 + expl(-(long double)element(t, x, i))));
+            /* exp is good to one unit; sum and quotient round once each */
+            CLOSE(element(t, y, i), want, 5 * rounding(t) * want + 1e-300);
+            double got = element(t, y, i), d = element(t, dy, i) * got * (1 - got);
+            CLOSE(element(t, dx, i), d, 4 * rounding(t) * fabs(d) + 1e-40);
+        }
+        record(y, bytes_of(t, n));
+        record(dx, bytes_of(t, n));
+        room_check(t, x, n);
+        room_check(t, y, n);
+        room_check(t, dy, n);
+        room_check(t, dx, n);
+    }
+}
+
+/* The place that pooling takes in a window: first of the largest, but the last NaN. */
+static int64_t place_of(sbn_dtype t, const void *x, sbni_image in, int64_t kernel,
+                        int64_t corner)
+{
+    int64_t best = 0;
+    double largest = element(t, x, corner);
+    for (int64_t p = 1; p < kernel * kernel; p++) {
+        double v = element(t, x, corner + p / kernel * in.w + p % kernel);
+        if (v > largest || isnan(v)) largest = v, best = p;
+    }
+    return best;
+}
+
+static void check_pool(const sbni_kernels *k, sbn_dtype t, sbni_image in, int64_t kernel,
+                       void *x)
+{
+    int64_t oh = in.h / kernel, ow = in.w / kernel, all = in.c * in.h * in.w,
+            out = in.c * oh * ow;
+    void *y = room(t, out), *dy = room(t, out), *dx = room(t, all),
+         *want = calloc((size_t)all, 8);
+    uint8_t *argmax = room(SBN_F32, out); /* more than its bytes */
+    memset(argmax, 0xee, (size_t)out + 1);
+    draw(t, dy, out, 1);
+    k->maxpool(x, in, kernel, y, argmax);
+    k->maxpool_backward(dy, argmax, in, kernel, dx);
+    assert_int_equal(argmax[out], 0xee);
+    for (int64_t o = 0; o < out; o++) {
+        int64_t c = o / (oh * ow), i = o / ow % oh, j = o % ow;
+        int64_t corner = (c * in.h + i * kernel) * in.w + j * kernel;
+        int64_t p = place_of(t, x, in, kernel, corner);
+        double v = element(t, x, corner + p / kernel * in.w + p % kernel);
+        assert_true(element(t, y, o) == v || isnan(v));
+        assert_int_equal(isnan(element(t, y, o)), isnan(v));
+        assert_int_equal(argmax[o], p);
+        int64_t at = corner + argmax[o] / kernel * in.w + argmax[o] % kernel;
+        set_element(t, want, at, element(t, dy, o));
+    }
+    same_bits(dx, want, bytes_of(t, all));
+    record(y, bytes_of(t, out));
+    record(argmax, out);
+    record(dx, bytes_of(t, all));
+    free(want);
+    room_check(SBN_F32, argmax, out);
+    room_check(t, y, out);
+    room_check(t, dy, out);
+    room_check(t, dx, all);
+}
+
+static void pooling(const sbni_kernels *k, sbn_dtype t)
+{
+    const int64_t sides[][2] = {{2, 2},   {4, 6},  {5, 5},   {7, 4},  {8, 33},
+                                {24, 24}, {9, 12}, {12, 16}, {3, 35}, {17, 66}};
+    for (int z = 0; z < 10; z++)
+        for (int64_t kernel = 1; kernel <= 4; kernel++) {
+            sbni_image in = {3, sides[z][0], sides[z][1]};
+            if (in.h < kernel || in.w < kernel) continue;
+            int64_t all = in.c * in.h * in.w;
+            void *x = room(t, all);
+            draw(t, x, all, 0);
+            check_pool(k, t, in, kernel, x);
+            /* ties, of zeros of both signs too */
+            for (int64_t e = 0; e < all; e++)
+                set_element(t, x, e, e % 3 ? floor(element(t, x, e)) : -0.0);
+            check_pool(k, t, in, kernel, x);
+            for (int64_t e = 0; e < all; e += 5) set_element(t, x, e, NAN);
+            for (int64_t e = 0; e < all; e += 7) set_element(t, x, e, -INFINITY);
+            check_pool(k, t, in, kernel, x);
+            room_check(t, x, all);
+        }
+}
+
+static void check_columns(const sbni_kernels *k, sbn_dtype t, sbni_image in,
+                          sbni_window win)
+{
+    int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win),
+            taps = in.c * win.kernel * win.kernel, all = in.c * in.h * in.w,
+            n = taps * oh * ow;
+    void *x = room(t, all), *col = room(t, n), *dx = room(t, all);
+    double *want = calloc((size_t)all, sizeof *want);
+    draw(t, x, all, 0);
+    k->im2col(x, in, win, col);
+    record(col, bytes_of(t, n));
+    for (int64_t e = 0; e < n; e++) {
+        int64_t tap = e / (oh * ow), c = tap / (win.kernel * win.kernel),
+                h = e / ow % oh * win.stride + tap / win.kernel % win.kernel - win.pad,
+                w = e % ow * win.stride + tap % win.kernel - win.pad;
+        bool inside = h >= 0 && h < in.h && w >= 0 && w < in.w;
+        int64_t at = (c * in.h + h) * in.w + w;
+        assert_true(element(t, col, e) == (inside ? element(t, x, at) : 0));
+    }
+    draw(t, col, n, 1);
+    k->col2im(col, in, win, dx);
+    record(dx, bytes_of(t, all));
+    for (int64_t e = 0; e < n; e++) { /* in the order of col's rows, as promised */
+        int64_t tap = e / (oh * ow), c = tap / (win.kernel * win.kernel),
+                h = e / ow % oh * win.stride + tap / win.kernel % win.kernel - win.pad,
+                w = e % ow * win.stride + tap % win.kernel - win.pad;
+        if (h < 0 || h >= in.h || w < 0 || w >= in.w) continue;
+        int64_t at = (c * in.h + h) * in.w + w;
+        want[at] = as(t, want[at] + element(t, col, e));
+    }
+    for (int64_t e = 0; e < all; e++) assert_true(element(t, dx, e) == want[e]);
+    free(want);
+    room_check(t, x, all);
+    room_check(t, col, n);
+    room_check(t, dx, all);
+}
+
+static void columns(const sbni_kernels *k, sbn_dtype t)
+{
+    const int64_t sides[][2] = {{1, 1}, {5, 5}, {6, 9}, {12, 12}, {3, 40}, {28, 28}};
+    for (int z = 0; z < 6; z++)
+        for (int64_t kernel = 1; kernel <= 5; kernel += 2)
+            for (int64_t stride = 1; stride <= 3; stride++)
+                for (int64_t pad = 0; pad <= 5; pad += pad ? 3 : 1) {
+                    sbni_image in = {2, sides[z][0], sides[z][1]};
+                    if (in.h + 2 * pad < kernel || in.w + 2 * pad < kernel) continue;
+                    check_columns(k, t, in, (sbni_window){kernel, stride, pad});
+                }
+}
+
+static void biases(const sbni_kernels *k, sbn_dtype t)
+{
+    for (int s = 0; s < EDGE_SIZES; s++)
+        for (int64_t c = 1; c <= 17; c += 4) {
+            int64_t m = edge_sizes[s], n = c * m;
+            void *y = room(t, n), *x = room(t, n), *bias = room(t, c), *db = room(t, c);
+            draw(t, x, n, 0);
+            draw(t, bias, c, 1);
+            for (int as_rows = 0; as_rows < 2; as_rows++) {
+                memcpy(y, x, (size_t)bytes_of(t, n));
+                draw(t, db, c, 2);
+                double before[17];
+                for (int64_t i = 0; i < c; i++)
+                    before[i] = as_rows ? 0 : element(t, db, i);
+                if (as_rows) {
+                    k->bias_add_rows(y, m, c, bias);
+                    k->bias_grad_rows(x, m, c, db);
+                } else {
+                    k->bias_add(y, c, m, bias);
+                    k->bias_grad(x, c, m, db);
+                }
+                for (int64_t i = 0; i < c; i++) {
+                    double sum = before[i], size = fabs(sum);
+                    for (int64_t j = 0; j < m; j++) {
+                        int64_t at = as_rows ? j * c + i : i * m + j;
+                        double v = element(t, x, at);
+                        assert_true(element(t, y, at) == as(t, v + element(t, bias, i)));
+                        sum += v, size += fabs(v);
+                    }
+                    /* a sum in doubles, then two roundings of the type */
+                    double unit = 2 * rounding(t) + (double)m * DBL_EPSILON;
+                    CLOSE(element(t, db, i), sum, unit * size);
+                }
+                record(y, bytes_of(t, n));
+                record(db, bytes_of(t, c));
+            }
+            room_check(t, x, n);
+            room_check(t, y, n);
+            room_check(t, bias, c);
+            room_check(t, db, c);
+        }
+}
+
+/* One row against long double; returns the row's largest value's place. */
+static int64_t check_row(sbn_dtype t, const void *x, const void *y, const void *dx,
+                         int64_t at, int64_t classes, int64_t label, double weight)
+{
+    int64_t best = 0;
+    long double sum = 0, moved = 0, largest = element(t, x, at);
+    for (int64_t i = 1; i < classes; i++)
+        if (element(t, x, at + i) > (double)largest)
+            largest = element(t, x, at + i), best = i;
+    for (int64_t i = 0; i < classes; i++) {
+        long double d = element(t, x, at + i) - largest;
+        sum += expl(d);
+        moved += fabsl(d) * expl(d);
+    }
+    for (int64_t i = 0; i < classes; i++) {
+        long double d = element(t, x, at + i) - largest, want = d - logl(sum);
+        /* two differences and the logarithm's rounding, of numbers of this size; the
+         * rounding of a difference also moves its exponential, and with it the sum */
+        double size = (double)(fabsl(d) + logl(sum) + fabsl(want) + moved);
+        CLOSE(element(t, y, at + i), (double)want, 2 * rounding(t) * size + 1e-15);
+        double p = exp(element(t, y, at + i)), g = (p - (i == label)) * weight;
+        /* exp to one unit, difference, weight, product */
+        CLOSE(element(t, dx, at + i), g, 6 * rounding(t) * weight);
+    }
+    return best;
+}
+
+static void losses(const sbni_kernels *k, sbn_dtype t)
+{
+    const int64_t kinds[] = {1, 2, 3, 10, 17};
+    for (int c = 0; c < 5; c++)
+        for (int scale = 1; scale <= 1000; scale *= 10) {
+            int64_t n = 7, classes = kinds[c], all = n * classes, correct = 5;
+            void *x = room(t, all), *y = room(t, all), *dx = room(t, all);
+            int32_t label[7];
+            draw(t, x, all, 0);
+            for (int64_t e = 0; e < all; e++)
+                set_element(t, x, e, element(t, x, e) * scale);
+            for (int64_t i = 0; i < classes; i++) set_element(t, x, i, 3); /* all equal */
+            for (int r = 0; r < n; r++) label[r] = (int32_t)((r * 3) % classes);
+            k->log_softmax(x, n, classes, y);
+            double got = k->nll(y, label, n, classes, 0.125, &correct, dx), want = 0;
+            int64_t right = 5;
+            for (int64_t r = 0; r < n; r++) {
+                want -= element(t, y, r * classes + label[r]);
+                right += label[r] ==
+                         check_row(t, x, y, dx, r * classes, classes, label[r], 0.125);
+            }
+            assert_true(got == want);
+            assert_int_equal(correct, right);
+            assert_true(k->nll(y, label, n, classes, 1, &correct, NULL) == want);
+            record(y, bytes_of(t, all));
+            record(dx, bytes_of(t, all));
+            set_element(t, x, all - 1, NAN); /* is not lost */
+            k->log_softmax(x, n, classes, y);
+            assert_true(isnan(k->nll(y, label, n, classes, 1, &correct, NULL)));
+            room_check(t, x, all);
+            room_check(t, y, all);
+            room_check(t, dx, all);
+        }
+}
+
+static void sgd(const sbni_kernels *k, sbn_dtype t)
+{
+    for (int s = 0; s < EDGE_SIZES; s++)
+        for (int kind = 0; kind < 8; kind++) {
+            int64_t n = edge_sizes[s];
+            double lr = as(t, 0.05), momentum = as(t, kind & 1 ? 0.9 : 0),
+                   decay = as(t, kind & 2 ? 0.01 : 0);
+            int nesterov = kind >> 2;
+            void *p = room(t, n), *g = room(t, n), *v = room(t, n);
+            double want_p[100], want_v[100];
+            draw(t, p, n, 0);
+            draw(t, g, n, 1);
+            draw(t, v, n, 2);
+            for (int64_t i = 0; i < n; i++) {
+                want_p[i] = element(t, p, i), want_v[i] = element(t, v, i);
+                double slope = as(t, element(t, g, i) + as(t, decay * want_p[i]));
+                want_v[i] = as(t, as(t, momentum * want_v[i]) + slope);
+                double step =
+                    nesterov ? as(t, slope + as(t, momentum * want_v[i])) : want_v[i];
+                want_p[i] = as(t, want_p[i] - as(t, lr * step));
+            }
+            k->sgd(p, g, v, n, 0.05, kind & 1 ? 0.9 : 0, kind & 2 ? 0.01 : 0, nesterov);
+            for (int64_t i = 0; i < n; i++) {
+                /* the order of roundings is part of every result */
+                assert_true(element(t, p, i) == want_p[i]);
+                assert_true(element(t, v, i) == want_v[i]);
+            }
+            room_check(t, p, n);
+            room_check(t, g, n);
+            room_check(t, v, n);
+        }
+}
+
+#define WALK(check)                                                                      \
+    static void walk_##check(void **state)                                               \
+    {                                                                                    \
+        (void)state;                                                                     \
+        each_table(check);                                                               \
+    }
+WALK(activations)
+WALK(pooling)
+WALK(columns)
+WALK(biases)
+WALK(losses)
+WALK(sgd)
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(walk_activations), cmocka_unit_test(walk_pooling),
+    cmocka_unit_test(walk_columns),     cmocka_unit_test(walk_biases),
+    cmocka_unit_test(walk_losses),      cmocka_unit_test(walk_sgd),
+};
+TEST_MAIN(tests)

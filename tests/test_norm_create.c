@@ -1,0 +1,124 @@
+/* Settings of a layer: out of range, different between processes. */
+#include "support/harness.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "syncbn/norm.h"
+
+enum { C = 3 };
+
+/* Run for each process alone, and (bad = -1) for all. */
+#define EACH_BAD(bad) for (int bad = -1; bad < test_size; bad++)
+#define IS_BAD(bad) ((bad) < 0 || (bad) == test_rank)
+
+/* Layers made after a failure on some processes alone still match. */
+static void check_next_layer(void)
+{
+    sbn_norm_config cfg = sbn_norm_config_default(C);
+    float x_data[8 * C] = {1, 2, 3}, y_data[8 * C];
+    sbn_tensor x = sbn_tensor_nc(SBN_F32, x_data, 8, C), y = x;
+    y.data = y_data;
+    sbn_norm *norm;
+    OK(sbn_norm_create(&cfg, test_group, &norm));
+    OK(sbn_norm_forward(norm, &x, &y));
+    sbn_norm_destroy(&norm);
+}
+
+static void settings_out_of_range(void **state)
+{
+    (void)state;
+    enum { WRONG = 12 };
+    sbn_norm_config wrong[WRONG];
+    for (int k = 0; k < WRONG; k++) {
+        wrong[k] = sbn_norm_config_default(C);
+        wrong[k].name = "conv2_bn";
+    }
+    wrong[0].channels = 0;
+    wrong[1].channels = INT64_MAX;
+    wrong[2].dtype = (sbn_dtype)9;
+    wrong[3].eps = 0;
+    wrong[4].eps = NAN;
+    wrong[5].eps = INFINITY;
+    wrong[6].momentum = 1.5;
+    wrong[7].momentum = -0.5;
+    wrong[8].momentum = NAN;
+    wrong[9].norm_batch = -1;
+    wrong[10].norm_batch = 4, wrong[10].batch = 3;
+    /* a message longer than MPI can count */
+    wrong[11].norm_batch = 1, wrong[11].batch = INT64_C(1) << 30;
+    sbn_norm_config good = sbn_norm_config_default(C);
+    EACH_BAD(bad)
+    for (int k = 0; k < WRONG; k++) {
+        sbn_norm *norm = (sbn_norm *)&good;
+        sbn_status got =
+            sbn_norm_create(IS_BAD(bad) ? &wrong[k] : &good, test_group, &norm);
+        FAILS(IS_BAD(bad) ? SBN_E_ARG : SBN_E_PEER, got);
+        assert_non_null(strstr(sbn_last_error(), "conv2_bn"));
+        assert_null(norm);
+        check_next_layer();
+    }
+    EACH_BAD(bad)
+    {
+        sbn_norm *norm = NULL;
+        bool is_bad = IS_BAD(bad);
+        FAILS(is_bad ? SBN_E_ARG : SBN_E_PEER,
+              sbn_norm_create(is_bad ? NULL : &good, test_group, &norm));
+        FAILS(is_bad ? SBN_E_ARG : SBN_E_PEER,
+              sbn_norm_create(&good, test_group, is_bad ? NULL : &norm));
+        FAILS(SBN_E_ARG, sbn_norm_create(&good, NULL, &norm));
+    }
+}
+
+static void trap_17_settings_differ(void **state)
+{
+    (void)state;
+    if (test_size == 1) return;
+    for (int k = 0; k < 8; k++) {
+        sbn_norm_config cfg = sbn_norm_config_default(C);
+        cfg.batch = 8;
+        if (test_rank == test_size - 1) {
+            if (k == 0) cfg.channels++;
+            if (k == 1) cfg.dtype = SBN_F64;
+            if (k == 2) cfg.eps = 1e-3;
+            if (k == 3) cfg.momentum = SBN_MOMENTUM_CUMULATIVE;
+            if (k == 4) cfg.affine = false;
+            if (k == 5) cfg.track_running_stats = false;
+            if (k == 6) cfg.norm_batch = 8;
+            if (k == 7) cfg.batch = 9;
+        }
+        sbn_norm *norm;
+        FAILS(SBN_E_MISMATCH, sbn_norm_create(&cfg, test_group, &norm));
+        assert_null(norm);
+        assert_non_null(strstr(sbn_last_error(), "settings"));
+    }
+}
+
+static void places(void **state)
+{
+    (void)state;
+    sbn_norm_config cfg = sbn_norm_config_default(C);
+    cfg.norm_batch = 4;
+    cfg.batch = 8;
+    float x_data[6 * C] = {1, 2, 3}, y_data[6 * C];
+    sbn_tensor x = sbn_tensor_nc(SBN_F32, x_data, 6, C), y = x;
+    y.data = y_data;
+    sbn_norm *norm;
+    OK(sbn_norm_create(&cfg, test_group, &norm));
+    FAILS(SBN_E_ARG, sbn_norm_set_place(NULL, 0));
+    FAILS(SBN_E_ARG, sbn_norm_set_place(norm, -1));
+    FAILS(SBN_E_ARG, sbn_norm_set_place(norm, 9));
+    OK(sbn_norm_set_place(norm, 8));
+    FAILS(SBN_E_ARG, sbn_norm_forward(norm, &x, &y)); /* beyond the batch */
+    OK(sbn_norm_set_place(norm, 2));
+    OK(sbn_norm_forward(norm, &x, &y));
+    sbn_norm_destroy(&norm);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(settings_out_of_range),
+    cmocka_unit_test(trap_17_settings_differ),
+    cmocka_unit_test(places),
+};
+TEST_MAIN(tests)

@@ -1,0 +1,223 @@
+#include "syncbn/optim.h"
+#include "support/harness.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+#include "support/layer.h"
+
+enum { N = 37, STEPS = 12 };
+
+static long double draw(int step, int tensor, int i)
+{
+    sbni_rng_key key = {.seed = 9, .purpose = SBNI_RNG_TEST, .epoch = (uint32_t)step};
+    /* exact in float32, so that both types start alike */
+    return (long double)(float)sbni_rng_normal(key, (uint64_t)i, (uint32_t)tensor);
+}
+
+/*
+ * Steps of two tensors, of which only the first decays, against
+ * v = m·v + (g + d·p), p = p − lr·v or p − lr·(g + d·p + m·v), in long double.
+ *
+ * A step of p rounds 7 times (lr, m, d; products and sums); every rounding is relative
+ * to what is added, all below (1 + STEPS)·4 here, and momentum adds up at most 1/(1-m)
+ * = 10 of them. So 8·STEPS·10 roundings of size ~4 bound the difference; the true one is
+ * a hundred times smaller, a wrong term a thousand times larger.
+ */
+static void compare_steps(sbn_dtype dtype, double momentum, double decay, bool nesterov)
+{
+    void *p[2], *g[2];
+    long double want_p[2][N], want_v[2][N] = {{0}};
+    sbn_sgd_tensor list[2];
+    for (int t = 0; t < 2; t++) {
+        p[t] = calloc(N, 8);
+        g[t] = calloc(N, 8);
+        list[t] = (sbn_sgd_tensor){p[t], g[t], N, t == 0};
+        for (int i = 0; i < N; i++)
+            set_element(dtype, p[t], i, (double)(want_p[t][i] = draw(0, t, i)));
+    }
+    sbn_sgd_config cfg = {momentum, decay, nesterov, dtype};
+    sbn_sgd *sgd = NULL;
+    OK(sbn_sgd_create(&cfg, list, 2, &sgd));
+    double eps = dtype == SBN_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
+    for (int step = 1; step <= STEPS; step++) {
+        double lr = 0.05 / step;
+        for (int t = 0; t < 2; t++)
+            for (int i = 0; i < N; i++) {
+                long double grad = draw(step, t, i), m = momentum;
+                set_element(dtype, g[t], i, (double)grad);
+                grad += (t == 0 ? decay : 0.0L) * want_p[t][i];
+                want_v[t][i] = m * want_v[t][i] + grad;
+                want_p[t][i] -= lr * (nesterov ? grad + m * want_v[t][i] : want_v[t][i]);
+            }
+        sbn_sgd_step(sgd, lr);
+        for (int t = 0; t < 2; t++)
+            for (int i = 0; i < N; i++) {
+                CLOSE(element(dtype, p[t], i), (double)want_p[t][i], 320 * STEPS * eps);
+                CLOSE(element(dtype, sbn_sgd_velocity(sgd, t), i), (double)want_v[t][i],
+                      320 * STEPS * eps);
+            }
+    }
+    sbn_sgd_destroy(&sgd);
+    assert_null(sgd);
+    for (int t = 0; t < 2; t++) {
+        free(p[t]);
+        free(g[t]);
+    }
+}
+
+static void sgd_as_written(void **state)
+{
+    (void)state;
+    for (int type = 0; type < 2; type++)
+        for (int k = 0; k < 8; k++)
+            compare_steps(type ? SBN_F64 : SBN_F32, k & 1 ? 0.9 : 0, k & 2 ? 0.01 : 0,
+                          k & 4);
+}
+
+/* Numbers that are exact in binary: no tolerance. */
+static void sgd_by_hand(void **state)
+{
+    (void)state;
+    float p = 1, g = 2;
+    sbn_sgd_tensor list = {&p, &g, 1, true};
+    sbn_sgd_config cfg = {0.5, 0.25, false, SBN_F32};
+    sbn_sgd *sgd = NULL;
+    OK(sbn_sgd_create(&cfg, &list, 1, &sgd));
+    sbn_sgd_step(sgd, 0.5);
+    assert_true(p == 1 - 0.5f * 2.25f); /* -0.125 */
+    sbn_sgd_step(sgd, 0.5);
+    /* v = 0.5·2.25 + 2 − 0.25·0.125 */
+    assert_true(*(float *)sbn_sgd_velocity(sgd, 0) == 3.09375f);
+    assert_true(p == -0.125f - 0.5f * 3.09375f);
+    *(float *)sbn_sgd_velocity(sgd, 0) = 4; /* as resuming does */
+    p = g = 0;
+    sbn_sgd_step(sgd, 1);
+    assert_true(p == -2);
+    sbn_sgd_destroy(&sgd);
+
+    cfg.nesterov = true;
+    p = 1, g = 2;
+    OK(sbn_sgd_create(&cfg, &list, 1, &sgd));
+    sbn_sgd_step(sgd, 0.5);
+    assert_true(p == 1 - 0.5f * (2.25f + 0.5f * 2.25f));
+    sbn_sgd_destroy(&sgd);
+    sbn_sgd_destroy(&sgd);
+    sbn_sgd_destroy(NULL);
+}
+
+/* A rate of 0 moves the velocity and nothing else. */
+static void zero_rate_moves_nothing(void **state)
+{
+    (void)state;
+    double p = 0.1, g = 3;
+    sbn_sgd_tensor list = {&p, &g, 1, true};
+    sbn_sgd_config cfg = {0.9, 0, false, SBN_F64};
+    sbn_sgd *sgd = NULL;
+    OK(sbn_sgd_create(&cfg, &list, 1, &sgd));
+    sbn_sgd_step(sgd, 0);
+    assert_true(p == 0.1 && *(double *)sbn_sgd_velocity(sgd, 0) == 3);
+    sbn_sgd_destroy(&sgd);
+}
+
+static void sgd_refuses(void **state)
+{
+    (void)state;
+    float x = 0;
+    sbn_sgd_tensor list = {&x, &x, 1, true};
+    const sbn_sgd_config cases[] = {
+        {-0.1, 0, false, SBN_F32},   {1.1, 0, false, SBN_F32},
+        {NAN, 0, false, SBN_F32},    {0, -1e-9, false, SBN_F32},
+        {0, NAN, false, SBN_F32},    {0, INFINITY, false, SBN_F32},
+        {0, 0, false, (sbn_dtype)7},
+    };
+    sbn_sgd *sgd = NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        FAILS(SBN_E_ARG, sbn_sgd_create(&cases[i], &list, 1, &sgd));
+        assert_null(sgd);
+    }
+    sbn_sgd_config cfg = {0, 0, false, SBN_F32};
+    FAILS(SBN_E_ARG, sbn_sgd_create(NULL, &list, 1, &sgd));
+    FAILS(SBN_E_ARG, sbn_sgd_create(&cfg, NULL, 1, &sgd));
+    FAILS(SBN_E_ARG, sbn_sgd_create(&cfg, &list, -1, &sgd));
+    FAILS(SBN_E_ARG, sbn_sgd_create(&cfg, &list, 1, NULL));
+    OK(sbn_sgd_create(&cfg, NULL, 0, &sgd));
+    sbn_sgd_step(sgd, 1);
+    sbn_sgd_destroy(&sgd);
+}
+
+/* Within an ulp or two of pow, cos and the products. */
+#define NEAR(schedule, step, want)                                                       \
+    CLOSE(sbn_schedule_lr((schedule), (step)), (want), 4 * DBL_EPSILON * (want))
+
+static void constant_with_warmup(void **state)
+{
+    (void)state;
+    sbn_schedule s = {SBN_SCHEDULE_CONSTANT, 0.3, 0, 100, 1, 0.1};
+    assert_true(sbn_schedule_lr(&s, 1) == 0.3);
+    assert_true(sbn_schedule_lr(&s, 100) == 0.3);
+    s.warmup = 5;
+    for (int step = 1; step <= 5; step++) NEAR(&s, step, 0.3 * step / 5);
+    assert_true(sbn_schedule_lr(&s, 5) == 0.3);
+    assert_true(sbn_schedule_lr(&s, 6) == 0.3);
+    s.warmup = 1;
+    assert_true(sbn_schedule_lr(&s, 1) == 0.3);
+}
+
+static void steps_after_warmup(void **state)
+{
+    (void)state;
+    sbn_schedule s = {SBN_SCHEDULE_STEP, 0.8, 0, 100, 10, 0.5};
+    assert_true(sbn_schedule_lr(&s, 10) == 0.8);
+    assert_true(sbn_schedule_lr(&s, 11) == 0.4);
+    assert_true(sbn_schedule_lr(&s, 20) == 0.4);
+    assert_true(sbn_schedule_lr(&s, 21) == 0.2);
+    s.warmup = 4; /* t counts from the warm-up's end */
+    NEAR(&s, 1, 0.2);
+    assert_true(sbn_schedule_lr(&s, 14) == 0.8);
+    assert_true(sbn_schedule_lr(&s, 15) == 0.4);
+    s.factor = 0.1;
+    NEAR(&s, 35, 0.8 * 0.001);
+    s.every = 1;
+    NEAR(&s, 6, 0.8 * 0.1);
+}
+
+static void cosine_ends_at_the_last_step(void **state)
+{
+    (void)state;
+    sbn_schedule s = {SBN_SCHEDULE_COSINE, 0.2, 0, 8, 1, 0.1};
+    assert_true(sbn_schedule_lr(&s, 1) == 0.2);
+    NEAR(&s, 3, 0.2 * (1 + sqrt(0.5)) / 2);
+    NEAR(&s, 5, 0.1);
+    NEAR(&s, 7, 0.2 * (1 - sqrt(0.5)) / 2);
+    assert_true(sbn_schedule_lr(&s, 8) > 0);
+    assert_true(sbn_schedule_lr(&s, 9) == 0 && sbn_schedule_lr(&s, 1000) == 0);
+    for (int step = 1; step < 9; step++) {
+        assert_true(sbn_schedule_lr(&s, step) > sbn_schedule_lr(&s, step + 1));
+        /* the two halves mirror each other: t and T − t add up to lr */
+        CLOSE(sbn_schedule_lr(&s, step) + sbn_schedule_lr(&s, 10 - step), 0.2, 1e-16);
+    }
+    s.warmup = 4;
+    s.steps = 12;
+    NEAR(&s, 2, 0.1);
+    assert_true(sbn_schedule_lr(&s, 4) == 0.2 && sbn_schedule_lr(&s, 5) == 0.2);
+    NEAR(&s, 9, 0.1);
+    assert_true(sbn_schedule_lr(&s, 13) == 0);
+    s.warmup = s.steps = 4; /* all warm-up: nothing is divided by zero */
+    assert_true(sbn_schedule_lr(&s, 4) == 0.2 && sbn_schedule_lr(&s, 5) == 0);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(sgd_as_written),
+    cmocka_unit_test(sgd_by_hand),
+    cmocka_unit_test(zero_rate_moves_nothing),
+    cmocka_unit_test(sgd_refuses),
+    cmocka_unit_test(constant_with_warmup),
+    cmocka_unit_test(steps_after_warmup),
+    cmocka_unit_test(cosine_ends_at_the_last_step),
+};
+TEST_MAIN(tests)
