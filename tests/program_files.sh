@@ -64,6 +64,10 @@ cp -r data "$odd"
 works 'a folder whose name is not UTF-8' 2 train --data "$odd" --steps 2 --out "$odd/out" \
   --progress none
 
+"$program" "${train[@]}" --norm-batch 32 --out closed <&- >&- 2>&-
+check 'all standard streams closed: done' test $? = 0
+check 'and nothing is printed into a file' same_run run closed
+
 # eval: the accuracy of the done line, with the loss of the last evaluation
 accuracy_of() { grep -o 'accuracy [0-9.]*' stdout.txt | cut -d' ' -f2; }
 loss_of() { grep -o 'loss [0-9.e-]*' stdout.txt | cut -d' ' -f2; }

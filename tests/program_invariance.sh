@@ -36,6 +36,13 @@ for np in 1 3; do
   check "two threads at np=$np as one at np=1" same_run cnn-60-1 "threads-$np"
 done
 
+# more processes than samples in a step or in the test
+for np in 1 7; do
+  OPENBLAS_NUM_THREADS=$np must $np "${train[@]}" --batch 2 --limit-train 20 --limit-test 1 \
+    --steps 30 --out "tiny-$np"
+done
+check "batches of two at np=7 as np=1" same_run tiny-1 tiny-7
+
 # variant NAME OPTION...: the same at 1, 3, 4 processes; other than the plain run
 variant() {
   local name=$1 np

@@ -95,6 +95,9 @@ refused 'infinity without norm layers' 77 'step' 4 "${train[@]}" --lr 1e30 --nor
 refused 'infinity in a net of sigmoids' 77 'step' 4 "${train[@]}" --lr 1e38 --net mlp
 refused 'infinity by decay' 77 'step' 4 "${train[@]}" --weight-decay 1e30
 
+fresh && put_bytes $model $(($(size_of $model) - 4)) '\377\377\377\377'
+bad_model 'weights that are not finite' 77 'bad/model.safetensors on data: '
+
 # processes that disagree: started two by two
 two_kinds() { # TEXT CODE PATTERN ARGUMENT... : ARGUMENT...
   local text=$1 expected=$2 pattern=$3 first=()

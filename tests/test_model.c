@@ -45,6 +45,15 @@ static const char *const dense_net = "input 6x1x1\n"
                                      "relu\n"
                                      "linear b out=3\n"
                                      "logsoftmax\n";
+/* inputs that only the layer's own backward reads again, and a stride that gives dx */
+static const char *const plain_net = "input 1x9x8\n"
+                                     "conv a out=2 kernel=2\n"
+                                     "maxpool size=2\n"
+                                     "conv b out=3 kernel=3 stride=2 pad=1\n"
+                                     "conv c out=2 kernel=2\n"
+                                     "linear d out=5\n"
+                                     "linear e out=4\n"
+                                     "logsoftmax\n";
 static const char *const pool_net = "input 2x7x5\n"
                                     "maxpool size=2\n"
                                     "sigmoid\n"
@@ -84,7 +93,7 @@ static void differentiate(const char *text, int64_t total, int64_t norm_batch)
     const double h = 0x1p-18;
     sbn_model_config cfg = config(text, total + 3, norm_batch, SBN_F64);
     sbn_model *model = net_make(&cfg, test_group);
-    net_batch b = net_batch_make(model, total, 3);
+    net_batch b = net_batch_make(model, total, 4);
     sbn_model_result got;
     int n;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
@@ -139,6 +148,7 @@ static void differences_without_norm(void **state)
 {
     (void)state;
     differentiate_net(pool_net, true);
+    differentiate_net(plain_net, true);
 }
 
 static void trap_35_differences_of_two_and_three(void **state)
@@ -168,9 +178,10 @@ enum { IN = 4, OUT = 3 };
  * number of all samples. */
 static long double regression(const net_batch *b, int64_t total, const double *weight,
                               const double *bias, long double *dweight,
-                              long double *dbias)
+                              long double *dbias, int64_t *correct)
 {
     long double loss = 0;
+    *correct = 0;
     for (int64_t r = 0; r < total; r++) {
         const double *x = b->x + r * IN;
         long double p[OUT];
@@ -179,6 +190,10 @@ static long double regression(const net_batch *b, int64_t total, const double *w
             for (int i = 0; i < IN; i++) p[o] += (long double)weight[o * IN + i] * x[i];
         }
         loss += softmax(p, OUT, b->labels[r]) / total;
+        int best = 0;
+        for (int o = 1; o < OUT; o++)
+            if (p[o] > p[best]) best = o;
+        *correct += best == b->labels[r];
         p[b->labels[r]] -= 1;
         for (int o = 0; o < OUT; o++) {
             dbias[o] += p[o] / total;
@@ -211,8 +226,12 @@ static void trap_34_loss_is_weighted_by_the_whole_batch(void **state)
                                    *bias = net_tensor(model, "d.bias");
             double *wv = net_values(w, dtype), *bv = net_values(bias, dtype);
             long double dw[OUT * IN] = {0}, db[OUT] = {0};
-            long double loss = regression(&b, totals[i], wv, bv, dw, db);
+            int64_t correct;
+            long double loss = regression(&b, totals[i], wv, bv, dw, db, &correct);
             CLOSE(got.loss, (double)loss, tolerance);
+            assert_int_equal(got.correct, correct);
+            OK(net_gradient(model, dtype, &b, totals[i], &got));
+            assert_int_equal(got.correct, correct);
             tolerance += net_grid_error(model, "d.weight", 5);
             for (int k = 0; k < OUT * IN; k++)
                 CLOSE(element(dtype, w->grad, k), (double)dw[k], tolerance);

@@ -114,6 +114,38 @@ static units measure(const sbn_tensor *x, const sbn_norm_config *cfg, int64_t la
     return u;
 }
 
+/* Results of the last step, of this process's samples from `first` on; `last` is where
+ * that step begins in the file's x. Returns the relative error allowed after all steps.
+ */
+static double check_training(sbn_norm *norm, const sbn_norm_config *cfg,
+                             const sbn_tensor *shape, const sbn_tensor *y,
+                             const sbn_tensor *dx, int64_t first, int64_t last)
+{
+    sbn_norm_state state = sbn_norm_get_state(norm);
+    int64_t c = shape->c, s = shape->h * shape->w, skip = first * c * s,
+            count = y->n * c * s;
+    sbn_dtype t = cfg->dtype;
+    /* 8 roundings, as in the property tests. The framework's float64 values are good to
+     * 8 roundings of the mean, each of which weighs |mean|·rstd times as much in y. */
+    units u = measure(shape, cfg, last);
+    double unit = 8 * u.rounding + 8 * DBL_EPSILON * fmax(1, u.condition);
+    check("y", t, y->data, skip, count, unit * (1 + largest(find("y"))), NULL, s, c);
+    check("dx", t, dx->data, skip, count, unit, u.dx, s, c);
+    if (cfg->affine) {
+        check("dweight", t, state.weight_grad, 0, c, unit, u.dweight, 1, c);
+        check("dbias", t, state.bias_grad, 0, c, unit, u.dbias, 1, c);
+    }
+    /* each step rounds the stored value once; the framework's var cancels as y does */
+    unit += (double)*state.num_batches_tracked * u.rounding;
+    check("running_mean", t, state.running_mean, 0, c, unit * largest(find("x")), NULL, 1,
+          c);
+    check("running_var", t, state.running_var, 0, c,
+          unit * (1 + largest(find("running_var"))), NULL, 1, c);
+    assert_int_equal(*state.num_batches_tracked,
+                     *(const int64_t *)find("num_batches_tracked")->data);
+    return unit;
+}
+
 static void check_case(void)
 {
     sbn_tensor shape;
@@ -145,26 +177,7 @@ static void check_case(void)
     }
     OK(sbn_norm_backward(norm, &dy, &dx));
 
-    /* 8 roundings, as in the property tests. The framework's float64 values are good to
-     * 8 roundings of the mean, each of which weighs |mean|·rstd times as much in y. */
-    units u = measure(&shape, &cfg, (steps - 1) * all);
-    double unit = 8 * u.rounding + 8 * DBL_EPSILON * fmax(1, u.condition);
-    sbn_dtype t = cfg.dtype;
-    check("y", t, y.data, first * row, n * row, unit * (1 + largest(find("y"))), NULL, s,
-          c);
-    check("dx", t, dx.data, first * row, n * row, unit, u.dx, s, c);
-    if (cfg.affine) {
-        check("dweight", t, state.weight_grad, 0, c, unit, u.dweight, 1, c);
-        check("dbias", t, state.bias_grad, 0, c, unit, u.dbias, 1, c);
-    }
-    /* each step rounds the stored value once; the framework's var cancels as y does */
-    unit += (double)steps * u.rounding;
-    check("running_mean", t, state.running_mean, 0, c, unit * largest(find("x")), NULL, 1,
-          c);
-    check("running_var", t, state.running_var, 0, c,
-          unit * (1 + largest(find("running_var"))), NULL, 1, c);
-    assert_int_equal(*state.num_batches_tracked,
-                     *(const int64_t *)find("num_batches_tracked")->data);
+    double unit = check_training(norm, &cfg, &shape, &y, &dx, first, (steps - 1) * all);
 
     /* evaluation subtracts the stored mean, whose rounding weighs as much */
     sbn_norm_set_mode(norm, SBN_NORM_EVAL);
@@ -173,7 +186,7 @@ static void check_case(void)
     for (int64_t i = 1; i < c; i++) least = fmin(least, value(find("running_var"), i));
     double reach =
         1 + largest(find("y_eval")) + largest(find("x")) / sqrt(least + cfg.eps);
-    check("y_eval", t, y.data, first * row, n * row, unit * reach, NULL, s, c);
+    check("y_eval", cfg.dtype, y.data, first * row, n * row, unit * reach, NULL, s, c);
     free(y.data);
     free(dx.data);
     free(steps_x);

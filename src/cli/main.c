@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <mpi.h>
 #include <omp.h>
 #include <sched.h>
@@ -5,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -107,9 +109,20 @@ static sbn_status dispatch(int argc, char **argv, sbn_group *group)
     return SBN_OK;
 }
 
+/* Where a standard stream is closed, the next file opened would take its place, and what
+ * is printed would go there. */
+static void open_standard_streams(void)
+{
+    int fd;
+    do fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0) close(fd);
+}
+
 int main(int argc, char **argv)
 {
     int provided;
+    open_standard_streams();
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     /* A closed pipe is a write error to report, not a reason to die silently. */
     signal(SIGPIPE, SIG_IGN);

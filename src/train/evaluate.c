@@ -138,7 +138,11 @@ sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
     int64_t n = limit && limit < test.info.n ? limit : test.info.n;
     sbn_model_result tested;
-    SBN_GOTO(sbni_evaluate(model, test.dataset, n, group, &tested));
+    status = sbni_evaluate(model, test.dataset, n, group, &tested);
+    if (status != SBN_OK) {
+        sbni_fail_in(status, "%s on %s", weights, data);
+        goto fail;
+    }
     double seconds = sbni_clock_s() - began_s;
     *result = (sbn_trainer_result){0, seconds, (double)n / seconds, tested.loss,
                                    (double)tested.correct / (double)n};

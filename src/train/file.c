@@ -9,6 +9,8 @@
 
 #include "core/memory.h"
 
+enum { PATH_BYTES = 4096 };
+
 struct sbni_replacement {
     char *path, *temporary; /* temporary is NULL once it is renamed */
     int fd;
@@ -57,6 +59,29 @@ sbn_status sbni_file_sync_folder(const char *path)
     }
     sbni_free(folder);
     return status;
+}
+
+sbn_status sbni_folder_make(const char *folder)
+{
+    char path[PATH_BYTES];
+    int n = snprintf(path, sizeof path, "%s/", folder);
+    SBN_CHECK(
+        n < PATH_BYTES, SBN_E_ARG,
+        "the path of the folder for results is too long: expected at most %d bytes, "
+        "got %d",
+        PATH_BYTES - 2, n - 1);
+    SBN_CHECK(n > 1, SBN_E_ARG, "expected a folder for results, got nothing");
+    for (char *at = path + 1; *at; at++) {
+        if (*at != '/') continue;
+        *at = 0;
+        SBN_CHECK(mkdir(path, 0777) == 0 || errno == EEXIST, SBN_E_IO,
+                  "cannot make folder %.200s: %s", path, strerror(errno));
+        *at = '/';
+    }
+    struct stat info;
+    SBN_CHECK(stat(path, &info) == 0 && S_ISDIR(info.st_mode), SBN_E_IO,
+              "cannot write to %.200s: expected a folder", folder);
+    return SBN_OK;
 }
 
 sbn_status sbni_replacement_begin(const char *path, sbni_replacement **replacement)

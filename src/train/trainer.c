@@ -12,6 +12,7 @@
 #include "nn/layer.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/file.h"
 #include "train/hostdata.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -63,30 +64,6 @@ static sbn_status path_of(const run *r, const char *file, char *path)
 {
     int n = snprintf(path, PATH_BYTES, "%s/%s", r->cfg->out, file);
     SBN_CHECK(n < PATH_BYTES, SBN_E_ARG, "the path of %s is too long", r->cfg->out);
-    return SBN_OK;
-}
-
-/* Make the folder and those above it. */
-static sbn_status make_folder(const char *folder)
-{
-    char path[PATH_BYTES];
-    int n = snprintf(path, sizeof path, "%s/", folder);
-    SBN_CHECK(
-        n < PATH_BYTES, SBN_E_ARG,
-        "the path of the folder for results is too long: expected at most %d bytes, "
-        "got %d",
-        PATH_BYTES - 2, n - 1);
-    SBN_CHECK(n > 1, SBN_E_ARG, "expected a folder for results, got nothing");
-    for (char *at = path + 1; *at; at++) {
-        if (*at != '/') continue;
-        *at = 0;
-        SBN_CHECK(mkdir(path, 0777) == 0 || errno == EEXIST, SBN_E_IO,
-                  "cannot make folder %.200s: %s", path, strerror(errno));
-        *at = '/';
-    }
-    struct stat info;
-    SBN_CHECK(stat(path, &info) == 0 && S_ISDIR(info.st_mode), SBN_E_IO,
-              "cannot write to %.200s: expected a folder", folder);
     return SBN_OK;
 }
 
@@ -261,7 +238,8 @@ static sbn_status prepare(run *r)
     SBN_TRY(sbn_group_agree(r->group, sbni_settings_check(r->cfg)));
     SBN_TRY(sbni_settings_check_alike(r->cfg, r->group));
     r->writes = r->cfg->out && sbn_group_rank(r->group) == 0;
-    SBN_TRY(sbn_group_agree(r->group, r->writes ? make_folder(r->cfg->out) : SBN_OK));
+    SBN_TRY(
+        sbn_group_agree(r->group, r->writes ? sbni_folder_make(r->cfg->out) : SBN_OK));
     SBN_TRY(open_data(r));
     SBN_TRY(create_model(r));
     SBN_TRY(sbn_group_agree(r->group, r->writes ? load_checkpoint(r) : SBN_OK));
