@@ -1,6 +1,7 @@
 /*
- * The layer in a program of your own: each process normalizes its share of a batch with the statistics
- * of all of them, forward and backward. Processes may hold different numbers of samples, or none.
+ * The layer in a program of your own: each process normalizes its share of a batch with
+ * the statistics of all of them, forward and backward. Processes may hold different
+ * numbers of samples, or none.
  *
  *   mpirun -np 3 layer
  */
@@ -12,7 +13,8 @@
 
 enum { C = 4, H = 8, W = 8 };
 
-/* Sample `index` of the whole batch: a function of its index, so that any split holds the same batch. */
+/* Sample `index` of the whole batch: a function of its index, so that any split holds the
+ * same batch. */
 static void fill(float *sample, int index)
 {
     for (int i = 0; i < C * H * W; i++)
@@ -39,7 +41,8 @@ static sbn_status run(sbn_group *group)
         sbn_norm_state state = sbn_norm_get_state(bn);
         if (status == SBN_OK && rank == 0)
             for (int c = 0; c < C; c++)
-                printf("channel %d: running mean %.6f, running var %.6f, dgamma %.4f, dbeta %.1f\n",
+                printf("channel %d: running mean %.6f, running var %.6f, dgamma %.4f, "
+                       "dbeta %.1f\n",
                        c, (double)((float *)state.running_mean)[c],
                        (double)((float *)state.running_var)[c],
                        (double)((float *)state.weight_grad)[c],

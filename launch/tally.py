@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Count what `meson test` ran: cases of CMocka programs, other tests as one each.
+"""Count what `meson test` ran: cases of CMocka programs, checks of scripts that end with
+a line `N passed, N failed`, other tests as one each.
 
 Usage: tally.py LOG.json ...; prints failures with the end of their output, then the
 line `N passed, N failed`. Exit code 1 when anything failed or nothing ran.
@@ -10,6 +11,7 @@ import re
 import sys
 
 TAIL_LINES = 40
+SCRIPT = re.compile(r"^(\d+) passed, (\d+) failed$", re.MULTILINE)
 # Summary lines such as "[  FAILED  ] 2 test(s), listed below:" have blanks and drop out.
 CASE = re.compile(r"\[ *(OK|FAILED|ERROR|SKIPPED) *\] (\S+)$", re.MULTILINE)
 
@@ -26,6 +28,11 @@ def count(test):
     skipped = len(names["SKIPPED"] - bad)
     if test["result"] == "SKIP":
         return 0, 0, 1
+    closing = SCRIPT.findall(output)
+    if closing and not passed:
+        passed, failed = map(int, closing[-1])
+        good = test["result"] in ("OK", "EXPECTEDFAIL")
+        return passed, failed if good else max(1, failed), skipped
     if bad or test["result"] not in ("OK", "EXPECTEDFAIL"):
         return passed, max(1, len(bad)), skipped
     if "[==========]" not in output:

@@ -31,9 +31,12 @@ check "another seed gives other weights" \
 check "another seed gives other losses" other_losses cnn-64-1 seed2
 check "a run that differs is seen to differ" other_run cnn-64-1 seed2
 
-for np in 1 3; do
-  OMP_NUM_THREADS=2 must $np "${train[@]}" --batch 60 --epochs 8 --out "threads-$np"
-  check "two threads at np=$np as one at np=1" same_run cnn-60-1 "threads-$np"
+for np in 1 2 3 4 7; do
+  for net in cnn mlp; do
+    OMP_NUM_THREADS=2 must $np "${train[@]}" --net $net --batch 60 --epochs 8 \
+      --out "threads-$net-$np"
+    check "$net, two threads at np=$np as one at np=1" same_run $net-60-1 "threads-$net-$np"
+  done
 done
 
 # more processes than samples in a step or in the test

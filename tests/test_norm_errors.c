@@ -1,5 +1,6 @@
 /* Every failure of the layer, on one process and on all: its code there, SBN_E_PEER
- * elsewhere, nobody waits, nothing changes, and the layer goes on afterwards. */
+ * elsewhere, nobody waits, nothing changes, and the layer goes on afterwards. Calls out of
+ * order (SBN_E_STATE) are local by contract, so they are made by all processes. */
 #include "support/harness.h"
 #include "support/layer.h"
 

@@ -51,6 +51,7 @@ SBN_API sbn_status sbn_dataset_load(const char *spec, sbn_split split,
  * Make a data set over loaded memory (borrowed, must outlive it), or a synthetic one
  * (memory NULL).
  * @param seed  only for synthetic: images are a function of (seed, split, index).
+ * @errors SBN_E_ARG, SBN_E_MEMORY. Local.
  */
 SBN_API sbn_status sbn_dataset_create(const char *spec, sbn_split split,
                                       const sbn_dataset_info *info, const void *memory,

@@ -59,11 +59,12 @@ typedef struct sbn_model_result {
     int64_t correct; /**< samples whose largest output is their label */
 } sbn_model_result;
 
+/** Defaults as above for a net and a batch. Local. */
 SBN_API sbn_model_config sbn_model_config_default(const char *net, int64_t batch);
 
 /**
  * Build a net; weights uniform in ±1/sqrt(fan_in), gamma 1, beta 0.
- * @collective over the group (32 bytes, and about 100 per norm layer).
+ * @collective over the group: 40 bytes, and 20 per norm layer.
  * @errors SBN_E_ARG (unknown net, sizes; a batch has at most 65535 slices), SBN_E_DATA
  * (malformed net: file, line, column), SBN_E_IO, SBN_E_MEMORY, SBN_E_MISMATCH, SBN_E_PEER
  */
@@ -108,8 +109,9 @@ SBN_API void *sbn_model_input(sbn_model *model, int64_t *capacity);
  * gradients.
  * @errors SBN_E_ARG (a label), SBN_E_NONFINITE naming layer or tensor, SBN_E_FEW,
  * SBN_E_RANGE, SBN_E_PEER; weights unchanged.
- * @reproducible a function of samples and weights; not of the number of processes or
- * threads.
+ * @reproducible a function of samples, weights and grad_exponents; not of the number of
+ * processes or threads. Sums are exact; a slice's gradient is rounded before, to 2^-28 of
+ * the largest of its tensor at worst.
  */
 SBN_API sbn_status sbn_model_gradient(sbn_model *model, const int32_t *labels,
                                       int64_t total, sbn_model_result *result);

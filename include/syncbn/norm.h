@@ -76,7 +76,7 @@ SBN_API sbn_norm_config sbn_norm_config_default(int64_t channels);
  * match.
  * @param cfg    copied.
  * @param group  must outlive the layer.
- * @collective over the group (about 100 bytes).
+ * @collective over the group: 20 bytes; 540 more on failure.
  * @errors SBN_E_ARG (a setting out of range), SBN_E_MISMATCH (settings differ between
  * processes), SBN_E_MEMORY, SBN_E_PEER, SBN_E_MPI
  */
@@ -108,13 +108,15 @@ SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first);
  * @param x  (n,c) or (n,c,h,w); n may differ between processes and be 0. Must stay
  * unchanged until backward has run.
  * @param y  same shape and type; may be x only in evaluation.
- * @collective in training: one MPI_Allreduce of 8·(4 + g·(1 + 10·c)) bytes with g norm
+ * @collective in training: one MPI_Allreduce of 8·(4 + g·(2 + 10·c)) bytes with g norm
  * batches (1 when all share). In evaluation with tracked statistics: none, one process
  * alone may call. A failure costs one agreement more.
  * @errors SBN_E_ARG (shape, type or null), SBN_E_FEW (a norm batch with one value per
- * channel), SBN_E_NONFINITE, SBN_E_RANGE (|x| of about 1e13 and more), SBN_E_STATE (a
+ * channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx| of 2^60 or Σx² of
+ * 2^110 and more: |x| of about 1e13), SBN_E_STATE (a
  * begin is outstanding), SBN_E_MISMATCH (another layer or phase on another process),
- * SBN_E_PEER. No state changes. With no samples in the whole group nothing changes and
+ * SBN_E_PEER. No state changes. SBN_E_STATE is local: no message can go, and the
+ * others are not told. With no samples in the whole group nothing changes and
  * SBN_OK is returned.
  * @reproducible for whole slices per process: same bits for every number of processes and
  * threads.
@@ -137,8 +139,8 @@ SBN_API sbn_status sbn_norm_forward_end(sbn_norm *norm);
  *
  * @param dy  gradient by y, shape of x. @param dx  gradient by x, may be dy; NULL when
  * not wanted (on any processes; the message is sent all the same).
- * @collective one MPI_Allreduce of 8·(4 + g·(1 + 8·c)) bytes.
- * @errors as forward; SBN_E_STATE when no training forward came before.
+ * @collective one MPI_Allreduce of 8·(4 + g·(2 + 8·c)) bytes.
+ * @errors as forward; SBN_E_STATE, local, when no training forward came before.
  * @reproducible as forward.
  */
 SBN_API sbn_status sbn_norm_backward(sbn_norm *norm, const sbn_tensor *dy,

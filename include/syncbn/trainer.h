@@ -20,7 +20,8 @@ typedef enum sbn_progress_style {
     SBN_PROGRESS_NONE
 } sbn_progress_style;
 
-/** Settings of a run; all but `threads`, `progress` and `out` decide its result. */
+/** Settings of a run. All but `out`, `resume`, `limit_test`, `checkpoint_every` and
+ * `progress` decide the weights. */
 typedef struct sbn_trainer_config {
     const char *net;  /**< as in sbn_model_config */
     const char *data; /**< as in sbn_dataset_probe */
@@ -56,7 +57,7 @@ SBN_API sbn_trainer_config sbn_trainer_config_default(void);
 /**
  * Train and evaluate. Writes metrics.jsonl, run.json, checkpoint.safetensors,
  * model.safetensors to out.
- * @collective over the group: as the model's, and one message of 80 bytes per evaluation.
+ * @collective over the group: as the model's, and one message of 72 bytes per evaluation.
  * @errors any; the same run fails on all processes, SBN_E_PEER where the cause is
  * elsewhere.
  * @reproducible model.safetensors and every loss: a function of settings and data alone.
@@ -68,7 +69,7 @@ SBN_API sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
  * Evaluate saved weights (a model.safetensors or checkpoint) on a data set's test half.
  * @param net  NULL: the net that the file names. @param limit  first samples only; 0:
  * all.
- * @collective one message of 80 bytes.
+ * @collective one message of 72 bytes.
  */
 SBN_API sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
                                 int64_t limit, uint64_t seed, sbn_group *group,

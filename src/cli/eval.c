@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -59,7 +60,8 @@ sbn_status sbni_command_eval(int argc, char **argv, sbn_group *group)
     sbn_trainer_result r;
     SBN_TRY(sbn_evaluate(s.weights, s.net, s.data, s.limit, s.seed, group, &r));
     if (sbn_group_rank(group) == 0)
-        printf("%s on %s: test accuracy %.4f, test loss %.17g, %.2f s\n", s.weights,
-               s.data, r.test_accuracy, r.test_loss, r.seconds);
+        printf("%s on %s, seed %" PRIu64
+               ": test accuracy %.4f, test loss %.17g, %.2f s\n",
+               s.weights, s.data, s.seed, r.test_accuracy, r.test_loss, r.seconds);
     return SBN_OK;
 }

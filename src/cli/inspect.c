@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "comm/group.h"
 #include "core/memory.h"
 #include "nn/netfile.h"
 #include "syncbn/data.h"
@@ -52,7 +53,7 @@ static sbn_status inspect_split(const char *spec, sbn_split split)
     printf("%s: %" PRId64 " images of %" PRId64 "x%" PRId64 "x%" PRId64
            ", pixel mean %.4f deviation %.4f\n  samples per class:",
            split == SBN_SPLIT_TRAIN ? "train" : "test", info.n, info.c, info.h, info.w,
-           mean, sqrt(sum_square / n - mean * mean));
+           mean, sqrt(fmax(sum_square / n - mean * mean, 0)));
     for (int64_t c = 0; c < info.classes; c++) printf(" %" PRId64, classes[c]);
     printf("\n");
 fail:
@@ -261,7 +262,7 @@ sbn_status sbni_command_inspect(int argc, char **argv, sbn_group *group)
      */
     sbn_group *alone = NULL;
     sbn_status status = SBN_OK;
-    if (speaks) status = sbn_group_create(MPI_COMM_SELF, &alone);
+    if (speaks) status = sbni_group_alone(&alone);
     if (speaks && status == SBN_OK) status = inspect(arguments.words[0], alone);
     sbn_group_destroy(&alone);
     return sbn_group_agree(group, status);

@@ -12,6 +12,7 @@
 #include "cli/options.h"
 #include "comm/group.h"
 #include "core/status.h"
+#include "kernels/kernels.h"
 #include "version.h"
 
 static const struct {
@@ -77,6 +78,17 @@ static sbn_status choose_threads(sbn_group *group)
     return SBN_OK;
 }
 
+/* A forced instruction set that is not there would silently measure another. */
+static sbn_status check_isa(void)
+{
+    const char *isa = getenv("SBN_ISA");
+    SBN_CHECK(!isa || sbni_kernels_of(isa, SBN_F32), SBN_E_ARG,
+              "SBN_ISA: expected base, or avx2 or avx512 where the machine has it, got "
+              "\"%s\"",
+              isa);
+    return SBN_OK;
+}
+
 /* Index of a command; COMMANDS for those that only print. */
 static sbn_status find_command(int argc, char **argv, int *which)
 {
@@ -98,6 +110,7 @@ static sbn_status dispatch(int argc, char **argv, sbn_group *group)
     snprintf(text, sizeof text, "%s (%s) %s", SBNI_VERSION, SBNI_REVISION, argv[1]);
     SBN_TRY(sbni_compare_text(group, "version and command", text));
     if (which < COMMANDS) {
+        SBN_TRY(sbn_group_agree(group, check_isa()));
         SBN_TRY(choose_threads(group));
         return commands[which].run(argc - 1, argv + 1, group);
     }

@@ -9,11 +9,13 @@
 #include <string.h>
 
 #include "comm/group.h"
+#include "core/text.h"
 #include "train/settings.h"
 
 enum {
     MAX_OPTIONS = 60,
     FIRST_KEY = 256,
+    HELP_KEY = FIRST_KEY + MAX_OPTIONS,
     HELP_COLUMN = 30,
     HELP_WIDTH = 90,
     VALUE_BYTES = 512
@@ -115,7 +117,7 @@ static void fill_long(const sbni_option *options, struct option *list)
                 options[i].name,
                 options[i].type == SBNI_OPTION_FLAG ? no_argument : required_argument,
                 NULL, FIRST_KEY + i};
-    list[n++] = (struct option){"help", no_argument, NULL, 'h'};
+    list[n++] = (struct option){"help", no_argument, NULL, HELP_KEY};
     list[n] = (struct option){0};
 }
 
@@ -149,7 +151,7 @@ static sbn_status parse(const sbni_command *command, int argc, char **argv,
     opterr = 0;
     optind = 0; /* begin anew, also after an earlier parse */
     for (int key; (key = getopt_long(argc, argv, "-:h", list, NULL)) != -1;) {
-        if (key == 'h') {
+        if (key == 'h' || key == HELP_KEY) {
             arguments->help = true;
         } else if (key == 1) {
             SBN_CHECK(arguments->count < command->most_words, SBN_E_ARG,
@@ -211,7 +213,7 @@ static void print_value(const sbni_option *o, const void *settings, char *text)
         snprintf(text, VALUE_BYTES, "%" PRIu64, *(const uint64_t *)at);
         break;
     case SBNI_OPTION_REAL:
-        sbni_setting_real(*(const double *)at, text, VALUE_BYTES);
+        sbni_text_real(*(const double *)at, text, VALUE_BYTES);
         break;
     case SBNI_OPTION_FLAG:
         snprintf(text, VALUE_BYTES, "%s", *(const bool *)at ? "on" : "off");

@@ -96,6 +96,11 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
     return sbni_fail_peer(first, (sbn_status)report.status, report.text);
 }
 
+sbn_status sbni_group_alone(sbn_group **group)
+{
+    return sbn_group_create(MPI_COMM_SELF, group);
+}
+
 sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes)
 {
     MPI_Comm host;

@@ -21,6 +21,9 @@ sbn_status sbni_mpi(int code, const char *call);
  */
 const char *sbni_mpi_version(void);
 
+/* A group of this process alone. Local. */
+sbn_status sbni_group_alone(sbn_group **group);
+
 /* Number of hosts that the group's processes run on, and of its processes on this one.
  * @collective */
 sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes);

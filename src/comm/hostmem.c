@@ -1,8 +1,13 @@
 #include "comm/hostmem.h"
 
+sbni_hostmem sbni_hostmem_none(void)
+{
+    return (sbni_hostmem){.comm = MPI_COMM_NULL, .window = MPI_WIN_NULL};
+}
+
 sbn_status sbni_hostmem_create(sbn_group *group, int64_t bytes, sbni_hostmem *memory)
 {
-    *memory = (sbni_hostmem){.comm = MPI_COMM_NULL, .window = MPI_WIN_NULL};
+    *memory = sbni_hostmem_none();
     SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
                                          MPI_INFO_NULL, &memory->comm),
                      "MPI_Comm_split_type"));

@@ -15,6 +15,9 @@ typedef struct sbni_hostmem {
     bool leader; /* this process fills it */
 } sbni_hostmem;
 
+/* No memory: what destroy leaves alone. */
+sbni_hostmem sbni_hostmem_none(void);
+
 /* @collective over the group. bytes must agree on all. */
 sbn_status sbni_hostmem_create(sbn_group *group, int64_t bytes, sbni_hostmem *memory);
 

@@ -94,7 +94,8 @@ static inline void *sbni_norm_row(const sbn_tensor *t, int64_t row)
     return (char *)t->data + row * t->c * sbni_tensor_s(t) * sbn_dtype_bytes(t->dtype);
 }
 
-/* Let gamma, beta and their gradients live in memory of the owner, in place of the layer's own. */
+/* Let gamma, beta and their gradients live in memory of the owner, in place of the
+ * layer's own. */
 void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,
                     void *bias_grad);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "nn/layer.h"
 #include "train/safetensors.h"
 #include "train/settings.h"
@@ -74,7 +75,7 @@ sbn_status sbni_model_save(const char *path, const sbn_model *model)
     SBN_TRY(sbni_alloc(n, sizeof *list, "checkpoint", &list));
     n = list_model(model, list);
     char eps[32];
-    sbni_setting_real(model->cfg.eps, eps, sizeof eps);
+    sbni_text_real(model->cfg.eps, eps, sizeof eps);
     const char *const metadata[][2] = {{"format", "pt"},
                                        {"net", sbn_model_text(model)},
                                        {"norm", model->cfg.norm ? "batch" : "none"},
@@ -91,7 +92,8 @@ static sbn_status find(const char *path, const sbni_st_file *file, const sbn_mod
 {
     const sbni_st_tensor *have = sbni_st_find(file, name);
     *data = NULL;
-    if (!have && t->is_integer) return SBN_OK;
+    /* frameworks did not always store counts; a checkpoint of ours has them */
+    if (!have && t->is_integer && !sbni_st_find(file, "step")) return SBN_OK;
     SBN_CHECK(have, SBN_E_DATA,
               "%s: expected a tensor %s, found none: a checkpoint of another net", path,
               name);

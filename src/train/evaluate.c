@@ -71,7 +71,8 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
 {
     static const uint32_t tag = 0x6576616c; /* "eval" */
     sbni_reduce message;
-    SBN_TRY(sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message));
+    SBN_TRY(
+        sbn_group_agree(group, sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message)));
     sbni_reduce_clear(&message, tag);
     int64_t first, rows;
     sbni_scope_share(n, SBN_NORM_BATCH_ALL, sbn_group_rank(group), sbn_group_size(group),
@@ -90,8 +91,7 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
     return sent;
 }
 
-/* Of all weights and buffers. */
-static int64_t digest(const sbn_model *model)
+int64_t sbni_model_digest(const sbn_model *model)
 {
     int n;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
@@ -116,7 +116,8 @@ static sbn_status load_model(const char *weights, const char *net, sbn_group *gr
     SBN_GOTO(sbn_model_create(&cfg, group, model));
     SBN_GOTO(sbn_group_agree(group, sbni_model_load(weights, *model)));
     /* Each process read its own host's file. */
-    status = sbni_group_check_same(group, digest(*model), "digest of the weights");
+    status =
+        sbni_group_check_same(group, sbni_model_digest(*model), "digest of the weights");
 fail:
     sbni_free(text);
     return status;

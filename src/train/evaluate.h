@@ -8,13 +8,16 @@
 /* Mean loss and correct count over samples [0, n) of a data set: an exact sum over
  * slices, so the same at any number of processes. The model's input buffer is
  * overwritten.
- * @collective one message of 80 bytes. */
+ * @collective one message of 72 bytes. */
 sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n,
                          sbn_group *group, sbn_model_result *result);
 
 /* Fetch samples by index into rows of the model's input, by all threads. */
 void sbni_fetch(const sbn_dataset *dataset, const int64_t *index, int64_t n, float *x,
                 int32_t *labels);
+
+/* One number that differs when any weight or buffer does. */
+int64_t sbni_model_digest(const sbn_model *model);
 
 /* Check that a data set suits a model: shape of the images, number of classes. SBN_E_ARG.
  */

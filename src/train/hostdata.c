@@ -13,7 +13,7 @@ static sbn_status load(const char *spec, sbn_split split, sbni_hostdata *data)
 sbn_status sbni_hostdata_open(const char *spec, sbn_split split, uint64_t seed,
                               sbn_group *group, sbni_hostdata *data)
 {
-    *data = (sbni_hostdata){.memory = {.comm = MPI_COMM_NULL, .window = MPI_WIN_NULL}};
+    *data = (sbni_hostdata){.memory = sbni_hostmem_none()};
     int64_t bytes = 0;
     sbn_status status;
     SBN_GOTO(sbn_group_agree(group, sbn_dataset_probe(spec, split, &data->info, &bytes)));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "train/file.h"
 
 /* A line has a bounded number of fields, each of at most 25 digits. */
@@ -167,10 +168,7 @@ static void put_real(line *l, const char *key, double value)
     char text[40] = "null";
     put_key(l, key);
     if (isfinite(value)) {
-        for (int digits = 15; digits <= 17; digits++) {
-            snprintf(text, sizeof text, "%.*g", digits, value);
-            if (strtod(text, NULL) == value) break;
-        }
+        sbni_text_real(value, text, sizeof text);
     } else {
         l->nonfinite = true;
     }

@@ -12,6 +12,7 @@
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
 #include "train/file.h"
+#include "train/settings.h"
 #include "version.h" /* made by Meson */
 
 /* The CPU's name from the system's description, "" where there is none. */
@@ -28,13 +29,6 @@ static void cpu_name(char *name, size_t bytes)
         break;
     }
     fclose(f);
-}
-
-static const char *schedule_name(sbn_schedule_kind kind)
-{
-    return kind == SBN_SCHEDULE_COSINE ? "cosine"
-           : kind == SBN_SCHEDULE_STEP ? "step"
-                                       : "constant";
 }
 
 /* A path may hold bytes that JSON cannot; they are shown as question marks. */
@@ -58,7 +52,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
         "norm_batch", (json_int_t)c->norm_batch, "norm", (int)c->norm, "norm_eps",
         c->norm_eps, "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs,
         "steps", (json_int_t)c->steps, "lr", c->schedule.lr, "schedule",
-        schedule_name(c->schedule.kind), "warmup", (json_int_t)c->schedule.warmup,
+        sbni_schedule_name(c->schedule.kind), "warmup", (json_int_t)c->schedule.warmup,
         "lr_every", (json_int_t)c->schedule.every, "lr_factor", c->schedule.factor,
         "momentum", c->momentum, "nesterov", (int)c->nesterov, "weight_decay",
         c->weight_decay, "decay_all", (int)c->decay_all, "seed", (json_int_t)c->seed,

@@ -11,6 +11,7 @@
 
 #include "comm/group.h"
 #include "core/status.h"
+#include "core/text.h"
 #include "syncbn/norm.h"
 
 sbn_status sbni_settings_check(const sbn_trainer_config *c)
@@ -69,26 +70,23 @@ __attribute__((format(printf, 3, 4))) static void put(list *l, const char *key,
     va_end(args);
 }
 
-void sbni_setting_real(double value, char *text, int64_t bytes)
+const char *sbni_schedule_name(sbn_schedule_kind kind)
 {
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, (size_t)bytes, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) return;
-    }
+    static const char *const names[] = {"constant", "step", "cosine"};
+    return names[kind];
 }
 
 static void put_real(list *l, const char *key, double value)
 {
     sbni_setting *s = &l->at[l->n++];
     s->key = key;
-    sbni_setting_real(value, s->value, sizeof s->value);
+    sbni_text_real(value, s->value, sizeof s->value);
 }
 
 static void put_schedule(list *l, const sbn_schedule *s, int64_t steps)
 {
-    static const char *const names[] = {"constant", "step", "cosine"};
     put_real(l, "lr", s->lr);
-    put(l, "schedule", "%s", names[s->kind]);
+    put(l, "schedule", "%s", sbni_schedule_name(s->kind));
     put(l, "warmup", "%" PRId64, s->warmup);
     if (s->kind == SBN_SCHEDULE_STEP) {
         put(l, "lr-every", "%" PRId64, s->every);

@@ -18,7 +18,7 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *cfg, sbn_group *g
 int sbni_settings_list(const sbn_trainer_config *cfg, int64_t train, uint64_t digest,
                        int64_t steps, sbni_setting *settings);
 
-/* A real number as the shortest text that reads back to it. */
-void sbni_setting_real(double value, char *text, int64_t bytes);
+/* A schedule as --schedule spells it. */
+const char *sbni_schedule_name(sbn_schedule_kind kind);
 
 #endif

@@ -302,12 +302,17 @@ static sbn_status test_and_report(run *r)
     if (r->metrics && r->written == SBN_OK)
         r->written =
             sbni_metrics_eval(r->metrics, r->step, epoch, r->tested.loss, accuracy(r));
-    return SBN_OK;
+    if (r->metrics && r->written == SBN_OK)
+        r->written = sbni_metrics_flush(r->metrics, 0);
+    return sbn_group_agree(r->group, r->written);
 }
 
-/* The lines that a checkpoint relies on reach the disk before it does. */
+/* The lines that a checkpoint relies on reach the disk before it does. Processes whose
+ * weights differ (another CPU or library) must not go on as if they were one. */
 static sbn_status save(run *r)
 {
+    SBN_TRY(sbni_group_check_same(r->group, sbni_model_digest(r->model),
+                                  "digest of the weights"));
     if (r->writes && r->written == SBN_OK) {
         char path[PATH_BYTES];
         r->written = sbni_metrics_flush(r->metrics, 1);

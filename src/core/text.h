@@ -1,0 +1,11 @@
+/* Numbers as text. */
+#ifndef SBNI_TEXT_H
+#define SBNI_TEXT_H
+
+#include <stdint.h>
+
+/* A finite number as the shortest decimal text that reads back to it. 32 bytes suffice.
+ */
+void sbni_text_real(double value, char *text, int64_t bytes);
+
+#endif
