@@ -33,6 +33,12 @@ extern "C" {
 /** As norm_batch: all samples of the group share one set of statistics. */
 #define SBN_NORM_BATCH_ALL 0
 
+/** What is done to the statistics of a norm batch before they are used. */
+typedef enum sbn_correction {
+    SBN_CORRECTION_NONE,  /**< nothing: batch normalization */
+    SBN_CORRECTION_RENORM /**< batch renormalization (Ioffe 2017, arXiv 1702.03275) */
+} sbn_correction;
+
 typedef struct sbn_norm sbn_norm;
 
 typedef struct sbn_norm_config {
@@ -49,7 +55,11 @@ typedef struct sbn_norm_config {
     int64_t
         batch; /**< with norm_batch set: most samples of the group in one call; fixes the
                     size of the message, (batch / norm_batch) sets of sums; default 0 */
-    const char *name; /**< used in errors, copied; default "norm" */
+    sbn_correction correction; /**< default SBN_CORRECTION_NONE; renorm needs tracked
+                                    running statistics */
+    double r_max, d_max; /**< renorm: limits at the start, r_max ≥ 1 and d_max ≥ 0;
+                            defaults 1 and 0, which is batch normalization */
+    const char *name;    /**< used in errors, copied; default "norm" */
 } sbn_norm_config;
 
 typedef enum sbn_norm_mode {
@@ -92,6 +102,31 @@ SBN_API sbn_norm_state sbn_norm_get_state(sbn_norm *norm);
 /** Choose training or evaluation. Local, but every process must choose the same. New
  * layers train. */
 SBN_API void sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode);
+
+/**
+ * Move the limits of batch renormalization, as its schedules do between steps.
+ *
+ *   y = gamma·(xhat·r + d) + beta,   r = clip(s_b/s, 1/r_max, r_max),
+ *   d = clip((mean_b − mean)/s, −d_max, d_max)
+ *
+ * s_b, mean_b of the norm batch; s = sqrt(running_var + eps) and mean = running_mean as
+ * they were before this step's update. r and d count as constants in backward.
+ * @param r_max  ≥ 1, INFINITY for none. @param d_max  ≥ 0, INFINITY for none. Local, but
+ * all processes must use the same.
+ * @errors SBN_E_ARG (out of range, or a layer without renorm)
+ * @source Ioffe 2017, Algorithm 1
+ */
+SBN_API sbn_status sbn_norm_set_limits(sbn_norm *norm, double r_max, double d_max);
+
+/** What the limits did in the last training forward. */
+typedef struct sbn_norm_clipped {
+    double r_max, d_max; /**< the limits in force */
+    double r,
+        d; /**< fractions of (norm batch, channel) whose r and d met a limit, 0 … 1 */
+} sbn_norm_clipped;
+
+/** Local. All zero fractions before the first forward and without renorm. */
+SBN_API sbn_norm_clipped sbn_norm_get_clipped(const sbn_norm *norm);
 
 /**
  * Say where this process's samples lie in the group's batch; needed only when norm_batch

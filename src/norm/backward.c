@@ -45,6 +45,7 @@ static void sum_slices(sbn_norm *norm)
 static void read_sums(sbn_norm *norm)
 {
     int64_t c = norm->cfg.channels;
+    for (int64_t i = 0; i < c; i++) norm->weight_grad_d[i] = 0;
     for (int64_t g = 0; g < norm->batches; g++) {
         if (norm->counts[g] == 0) continue;
         const uint64_t *words = norm->backward.sum +
@@ -57,7 +58,9 @@ static void read_sums(sbn_norm *norm)
             double sum_dy_xhat = sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c);
             double gamma =
                 norm->cfg.affine ? sbni_norm_get(norm, norm->state.weight, i) : 1.0;
-            double a = gamma * norm->rstd_d[at];
+            sbni_correction fix = norm->corrections[at];
+            norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
+            double a = gamma * norm->rstd_d[at] * fix.r;
             sbni_norm_set(norm, norm->dx_a, at, a);
             sbni_norm_set(norm, norm->dx_b, at, a * (sum_dy / n));
             sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
@@ -66,7 +69,7 @@ static void read_sums(sbn_norm *norm)
 }
 
 /* dbeta, dgamma: the message summed over norm batches is already the gradient of the
- * whole group. */
+ * whole group; with corrections dgamma is theirs, norm batch by norm batch. */
 static void set_gradients(sbn_norm *norm)
 {
     int64_t c = norm->cfg.channels;
@@ -78,7 +81,8 @@ static void set_gradients(sbn_norm *norm)
     for (int64_t i = 0; i < c; i++) {
         sbni_norm_set(norm, norm->state.bias_grad, i, sbni_exact_sum(words + i, c));
         sbni_norm_set(norm, norm->state.weight_grad, i,
-                      sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c));
+                      norm->corrects ? norm->weight_grad_d[i]
+                                     : sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c));
     }
 }
 

@@ -104,17 +104,19 @@ static sbn_status read_moments(sbn_norm *norm)
         SBN_CHECK(slices <= SBNI_GRID_ADDS, SBN_E_RANGE,
                   "%s: more than %d slices in a batch", norm->name, SBNI_GRID_ADDS);
     }
+    norm->corrected = norm->clipped_r = norm->clipped_d = 0;
+    norm->corrects = false;
     for (int64_t g = 0; g < norm->batches; g++) {
         const uint64_t *section =
             norm->forward.sum + sbni_norm_section(norm, g, SBNI_MOMENT_WORDS);
         norm->counts[g] = (int64_t)section[SBNI_SECTION_N];
         if (norm->counts[g] == 0) continue;
-        for (int64_t i = 0; i < norm->cfg.channels; i++)
-            sbni_norm_set_factors(
-                norm, g, i,
-                sbni_exact_moments(section + SBNI_SECTION_WORDS + i, norm->cfg.channels,
-                                   norm->counts[g],
-                                   (int64_t)section[SBNI_SECTION_SLICES]));
+        for (int64_t i = 0; i < norm->cfg.channels; i++) {
+            sbni_moments m = sbni_exact_moments(section + SBNI_SECTION_WORDS + i,
+                                                norm->cfg.channels, norm->counts[g],
+                                                (int64_t)section[SBNI_SECTION_SLICES]);
+            sbni_norm_set_factors(norm, g, i, m, sbni_norm_correct(norm, i, m));
+        }
     }
     return SBN_OK;
 }
@@ -160,7 +162,8 @@ static sbn_status evaluate(sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y)
         sbni_norm_set_factors(
             norm, norm->batches, i,
             (sbni_moments){sbni_norm_get(norm, norm->state.running_mean, i), 0,
-                           sbni_norm_get(norm, norm->state.running_var, i)});
+                           sbni_norm_get(norm, norm->state.running_var, i)},
+            (sbni_correction){1, 0});
     sbni_norm_apply(norm, x, y, true);
     return SBN_OK;
 }

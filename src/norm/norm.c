@@ -16,6 +16,9 @@ sbn_norm_config sbn_norm_config_default(int64_t channels)
                              .track_running_stats = true,
                              .norm_batch = SBN_NORM_BATCH_ALL,
                              .batch = 0,
+                             .correction = SBN_CORRECTION_NONE,
+                             .r_max = 1,
+                             .d_max = 0,
                              .name = "norm"};
 }
 
@@ -40,24 +43,35 @@ static sbn_status check_config(const sbn_norm_config *cfg)
     SBN_CHECK(cfg->norm_batch == SBN_NORM_BATCH_ALL || cfg->batch >= cfg->norm_batch,
               SBN_E_ARG, "%s: expected batch >= norm_batch %" PRId64 ", got %" PRId64,
               name, cfg->norm_batch, cfg->batch);
+    SBN_CHECK(cfg->correction == SBN_CORRECTION_NONE ||
+                  (cfg->correction == SBN_CORRECTION_RENORM && cfg->track_running_stats),
+              SBN_E_ARG, "%s: expected renorm with tracked running statistics", name);
+    SBN_CHECK(cfg->r_max >= 1 && cfg->d_max >= 0, SBN_E_ARG,
+              "%s: expected r_max >= 1 and d_max >= 0, got %g and %g", name, cfg->r_max,
+              cfg->d_max);
     return SBN_OK;
 }
 
 /* One number that differs when any setting does. */
 static int64_t config_digest(const sbn_norm_config *cfg)
 {
-    uint64_t field[8] = {(uint64_t)cfg->channels,
-                         (uint64_t)cfg->dtype,
-                         0,
-                         0,
-                         (uint64_t)cfg->affine,
-                         cfg->track_running_stats,
-                         (uint64_t)cfg->norm_batch,
-                         (uint64_t)cfg->batch};
+    uint64_t field[11] = {(uint64_t)cfg->channels,
+                          (uint64_t)cfg->dtype,
+                          0,
+                          0,
+                          (uint64_t)cfg->affine,
+                          cfg->track_running_stats,
+                          (uint64_t)cfg->norm_batch,
+                          (uint64_t)cfg->batch,
+                          (uint64_t)cfg->correction,
+                          0,
+                          0};
     memcpy(&field[2], &cfg->eps, 8);
     memcpy(&field[3], &cfg->momentum, 8);
+    memcpy(&field[9], &cfg->r_max, 8);
+    memcpy(&field[10], &cfg->d_max, 8);
     uint64_t h = 0x9e3779b97f4a7c15;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 11; i++) {
         h = (h ^ field[i]) * 0xff51afd7ed558ccd;
         h ^= h >> 32;
     }
@@ -102,7 +116,9 @@ static sbn_status alloc_work(sbn_norm *n)
     SBN_TRY(create_message(n, SBNI_BACKWARD_WORDS, &n->backward));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->rstd_d));
     for (int i = 0; i < 6; i++) SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
-    SBN_TRY(sbni_alloc(c, size, n->name, &n->shift));
+    SBN_TRY(sbni_alloc(all, size, n->name, &n->shift));
+    SBN_TRY(sbni_alloc(all, sizeof *n->corrections, n->name, &n->corrections));
+    SBN_TRY(sbni_alloc(c, 8, n->name, &n->weight_grad_d));
     return sbni_alloc(n->batches, 8, n->name, &n->counts);
 }
 
@@ -161,6 +177,8 @@ void sbn_norm_destroy(sbn_norm **norm)
                      n->slices,
                      n->sums,
                      n->rstd_d,
+                     n->corrections,
+                     n->weight_grad_d,
                      n->mean_hi,
                      n->mean_lo,
                      n->scale,
@@ -214,7 +232,8 @@ uint32_t sbni_norm_tag(const sbn_norm *norm, sbni_norm_phase phase)
     return h * 0x2c1b3c6du;
 }
 
-void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m)
+void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
+                           sbni_correction correction)
 {
     int64_t at = g * norm->cfg.channels + i;
     /* (6): one rounding of rstd, shared by forward and backward */
@@ -224,9 +243,10 @@ void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m)
     sbni_norm_set(norm, norm->mean_hi, at, m.mean);
     double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
     sbni_norm_set(norm, norm->mean_lo, at, rest);
-    sbni_norm_set(norm, norm->scale, at, gamma * rstd);
+    norm->corrections[at] = correction;
+    sbni_norm_set(norm, norm->scale, at, gamma * rstd * correction.r);
     double beta = norm->cfg.affine ? sbni_norm_get(norm, norm->state.bias, i) : 0.0;
-    sbni_norm_set(norm, norm->shift, i, beta);
+    sbni_norm_set(norm, norm->shift, at, beta + gamma * correction.d);
 }
 
 void sbni_norm_apply(const sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y,

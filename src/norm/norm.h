@@ -22,6 +22,11 @@ typedef enum sbni_norm_phase {
 enum { SBNI_SECTION_N, SBNI_SECTION_SLICES, SBNI_SECTION_WORDS };
 enum { SBNI_BACKWARD_WORDS = 2 * SBNI_SUM_WORDS };
 
+/* xhat becomes xhat·r + d; 1 and 0 leave it alone. */
+typedef struct sbni_correction {
+    double r, d;
+} sbni_correction;
+
 struct sbn_norm {
     sbn_norm_config cfg;
     char *name;
@@ -49,11 +54,15 @@ struct sbn_norm {
     double *sums; /* [3][slice_count][c] */
     int64_t sums_room;
 
-    double *rstd_d;                  /* [batches + 1][c] of the norm batches */
+    double *rstd_d;               /* [batches + 1][c] of the norm batches */
+    sbni_correction *corrections; /* [batches + 1][c] */
+    bool corrects;                /* some correction of the last forward is not 1 and 0 */
+    int64_t clipped_r, clipped_d, corrected;
+    double *weight_grad_d; /* [c] dgamma where corrections differ between norm batches */
     void *mean_hi, *mean_lo, *scale; /* [batches + 1][c] of T: factors of the elements;
                                         the last set is evaluation's, so that it leaves
                                         those of backward alone */
-    void *shift;                     /* [c] of T */
+    void *shift;                     /* [batches + 1][c] of T: beta + gamma·d */
     void *dx_a, *dx_b, *dx_k;        /* [batches][c] of T */
     int64_t *counts;                 /* [batches] values per channel */
 };
@@ -83,9 +92,9 @@ static inline void sbni_norm_set(const sbn_norm *norm, void *array, int64_t i, d
 static inline sbni_channels sbni_norm_channels(const sbn_norm *norm, int64_t g)
 {
     int64_t at = g * norm->cfg.channels * sbn_dtype_bytes(norm->cfg.dtype);
-    return (sbni_channels){(const char *)norm->mean_hi + at,
-                           (const char *)norm->mean_lo + at,
-                           (const char *)norm->scale + at, norm->shift};
+    return (sbni_channels){
+        (const char *)norm->mean_hi + at, (const char *)norm->mean_lo + at,
+        (const char *)norm->scale + at, (const char *)norm->shift + at};
 }
 
 /* Address of sample `row` of a tensor. */
@@ -99,8 +108,13 @@ static inline void *sbni_norm_row(const sbn_tensor *t, int64_t row)
 void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,
                     void *bias_grad);
 
-/* Write the factors of norm batch g, channel i, from its statistics. */
-void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m);
+/* Write the factors of norm batch g, channel i, from its statistics and correction. */
+void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
+                           sbni_correction correction);
+
+/* The correction of a channel with these statistics, from the running averages as they
+ * are now; counts what is clipped. 1 and 0 for layers without one. */
+sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m);
 
 /* Tag of the next message: equal on all processes that are in the same call of the same
  * layer. */

@@ -1,0 +1,43 @@
+#include "norm/norm.h"
+
+#include <math.h>
+
+/* Batch renormalization, MATH.md (10). */
+
+sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
+{
+    sbni_correction c = {1, 0};
+    if (norm->cfg.correction != SBN_CORRECTION_RENORM || !norm->training) return c;
+    double s_b = sqrt(m.var + norm->cfg.eps),
+           s = sqrt(sbni_norm_get(norm, norm->state.running_var, i) + norm->cfg.eps);
+    double r = s_b / s,
+           d = (m.mean - sbni_norm_get(norm, norm->state.running_mean, i)) / s;
+    c.r = fmin(fmax(r, 1 / norm->cfg.r_max), norm->cfg.r_max);
+    c.d = fmin(fmax(d, -norm->cfg.d_max), norm->cfg.d_max);
+    norm->corrects |= c.r != 1 || c.d != 0;
+    norm->corrected++;
+    norm->clipped_r += c.r != r;
+    norm->clipped_d += c.d != d;
+    return c;
+}
+
+sbn_status sbn_norm_set_limits(sbn_norm *norm, double r_max, double d_max)
+{
+    SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_limits: expected a layer, got NULL");
+    SBN_CHECK(norm->cfg.correction == SBN_CORRECTION_RENORM, SBN_E_ARG,
+              "%s: limits belong to batch renormalization, and this layer has none",
+              norm->name);
+    SBN_CHECK(r_max >= 1 && d_max >= 0, SBN_E_ARG,
+              "%s: expected r_max >= 1 and d_max >= 0, got %g and %g", norm->name, r_max,
+              d_max);
+    norm->cfg.r_max = r_max;
+    norm->cfg.d_max = d_max;
+    return SBN_OK;
+}
+
+sbn_norm_clipped sbn_norm_get_clipped(const sbn_norm *norm)
+{
+    double n = norm->corrected ? (double)norm->corrected : 1;
+    return (sbn_norm_clipped){norm->cfg.r_max, norm->cfg.d_max,
+                              (double)norm->clipped_r / n, (double)norm->clipped_d / n};
+}
