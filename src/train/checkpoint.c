@@ -169,9 +169,8 @@ sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg)
 }
 
 /* Parameters are the tensors with a gradient; velocities follow their order. */
-static sbn_status list_velocities(const sbn_model *model, sbn_sgd *sgd,
-                                  char (*names)[NAME_BYTES], sbni_st_tensor *list,
-                                  int *at)
+static void list_velocities(const sbn_model *model, sbn_sgd *sgd,
+                            char (*names)[NAME_BYTES], sbni_st_tensor *list, int *at)
 {
     int n;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
@@ -179,7 +178,6 @@ static sbn_status list_velocities(const sbn_model *model, sbn_sgd *sgd,
         snprintf(names[i], NAME_BYTES, "%s%s", velocity_prefix, t[i].name);
         list[(*at)++] = describe(model, &t[i], names[i], sbn_sgd_velocity(sgd, i));
     }
-    return SBN_OK;
 }
 
 sbn_status sbni_checkpoint_save(const char *path, sbn_model *model, sbn_sgd *sgd,
@@ -199,7 +197,7 @@ sbn_status sbni_checkpoint_save(const char *path, sbn_model *model, sbn_sgd *sgd
     list[at++] = (sbni_st_tensor){"grad_exponents", "I64",    1,
                                   {exponents},      exponent, 8 * (int64_t)exponents};
     at += list_model(model, list + at);
-    SBN_GOTO(list_velocities(model, sgd, names, list, &at));
+    list_velocities(model, sgd, names, list, &at);
     const char *metadata[SBNI_MAX_SETTINGS + 2][2] = {{"format", "syncbn-checkpoint-1"},
                                                       {"net", sbn_model_text(model)}};
     for (int i = 0; i < n_settings; i++) {
