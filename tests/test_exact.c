@@ -168,14 +168,17 @@ static void flags(void **state)
 /* Moments of n values cut into slices of `slice`, by the double kernels. */
 static sbni_moments moments(const double *x, int64_t n, int64_t slice, int *found)
 {
-    const sbni_kernels *k = sbni_kernels_get(SBN_F64);
+    const sbni_norm_kernels *k = sbni_norm_kernels_get(SBN_F64);
     uint64_t words[M] = {0};
     int64_t slices = 0;
     *found = 0;
     for (int64_t at = 0; at < n; at += slice, slices++) {
         int64_t m = slice < n - at ? slice : n - at;
         double pivot, d, dd;
-        k->norm_moments(x + at, 1, 1, m, &pivot, &d, &dd);
+        const int64_t row = 0;
+        sbni_block b = {&row, 1, 1, m, true};
+        sbni_view view = {(double *)(uintptr_t)(x + at), m, m, 1};
+        k->norm_moments(&b, &view, &pivot, &d, &dd);
         *found |= k->words_add_moments(1, (double)m, &pivot, &d, &dd, words);
     }
     return sbni_exact_moments(words, 1, n, slices);
@@ -261,7 +264,7 @@ static void moments_do_not_depend_on_order(void **state)
 {
     (void)state;
     enum { SLICES = 200 };
-    const sbni_kernels *k = sbni_kernels_get(SBN_F64);
+    const sbni_norm_kernels *k = sbni_norm_kernels_get(SBN_F64);
     uint64_t there[M] = {0}, back[M] = {0};
     for (int i = 0; i < 2 * SLICES; i++) {
         int at = i < SLICES ? i : 2 * SLICES - 1 - i;
@@ -292,9 +295,9 @@ static void moments_flag_what_does_not_fit(void **state)
     /* 1e12 everywhere in 16 images of 256×256 does fit */
     uint64_t words[M] = {0};
     double pivot = 1e12, d = 1e12, dd = 1e24;
-    assert_int_equal(
-        sbni_kernels_get(SBN_F32)->words_add_moments(1, 0x1p20, &pivot, &d, &dd, words),
-        0);
+    assert_int_equal(sbni_norm_kernels_get(SBN_F32)->words_add_moments(1, 0x1p20, &pivot,
+                                                                       &d, &dd, words),
+                     0);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -1,4 +1,4 @@
-/* Kernels of the layer and of the exact sums, on every instruction set and type. */
+/* Tables, and kernels of exact sums, on every instruction set and type. */
 #include "support/harness.h"
 #include "support/tables.h"
 
@@ -11,160 +11,6 @@
 #include "core/rng.h"
 #include "support/layer.h"
 
-enum { MOST_C = 17 };
-static const int64_t rows[] = {1, 3, 16}, channels[] = {1, 3, 8, 17};
-
-/* One slice and factors, for each shape in turn. */
-typedef struct slice {
-    int64_t n, c, s;
-    void *x, *dy, *hi, *lo, *scale, *shift, *a, *b, *k;
-    sbni_channels ch;
-    sbni_dx_factors f;
-} slice;
-
-static slice slice_make(sbn_dtype t, int64_t n, int64_t c, int64_t s)
-{
-    slice v = {.n = n, .c = c, .s = s, .x = room(t, n * c * s), .dy = room(t, n * c * s)};
-    draw(t, v.x, n * c * s, 0);
-    draw(t, v.dy, n * c * s, 1);
-    void **factor[] = {&v.hi, &v.lo, &v.scale, &v.shift, &v.a, &v.b, &v.k};
-    for (uint32_t i = 0; i < 7; i++) {
-        *factor[i] = room(t, c);
-        draw(t, *factor[i], c, 2 + i);
-    }
-    for (int64_t i = 0; i < c; i++) /* the second part of a mean is small */
-        set_element(t, v.lo, i, element(t, v.lo, i) * rounding(t));
-    v.ch = (sbni_channels){v.hi, v.lo, v.scale, v.shift};
-    v.f = (sbni_dx_factors){v.a, v.b, v.k};
-    return v;
-}
-
-static void slice_free(sbn_dtype t, slice *v)
-{
-    room_check(t, v->x, v->n * v->c * v->s);
-    room_check(t, v->dy, v->n * v->c * v->s);
-    void *factor[] = {v->hi, v->lo, v->scale, v->shift, v->a, v->b, v->k};
-    for (int i = 0; i < 7; i++) room_check(t, factor[i], v->c);
-}
-
-static void each_slice(const sbni_kernels *k, sbn_dtype t,
-                       void (*check)(const sbni_kernels *, sbn_dtype, const slice *))
-{
-    for (int r = 0; r < 3; r++)
-        for (int c = 0; c < 4; c++)
-            for (int s = 0; s < EDGE_SIZES; s++) {
-                slice v = slice_make(t, rows[r], channels[c], edge_sizes[s]);
-                check(k, t, &v);
-                slice_free(t, &v);
-            }
-}
-
-static void check_moments(const sbni_kernels *k, sbn_dtype t, const slice *v)
-{
-    double pivot[MOST_C + 1], d[MOST_C + 1], dd[MOST_C + 1];
-    pivot[v->c] = d[v->c] = dd[v->c] = 77;
-    k->norm_moments(v->x, v->n, v->c, v->s, pivot, d, dd);
-    assert_true(pivot[v->c] == 77 && d[v->c] == 77 && dd[v->c] == 77);
-    for (int64_t i = 0; i < v->c; i++) {
-        double p = element(t, v->x, i * v->s);
-        long double sum = 0, size = 0, squares = 0;
-        for (int64_t r = 0; r < v->n; r++)
-            for (int64_t j = 0; j < v->s; j++) {
-                long double e =
-                    (long double)element(t, v->x, (r * v->c + i) * v->s + j) - p;
-                sum += e, size += fabsl(e), squares += e * e;
-            }
-        assert_true(pivot[i] == p);
-        /* one rounding for each value and for its square, of a double in both types */
-        double unit = (double)(v->n * v->s + 2) * DBL_EPSILON / 2;
-        CLOSE(d[i], (double)sum, unit * (double)size);
-        CLOSE(dd[i], (double)squares, 2 * unit * (double)squares);
-    }
-    record(pivot, v->c * 8);
-    record(d, v->c * 8);
-    record(dd, v->c * 8);
-}
-
-static void check_normalize(const sbni_kernels *k, sbn_dtype t, const slice *v)
-{
-    int64_t all = v->n * v->c * v->s, bytes = all * sbn_dtype_bytes(t);
-    void *y = room(t, all);
-    k->norm_normalize(v->x, v->n, v->c, v->s, &v->ch, y);
-    for (int64_t e = 0; e < all; e++) {
-        int64_t i = e / v->s % v->c;
-        double scale = element(t, v->scale, i), shift = element(t, v->shift, i);
-        double d = (element(t, v->x, e) - element(t, v->hi, i)) - element(t, v->lo, i);
-        /* two differences, product, sum; d itself has an error of a double */
-        CLOSE(element(t, y, e), d * scale + shift,
-              rounding(t) * (5 * fabs(d * scale) + fabs(shift) + fabs(scale)));
-    }
-    record(y, bytes);
-    void *place = room(t, all);
-    memcpy(place, v->x, (size_t)bytes);
-    k->norm_normalize(place, v->n, v->c, v->s, &v->ch, place);
-    same_bits(place, y, bytes);
-    room_check(t, place, all);
-    room_check(t, y, all);
-}
-
-static void check_backward_sums(const sbni_kernels *k, sbn_dtype t, const slice *v)
-{
-    double sum[MOST_C + 1], sum_d[MOST_C + 1];
-    sum[v->c] = sum_d[v->c] = 77;
-    k->norm_backward_sums(v->dy, v->x, v->n, v->c, v->s, &v->ch, sum, sum_d);
-    assert_true(sum[v->c] == 77 && sum_d[v->c] == 77);
-    for (int64_t i = 0; i < v->c; i++) {
-        long double want = 0, want_d = 0, size = 0, size_d = 0;
-        double hi = element(t, v->hi, i), lo = element(t, v->lo, i);
-        for (int64_t r = 0; r < v->n; r++)
-            for (int64_t j = 0; j < v->s; j++) {
-                int64_t at = (r * v->c + i) * v->s + j;
-                long double g = element(t, v->dy, at), x = element(t, v->x, at);
-                want += g, size += fabsl(g);
-                want_d += g * (x - hi - lo);
-                size_d += fabsl(g) * (fabsl(x) + fabs(hi));
-            }
-        double unit = (double)(v->n * v->s + 2) * DBL_EPSILON / 2;
-        CLOSE(sum[i], (double)want, unit * (double)size);
-        /* and the two differences in the type */
-        CLOSE(sum_d[i], (double)want_d, (unit + 3 * rounding(t)) * (double)size_d);
-    }
-    record(sum, v->c * 8);
-    record(sum_d, v->c * 8);
-}
-
-static void check_dx(const sbni_kernels *k, sbn_dtype t, const slice *v)
-{
-    int64_t all = v->n * v->c * v->s, bytes = all * sbn_dtype_bytes(t);
-    void *dx = room(t, all);
-    k->norm_backward_dx(v->dy, v->x, v->n, v->c, v->s, &v->ch, &v->f, dx);
-    for (int64_t e = 0; e < all; e++) {
-        int64_t i = e / v->s % v->c;
-        double a = element(t, v->a, i) * element(t, v->dy, e), b = element(t, v->b, i),
-               x = element(t, v->x, e), hi = element(t, v->hi, i),
-               kd = element(t, v->k, i) * ((x - hi) - element(t, v->lo, i)),
-               size = fabs(element(t, v->k, i)) * (fabs(x) + fabs(hi));
-        /* at most: product, difference, difference; and two differences and a product */
-        CLOSE(element(t, dx, e), a - b - kd,
-              rounding(t) * (3 * fabs(a) + 2 * fabs(b) + 5 * size));
-    }
-    record(dx, bytes);
-    void *place = room(t, all);
-    memcpy(place, v->dy, (size_t)bytes);
-    k->norm_backward_dx(place, v->x, v->n, v->c, v->s, &v->ch, &v->f, place);
-    same_bits(place, dx, bytes);
-    room_check(t, place, all);
-    room_check(t, dx, all);
-}
-
-static void layer_kernels(const sbni_kernels *k, sbn_dtype t)
-{
-    each_slice(k, t, check_moments);
-    each_slice(k, t, check_normalize);
-    each_slice(k, t, check_backward_sums);
-    each_slice(k, t, check_dx);
-}
-
 /* A double with 53 random bits and exponent low … high-1. */
 static double any(int64_t i, int low, int high)
 {
@@ -175,7 +21,7 @@ static double any(int64_t i, int low, int high)
 }
 
 /* The vector kernel and the scalar function put the same words. */
-static void words_of_sums(const sbni_kernels *k, sbn_dtype t)
+static void words_of_sums(const sbni_norm_kernels *k, sbn_dtype t)
 {
     (void)t;
     for (int s = 0; s < EDGE_SIZES; s++)
@@ -200,7 +46,7 @@ static void words_of_sums(const sbni_kernels *k, sbn_dtype t)
 }
 
 /* Σx of m values: the words hold Σd + m·p exactly; Σx² is read back by the variance. */
-static void words_of_moments(const sbni_kernels *k, sbn_dtype t)
+static void words_of_moments(const sbni_norm_kernels *k, sbn_dtype t)
 {
     for (int s = 0; s < EDGE_SIZES; s++) {
         int64_t c = edge_sizes[s];
@@ -208,7 +54,7 @@ static void words_of_moments(const sbni_kernels *k, sbn_dtype t)
         uint64_t words[SBNI_MOMENT_WORDS * 100] = {0};
         for (int64_t i = 0; i < c; i++) {
             pivot[i] = any(i, -20, 30);
-            if (t == SBN_F32) pivot[i] = (double)(float)pivot[i];
+            if (t != SBN_F64) pivot[i] = (double)(float)pivot[i];
             d[i] = any(i + 300, -20, 30);
             dd[i] = d[i] * d[i] * 0.7;
         }
@@ -232,7 +78,7 @@ static void words_of_moments(const sbni_kernels *k, sbn_dtype t)
 }
 
 /* A channel that does not fit adds nothing and is told; its neighbours add. */
-static void flagged_channels(const sbni_kernels *k, sbn_dtype t)
+static void flagged_channels(const sbni_norm_kernels *k, sbn_dtype t)
 {
     (void)t;
     const struct {
@@ -302,25 +148,28 @@ static void gradients(const sbni_kernels *k, sbn_dtype t)
     }
 }
 
-#define WALK(check)                                                                      \
+#define WALK(walk, check)                                                                \
     static void walk_##check(void **state)                                               \
     {                                                                                    \
         (void)state;                                                                     \
-        each_table(check);                                                               \
+        walk(check);                                                                     \
     }
-WALK(layer_kernels)
-WALK(words_of_sums)
-WALK(words_of_moments)
-WALK(flagged_channels)
-WALK(gradients)
+WALK(each_norm_table, words_of_sums)
+WALK(each_norm_table, words_of_moments)
+WALK(each_norm_table, flagged_channels)
+WALK(each_table, gradients)
 
 static void tables(void **state)
 {
     (void)state;
     assert_null(sbni_kernels_of("none", SBN_F32));
+    assert_null(sbni_norm_kernels_of("none", SBN_F32));
+    assert_null(sbni_kernels_of("base", SBN_BF16));
     assert_non_null(sbni_kernels_of("base", SBN_F32));
     setenv("SBN_ISA", "base", 1);
     assert_ptr_equal(sbni_kernels_get(SBN_F64), sbni_kernels_of("base", SBN_F64));
+    assert_ptr_equal(sbni_norm_kernels_get(SBN_BF16),
+                     sbni_norm_kernels_of("base", SBN_BF16));
     unsetenv("SBN_ISA");
     const char *best = sbni_kernels_isas()[0];
     assert_ptr_equal(sbni_kernels_get(SBN_F32), sbni_kernels_of(best, SBN_F32));
@@ -328,7 +177,6 @@ static void tables(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tables),
-    cmocka_unit_test(walk_layer_kernels),
     cmocka_unit_test(walk_words_of_sums),
     cmocka_unit_test(walk_words_of_moments),
     cmocka_unit_test(walk_flagged_channels),

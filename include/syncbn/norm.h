@@ -1,8 +1,7 @@
 /**
  * Batch normalization whose statistics are those of every sample in a group of processes.
  *
- *   y = gamma·(x − mean)/sqrt(var + eps) + beta      mean, var per channel over a norm
- * batch
+ *   y = gamma·(x − mean)/sqrt(var + eps) + beta,  mean, var per channel over a norm batch
  *
  * var is the biased variance; running_var takes the unbiased one, n/(n−1)·var.
  * Sums are exact across slices of SBN_SLICE samples (integers on a fixed binary grid), so
@@ -39,17 +38,31 @@ typedef enum sbn_correction {
     SBN_CORRECTION_RENORM /**< batch renormalization (Ioffe 2017, arXiv 1702.03275) */
 } sbn_correction;
 
+/** What running statistics follow when a batch is cut into several norm batches. */
+typedef enum sbn_running {
+    /** the whole batch: its mean and unbiased variance, so the variance between norm
+     * batches is kept */
+    SBN_RUNNING_WHOLE_BATCH,
+    /** what the norm batches saw: the mean of their means and unbiased variances, each
+     * weighted by its values */
+    SBN_RUNNING_MEAN_OF_NORM_BATCHES
+} sbn_running;
+
 typedef struct sbn_norm sbn_norm;
 
+/** Settings of a layer; the same on all processes of the group. */
 typedef struct sbn_norm_config {
     int64_t channels; /**< c ≥ 1 */
-    sbn_dtype dtype;  /**< element type of x, y and of the state; default SBN_F32 */
+    sbn_dtype dtype;  /**< element type of x, y and of the state, which is float32 for
+                           bfloat16 elements; default SBN_F32 */
     double eps;       /**< > 0, added to var inside the root; default 1e-5 */
     double momentum;  /**< weight of the new value in running statistics, 0…1, or
                          SBN_MOMENTUM_CUMULATIVE;  default 0.1 */
     bool affine;      /**< apply gamma and beta (else 1 and 0); default true */
+    bool affine_grad; /**< backward writes dgamma and dbeta; default true */
     bool track_running_stats; /**< keep running statistics; else eval uses the batch's;
                                  default true */
+    sbn_running running;      /**< default SBN_RUNNING_WHOLE_BATCH */
     int64_t norm_batch; /**< samples that share statistics, ≥ 1, or SBN_NORM_BATCH_ALL
                            (default) */
     int64_t
@@ -59,17 +72,23 @@ typedef struct sbn_norm_config {
                                     running statistics */
     double r_max, d_max; /**< renorm: limits at the start, r_max ≥ 1 and d_max ≥ 0;
                             defaults 1 and 0, which is batch normalization */
+    bool relu;           /**< y = max(0, …) in the same pass; default false */
+    bool second_order;   /**< make room for sbn_norm_second_backward; default false */
     const char *name;    /**< used in errors, copied; default "norm" */
 } sbn_norm_config;
 
 typedef enum sbn_norm_mode {
-    SBN_NORM_TRAIN, /**< batch statistics, running statistics updated */
-    SBN_NORM_EVAL   /**< running statistics, no communication (batch statistics when they
-                       are not tracked) */
+    SBN_NORM_TRAIN,      /**< batch statistics, running statistics updated */
+    SBN_NORM_EVAL,       /**< running statistics, no communication, no backward (batch
+                            statistics when they are not tracked) */
+    SBN_NORM_EVAL_BATCH, /**< batch statistics at evaluation: as train, but nothing is
+                            updated and there is no backward */
+    SBN_NORM_FROZEN /**< running statistics as constants, with backward, no communication:
+                       dgamma and dbeta are sums over this process's samples */
 } sbn_norm_mode;
 
-/** The state under its usual names. Arrays of c elements of the layer's dtype, owned by
- * the layer. */
+/** The state under its usual names. Arrays of c elements, of the layer's dtype (float32
+ * for SBN_BF16), owned by the layer. */
 typedef struct sbn_norm_state {
     void *weight, *bias; /**< gamma, beta; NULL when not affine; start at 1 and 0 */
     void *weight_grad, *bias_grad; /**< dgamma, dbeta of the whole group, set by backward;
@@ -99,9 +118,25 @@ SBN_API void sbn_norm_destroy(sbn_norm **norm);
 /** Pointers to the state, for optimizers and checkpoints. Valid until destroy. */
 SBN_API sbn_norm_state sbn_norm_get_state(sbn_norm *norm);
 
-/** Choose training or evaluation. Local, but every process must choose the same. New
- * layers train. */
-SBN_API void sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode);
+/**
+ * Choose what the next calls do. Local, but every process must choose the same, unless no
+ * message is meant: one process alone may evaluate. A call under way keeps its mode. New
+ * layers train.
+ * @errors SBN_E_ARG (frozen without running statistics)
+ */
+SBN_API sbn_status sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode);
+
+/**
+ * Leave out samples, such as padding: the result is to the bit that of removing them.
+ * Sums and counts go over the samples kept; y and dx of the others are set to 0, and
+ * their dy is not read. Holds for the forwards that follow and their backwards, until
+ * changed.
+ * @param keep  [n] 0 or 1, for the samples of this process; copied. NULL keeps all.
+ * @param n     samples of each call that follows.
+ * Places of sbn_norm_set_place and slices count the samples kept. Local.
+ * @errors SBN_E_ARG (another value than 0 or 1), SBN_E_MEMORY
+ */
+SBN_API sbn_status sbn_norm_set_mask(sbn_norm *norm, const uint8_t *keep, int64_t n);
 
 /**
  * Move the limits of batch renormalization, as its schedules do between steps.
@@ -140,12 +175,14 @@ SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first);
 
 /**
  * Normalize. In training mode the layer remembers x and its statistics for backward.
- * @param x  (n,c) or (n,c,h,w); n may differ between processes and be 0. Must stay
- * unchanged until backward has run.
- * @param y  same shape and type; may be x only in evaluation.
+ * @param x  n samples, c channels, any pixels, with the strides that sbn_tensor allows; n
+ * may differ between processes and be 0. Must stay unchanged until backward has run.
+ * @param y  same shape and type, same axis of neighbours. May be x where no backward
+ * needs x any more: in both evaluation modes, and frozen without relu when gradients of
+ * gamma and beta are not wanted.
  * @collective in training: one MPI_Allreduce of 8·(4 + g·(2 + 10·c)) bytes with g norm
- * batches (1 when all share). In evaluation with tracked statistics: none, one process
- * alone may call. A failure costs one agreement more.
+ * batches (1 when all share). In evaluation with tracked statistics, and frozen: none,
+ * one process alone may call. A failure costs one agreement more.
  * @errors SBN_E_ARG (shape, type or null), SBN_E_FEW (a norm batch with one value per
  * channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx| of 2^60 or Σx² of
  * 2^110 and more: |x| of about 1e13), SBN_E_STATE (a
@@ -163,18 +200,35 @@ SBN_API sbn_status sbn_norm_forward(sbn_norm *norm, const sbn_tensor *x, sbn_ten
 SBN_API sbn_status sbn_norm_forward_begin(sbn_norm *norm, const sbn_tensor *x,
                                           sbn_tensor *y);
 
-/** Second half: message received, y written. One begin may be outstanding per layer. */
+/** Second half of either forward: message received, y written. One begin may be
+ * outstanding per layer. */
 SBN_API sbn_status sbn_norm_forward_end(sbn_norm *norm);
 
 /**
- * Gradient of the last training forward.
+ * Normalize and add in one pass, as residual nets do: y = norm(x) + z, or max(0, …) of it
+ * with cfg.relu.
+ * @param z  shape and type of x. With relu it must stay unchanged until backward has run,
+ * which finds the signs anew; else y may be z.
+ * Everything else as sbn_norm_forward.
+ */
+SBN_API sbn_status sbn_norm_forward_add(sbn_norm *norm, const sbn_tensor *x,
+                                        const sbn_tensor *z, sbn_tensor *y);
+
+/** First half of sbn_norm_forward_add. */
+SBN_API sbn_status sbn_norm_forward_add_begin(sbn_norm *norm, const sbn_tensor *x,
+                                              const sbn_tensor *z, sbn_tensor *y);
+
+/**
+ * Gradient of the last training or frozen forward.
  *
  *   dbeta = Σ dy,  dgamma = Σ dy·xhat   over the group
  *   dx = gamma·rstd·(dy − Σdy/n − xhat·Σ(dy·xhat)/n)   over the norm batch
  *
+ * With relu, dy counts where y is above 0. Frozen: dx = gamma·rstd·dy, sums over this
+ * process's samples only.
  * @param dy  gradient by y, shape of x. @param dx  gradient by x, may be dy; NULL when
  * not wanted (on any processes; the message is sent all the same).
- * @collective one MPI_Allreduce of 8·(4 + g·(2 + 8·c)) bytes.
+ * @collective one MPI_Allreduce of 8·(4 + g·(2 + 8·c)) bytes; none when frozen.
  * @errors as forward; SBN_E_STATE, local, when no training forward came before.
  * @reproducible as forward.
  */
@@ -185,8 +239,65 @@ SBN_API sbn_status sbn_norm_backward(sbn_norm *norm, const sbn_tensor *dy,
 SBN_API sbn_status sbn_norm_backward_begin(sbn_norm *norm, const sbn_tensor *dy,
                                            sbn_tensor *dx);
 
-/** Second half: dx, dgamma, dbeta written. */
+/** Second half of either backward: dx, dgamma, dbeta written. */
 SBN_API sbn_status sbn_norm_backward_end(sbn_norm *norm);
+
+/**
+ * Gradient of the last sbn_norm_forward_add.
+ * @param dz  gradient by z: dy, where y is above 0 with relu. One of dx and dz may be dy;
+ * either may be NULL. Everything else as sbn_norm_backward.
+ */
+SBN_API sbn_status sbn_norm_backward_add(sbn_norm *norm, const sbn_tensor *dy,
+                                         sbn_tensor *dx, sbn_tensor *dz);
+
+/** First half of sbn_norm_backward_add. */
+SBN_API sbn_status sbn_norm_backward_add_begin(sbn_norm *norm, const sbn_tensor *dy,
+                                               sbn_tensor *dx, sbn_tensor *dz);
+
+/**
+ * Backward of backward: gradients of L = Σ v·dx + Σ v_gamma·dgamma + Σ v_beta·dbeta, with
+ * dx, dgamma, dbeta those of the last backward, summed over the group. A gradient penalty
+ * needs it.
+ * @param v  what L weights dx with, shape of x. @param v_gamma, v_beta  [c] of the
+ * state's type, the same on all processes; NULL: 0.
+ * @param ddy  gradient of L by dy; @param gx  by x; shape of x, NULL when not wanted.
+ * @param ggamma  [c] of the state's type: gradient of L by gamma, over the group; NULL
+ * likewise.
+ * dy of the last backward must still be unchanged, so dx must not have been in its place.
+ * @collective one MPI_Allreduce of 8·(4 + g·(2 + 12·c)) bytes.
+ * @errors as backward; SBN_E_ARG for a layer without cfg.second_order or with relu;
+ * SBN_E_STATE, local, when no training backward came before.
+ * @source differentiating Ioffe & Szegedy 2015 §3 once more; src/norm/MATH.md (12)
+ */
+SBN_API sbn_status sbn_norm_second_backward(sbn_norm *norm, const sbn_tensor *v,
+                                            const void *v_gamma, const void *v_beta,
+                                            sbn_tensor *ddy, sbn_tensor *gx,
+                                            void *ggamma);
+
+/**
+ * Precise statistics: the exact mean and variance of any number of batches, in place of
+ * the running averages. Begin, then add every batch, then end; a net's layers one after
+ * the other, each with inputs that the precise statistics of the layers before it gave.
+ * Independent of how the data is cut into batches of whole slices and dealt to processes.
+ * Forward and backward may run in between.
+ * @collective 4 bytes.
+ * @errors SBN_E_ARG (not tracked; local), SBN_E_MEMORY, SBN_E_PEER
+ * @source Wu & Johnson 2021 (arXiv 2105.07576) §3
+ */
+SBN_API sbn_status sbn_norm_precise_begin(sbn_norm *norm);
+
+/** Add this process's samples, as many as it likes. Local; only a shape or type that does
+ * not fit is reported here, other failures by _end. */
+SBN_API sbn_status sbn_norm_precise_add(sbn_norm *norm, const sbn_tensor *x);
+
+/**
+ * Set running_mean and running_var to the mean and the (biased) variance of everything
+ * added on all processes; num_batches_tracked stays. Nothing added: nothing changes.
+ * @collective one MPI_Allreduce of 8·(4 + 2 + 10·c) bytes.
+ * @errors SBN_E_STATE (no begin; local), SBN_E_FEW, SBN_E_NONFINITE, SBN_E_RANGE (also
+ * more than 2^20 slices), SBN_E_PEER
+ */
+SBN_API sbn_status sbn_norm_precise_end(sbn_norm *norm);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "core/grid.h"
 #include "core/memory.h"
 
 sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce)
@@ -30,6 +31,12 @@ void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag)
 {
     memset(reduce->send, 0, (size_t)reduce->words * 8);
     reduce->send[SBNI_HEAD_TAG] = tag;
+}
+
+void sbni_reduce_note(sbni_reduce *reduce, int flags)
+{
+    if (flags & SBNI_GRID_NONFINITE) reduce->send[SBNI_HEAD_NONFINITE] = 1;
+    if (flags & SBNI_GRID_TOO_LARGE) reduce->send[SBNI_HEAD_LARGE] = 1;
 }
 
 sbn_status sbni_reduce_begin(sbni_reduce *reduce)
@@ -61,6 +68,17 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
                     "MPI_Allreduce");
 }
 
+/* This process's status, with what its header noted. */
+static sbn_status own_status(const sbni_reduce *reduce, sbn_status mine, const char *what)
+{
+    SBN_TRY(mine);
+    SBN_CHECK(!reduce->send[SBNI_HEAD_NONFINITE], SBN_E_NONFINITE,
+              "%s: NaN or infinity in its input", what);
+    SBN_CHECK(!reduce->send[SBNI_HEAD_LARGE], SBN_E_RANGE,
+              "%s: a value too large for the exact sums (about 1e13)", what);
+    return SBN_OK;
+}
+
 sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what)
 {
     const uint64_t *sum = reduce->sum, *send = reduce->send;
@@ -73,10 +91,11 @@ sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char 
             what);
     if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] | sum[SBNI_HEAD_LARGE]))
         return mine;
-    if (mine == SBN_OK && send[SBNI_HEAD_NONFINITE])
-        mine = sbni_fail(SBN_E_NONFINITE, "%s: NaN or infinity in its input", what);
-    if (mine == SBN_OK && send[SBNI_HEAD_LARGE])
-        mine = sbni_fail(SBN_E_RANGE,
-                         "%s: a value too large for the exact sums (about 1e13)", what);
-    return sbn_group_agree(reduce->group, mine);
+    return sbn_group_agree(reduce->group, own_status(reduce, mine, what));
+}
+
+sbn_status sbni_reduce_alone(sbni_reduce *reduce, sbn_status mine, const char *what)
+{
+    memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
+    return own_status(reduce, mine, what);
 }

@@ -33,6 +33,9 @@ void sbni_reduce_destroy(sbni_reduce *reduce);
 /* Zero the message and write its tag. */
 void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag);
 
+/* Put what a conversion to the grid found (SBNI_GRID_) into the header. */
+void sbni_reduce_note(sbni_reduce *reduce, int flags);
+
 /* Send; with end later. Send and receive buffers are apart (in-place non-blocking sums
  * have been wrong in released MPI libraries). */
 sbn_status sbni_reduce_begin(sbni_reduce *reduce);
@@ -47,5 +50,8 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce);
  * there is a failure. what names the owner.
  */
 sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what);
+
+/* In place of the message and its verdict, for sums that this process keeps to itself. */
+sbn_status sbni_reduce_alone(sbni_reduce *reduce, sbn_status mine, const char *what);
 
 #endif

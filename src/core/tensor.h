@@ -2,21 +2,30 @@
 #ifndef SBNI_TENSOR_H
 #define SBNI_TENSOR_H
 
+#include <stdbool.h>
+
 #include "core/status.h"
 #include "syncbn/tensor.h"
 
-/* Elements of one channel of one sample: s = h·w. */
+/* Elements of one channel of one sample: s = d·h·w. */
 static inline int64_t sbni_tensor_s(const sbn_tensor *t)
 {
-    return t->h * t->w;
+    return t->d * t->h * t->w;
 }
 
-/* Check that a view is usable: axes in range, data present and aligned where there are
- * elements. */
+/* Check that a view is usable: axes in range, strides as promised, data present and
+ * aligned where there are elements. */
 sbn_status sbni_tensor_check(const sbn_tensor *t, const char *name);
 
-/* Check that two views have one shape and type. */
+/* Check that two views have one shape and type; strides may differ. */
 sbn_status sbni_tensor_check_same(const sbn_tensor *a, const char *name_a,
                                   const sbn_tensor *b, const char *name_b);
+
+/* Whether two views have the same elements in the same places. */
+bool sbni_tensor_same_place(const sbn_tensor *a, const sbn_tensor *b);
+
+/* Whether the pixels of a channel, or the channels of a pixel, are neighbours. */
+bool sbni_tensor_has_planes(const sbn_tensor *t);
+bool sbni_tensor_has_rows(const sbn_tensor *t);
 
 #endif

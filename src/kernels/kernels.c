@@ -4,10 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const sbni_kernels sbni_kernels_base_f32, sbni_kernels_base_f64;
+#define DECLARE(isa)                                                                     \
+    extern const sbni_kernels sbni_kernels_##isa##_f32, sbni_kernels_##isa##_f64;        \
+    extern const sbni_norm_kernels sbni_norm_kernels_##isa##_f32,                        \
+        sbni_norm_kernels_##isa##_f64, sbni_norm_kernels_##isa##_bf16;
+DECLARE(base)
 #if SBNI_HAVE_X86
-extern const sbni_kernels sbni_kernels_avx2_f32, sbni_kernels_avx2_f64;
-extern const sbni_kernels sbni_kernels_avx512_f32, sbni_kernels_avx512_f64;
+DECLARE(avx2)
+DECLARE(avx512)
 #endif
 
 static bool runs_base(void)
@@ -29,17 +33,28 @@ static bool runs_avx512(void)
 }
 #endif
 
-/* Best first. */
+#define BUILD(name)                                                                      \
+    {                                                                                    \
+        .isa = #name, .runs = runs_##name,                                               \
+        .nets = {&sbni_kernels_##name##_f32, &sbni_kernels_##name##_f64}, .norm = {      \
+            &sbni_norm_kernels_##name##_f32,                                             \
+            &sbni_norm_kernels_##name##_f64,                                             \
+            &sbni_norm_kernels_##name##_bf16                                             \
+        }                                                                                \
+    }
+
+/* Best first; tables by sbn_dtype. */
 static const struct {
     const char *isa;
     bool (*runs)(void);
-    const sbni_kernels *f32, *f64;
+    const sbni_kernels *nets[2];
+    const sbni_norm_kernels *norm[3];
 } builds[] = {
 #if SBNI_HAVE_X86
-    {"avx512", runs_avx512, &sbni_kernels_avx512_f32, &sbni_kernels_avx512_f64},
-    {"avx2", runs_avx2, &sbni_kernels_avx2_f32, &sbni_kernels_avx2_f64},
+    BUILD(avx512),
+    BUILD(avx2),
 #endif
-    {"base", runs_base, &sbni_kernels_base_f32, &sbni_kernels_base_f64},
+    BUILD(base),
 };
 enum { BUILDS = sizeof builds / sizeof *builds };
 
@@ -52,17 +67,38 @@ const char *const *sbni_kernels_isas(void)
     return names;
 }
 
-const sbni_kernels *sbni_kernels_of(const char *isa, sbn_dtype dtype)
+/* Place in the list; -1 where this machine can't run it. */
+static int find(const char *isa)
 {
     for (int i = 0; i < BUILDS; i++)
-        if (!strcmp(builds[i].isa, isa) && builds[i].runs())
-            return dtype == SBN_F64 ? builds[i].f64 : builds[i].f32;
-    return NULL;
+        if (!strcmp(builds[i].isa, isa) && builds[i].runs()) return i;
+    return -1;
+}
+
+const sbni_kernels *sbni_kernels_of(const char *isa, sbn_dtype dtype)
+{
+    int i = find(isa);
+    return i < 0 || dtype > SBN_F64 ? NULL : builds[i].nets[dtype];
+}
+
+const sbni_norm_kernels *sbni_norm_kernels_of(const char *isa, sbn_dtype dtype)
+{
+    int i = find(isa);
+    return i < 0 ? NULL : builds[i].norm[dtype];
+}
+
+static const char *isa_wanted(void)
+{
+    const char *forced = getenv("SBN_ISA");
+    return forced && find(forced) >= 0 ? forced : sbni_kernels_isas()[0];
 }
 
 const sbni_kernels *sbni_kernels_get(sbn_dtype dtype)
 {
-    const char *forced = getenv("SBN_ISA");
-    const sbni_kernels *table = forced ? sbni_kernels_of(forced, dtype) : NULL;
-    return table ? table : sbni_kernels_of(sbni_kernels_isas()[0], dtype);
+    return sbni_kernels_of(isa_wanted(), dtype);
+}
+
+const sbni_norm_kernels *sbni_norm_kernels_get(sbn_dtype dtype)
+{
+    return sbni_norm_kernels_of(isa_wanted(), dtype);
 }

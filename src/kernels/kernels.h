@@ -7,9 +7,24 @@
 #ifndef SBNI_KERNELS_H
 #define SBNI_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "syncbn/tensor.h"
+
+/* The samples of a slice. In all views of a call either the pixels of a channel are
+ * neighbours, or the channels of a pixel; which of them decides the order of sums. */
+typedef struct sbni_block {
+    const int64_t *rows; /* [n] places of the samples in the views */
+    int64_t n, c, s;
+    bool planes; /* pixels are neighbours: stride_s = 1, or s = 1 */
+} sbni_block;
+
+/* Where the elements lie, in elements of the storage type. */
+typedef struct sbni_view {
+    void *data;
+    int64_t stride_n, stride_c, stride_s;
+} sbni_view;
 
 /* Statistics and factors of the channels of one norm batch, ready for use on elements of
  * type T. The mean is the sum of two T, so that x - mean is right to the last bit when
@@ -20,10 +35,63 @@ typedef struct sbni_channels {
     const void *shift;             /* [c] beta */
 } sbni_channels;
 
+/* What y goes through in the same pass. Backward finds the sign of the sum anew. */
+typedef struct sbni_fused {
+    bool relu;
+    const sbni_view *add; /* added before relu; NULL: nothing */
+} sbni_fused;
+
 /* dx = a·dy - b - k·(x - mean) */
 typedef struct sbni_dx_factors {
     const void *a, *b, *k; /* [c] */
 } sbni_dx_factors;
+
+/* ddy = y_v·v + y_d·(x - mean) + y_1;  gx = x_v·v + x_dy·dy + x_d·(x - mean) + x_1 */
+typedef struct sbni_second_factors {
+    const void *y_v, *y_d, *y_1, *x_v, *x_dy, *x_d, *x_1; /* [c] */
+} sbni_second_factors;
+
+/* The kernels of normalization, for storage of one type; arithmetic is in T, the storage
+ * type itself or float for bfloat16. */
+typedef struct sbni_norm_kernels {
+    /* Sums of a slice about its own pivot: p = its first value of the channel, Σ(x-p),
+     * Σ(x-p)². Out: [c] each. */
+    void (*norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
+                         double *sum_d, double *sum_dd);
+    /* y = (x - mean)·scale + shift, then what is fused; y may be x. */
+    void (*norm_normalize)(const sbni_block *b, const sbni_view *x,
+                           const sbni_channels *ch, const sbni_fused *fused,
+                           const sbni_view *y);
+    /* Σdy and Σdy·(x-mean) of a slice, dy as it is behind what is fused. Out: [c] each.
+     */
+    void (*norm_backward_sums)(const sbni_block *b, const sbni_view *dy,
+                               const sbni_view *x, const sbni_channels *ch,
+                               const sbni_fused *fused, double *sum_dy, double *sum_dy_d);
+    /* dx, and dadd for what was added; NULL: not wanted. One of them may be dy. */
+    void (*norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_view *x,
+                             const sbni_channels *ch, const sbni_dx_factors *f,
+                             const sbni_fused *fused, const sbni_view *dx,
+                             const sbni_view *dadd);
+    /* Σv, Σv·(x-mean), Σv·dy of a slice. Out: [c] each. */
+    void (*norm_second_sums)(const sbni_block *b, const sbni_view *v, const sbni_view *dy,
+                             const sbni_view *x, const sbni_channels *ch, double *sum_v,
+                             double *sum_v_d, double *sum_v_dy);
+    /* ddy and gx; NULL: not wanted. */
+    void (*norm_second_apply)(const sbni_block *b, const sbni_view *v,
+                              const sbni_view *dy, const sbni_view *x,
+                              const sbni_channels *ch, const sbni_second_factors *f,
+                              const sbni_view *ddy, const sbni_view *gx);
+    /* Zero the samples. */
+    void (*norm_clear)(const sbni_block *b, const sbni_view *y);
+
+    /* Add a slice's sums of m values per channel to words [SBNI_MOMENT_WORDS][c]: exact
+     * Σx, Σx². Returns SBNI_GRID_ flags; a flagged channel adds nothing. */
+    int (*words_add_moments)(int64_t c, double m, const double *pivot,
+                             const double *sum_d, const double *sum_dd, uint64_t *words);
+    /* Add factor[c]·v[c] (factor NULL: 1) to words [SBNI_SUM_WORDS][c]. */
+    int (*words_add_sums)(int64_t c, const double *v, const double *factor,
+                          uint64_t *words);
+} sbni_norm_kernels;
 
 typedef struct sbni_image {
     int64_t c, h, w;
@@ -33,32 +101,9 @@ typedef struct sbni_window {
     int64_t kernel, stride, pad;
 } sbni_window;
 
+/* The kernels of nets and their gradients: float and double. */
 typedef struct sbni_kernels {
     const char *isa;
-
-    /* Sums of a slice x [n,c,s] about its own pivot: p = x[0,c,0], Σ(x-p), Σ(x-p)². Out:
-     * [c] each. */
-    void (*norm_moments)(const void *x, int64_t n, int64_t c, int64_t s, double *pivot,
-                         double *sum_d, double *sum_dd);
-    /* y = (x - mean)·scale + shift for x [n,c,s]; y may be x. */
-    void (*norm_normalize)(const void *x, int64_t n, int64_t c, int64_t s,
-                           const sbni_channels *ch, void *y);
-    /* Σdy and Σdy·(x-mean) of a slice. Out: [c] each. */
-    void (*norm_backward_sums)(const void *dy, const void *x, int64_t n, int64_t c,
-                               int64_t s, const sbni_channels *ch, double *sum_dy,
-                               double *sum_dy_d);
-    /* dx may be dy. */
-    void (*norm_backward_dx)(const void *dy, const void *x, int64_t n, int64_t c,
-                             int64_t s, const sbni_channels *ch, const sbni_dx_factors *f,
-                             void *dx);
-
-    /* Add a slice's sums of m values per channel to words [SBNI_MOMENT_WORDS][c]: exact
-     * Σx, Σx². Returns SBNI_GRID_ flags; a flagged channel adds nothing. */
-    int (*words_add_moments)(int64_t c, double m, const double *pivot,
-                             const double *sum_d, const double *sum_dd, uint64_t *words);
-    /* Add factor[c]·v[c] (factor NULL: 1) to words [SBNI_SUM_WORDS][c]. */
-    int (*words_add_sums)(int64_t c, const double *v, const double *factor,
-                          uint64_t *words);
 
     /* Add round(g·scale) to words [n]; right while |g·scale| < 2^51. Returns the largest
      * |g|, NaN where any g is NaN. */
@@ -106,11 +151,13 @@ typedef struct sbni_kernels {
 /* The table for this machine; the environment's SBN_ISA=base|avx2|avx512 forces a lower
  * one. Local, thread-safe after the first call. */
 const sbni_kernels *sbni_kernels_get(sbn_dtype dtype);
+const sbni_norm_kernels *sbni_norm_kernels_get(sbn_dtype dtype);
 
 /* Instruction sets of this build that this machine can run, best first, NULL-terminated;
  * and the table of one of them. For tests and benchmarks. */
 const char *const *sbni_kernels_isas(void);
 const sbni_kernels *sbni_kernels_of(const char *isa, sbn_dtype dtype);
+const sbni_norm_kernels *sbni_norm_kernels_of(const char *isa, sbn_dtype dtype);
 
 static inline int64_t sbni_window_out(int64_t in, sbni_window win)
 {

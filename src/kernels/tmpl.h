@@ -12,6 +12,9 @@
 #ifndef SBNI_TYPE_F64
 #define SBNI_TYPE_F64 0
 #endif
+#ifndef SBNI_STORE_BF16
+#define SBNI_STORE_BF16 0
+#endif
 #ifndef SBNI_TAG
 #define SBNI_TAG base_f32
 #endif
@@ -22,6 +25,13 @@ typedef uint64_t Tbits;
 #else
 typedef float T;
 typedef uint32_t Tbits;
+#endif
+
+/* What elements are stored as. */
+#if SBNI_STORE_BF16
+typedef uint16_t S;
+#else
+typedef T S;
 #endif
 
 #define SBNI_PASTE_(a, b) a##_##b
@@ -35,7 +45,44 @@ enum { LANES = 8 };
 typedef double vd __attribute__((vector_size(8 * LANES)));
 typedef T vt __attribute__((vector_size(sizeof(T) * LANES)));
 
-static inline vt load(const T *p)
+#if SBNI_STORE_BF16
+static inline T get(S v)
+{
+    uint32_t b = (uint32_t)v << 16;
+    float f;
+    memcpy(&f, &b, sizeof f);
+    return f;
+}
+
+/* To the nearest, ties to even; NaN stays one. */
+static inline S put(T v)
+{
+    uint32_t b;
+    memcpy(&b, &v, sizeof b);
+    uint32_t rounded = (b + 0x7fff + (b >> 16 & 1)) >> 16;
+    return (S)(v != v ? b >> 16 | 0x40 : rounded);
+}
+
+static inline vt load(const S *p)
+{
+    typedef uint16_t half __attribute__((vector_size(2 * LANES)));
+    typedef uint32_t word __attribute__((vector_size(4 * LANES)));
+    half v;
+    memcpy(&v, p, sizeof v);
+    return (vt)(__builtin_convertvector(v, word) << 16);
+}
+#else
+static inline T get(S v)
+{
+    return v;
+}
+
+static inline S put(T v)
+{
+    return v;
+}
+
+static inline vt load(const S *p)
 {
     vt v;
     memcpy(&v, p, sizeof v);
@@ -46,10 +93,18 @@ static inline void store(T *p, vt v)
 {
     memcpy(p, &v, sizeof v);
 }
+#endif
 
 static inline vd widen(vt v)
 {
     return __builtin_convertvector(v, vd);
+}
+
+static inline uint64_t bits(double v)
+{
+    uint64_t b;
+    memcpy(&b, &v, sizeof b);
+    return b;
 }
 
 /* Sum of the lanes as a fixed tree. */
@@ -58,16 +113,30 @@ static inline double lanes_sum(vd v)
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
-/* Every kernel of the table. */
-#define SBNI_KERNEL_LIST(X)                                                              \
+/* Every kernel of the tables. */
+#define SBNI_NORM_KERNEL_LIST(X)                                                         \
     X(norm_moments)                                                                      \
     X(norm_normalize)                                                                    \
     X(norm_backward_sums)                                                                \
-    X(norm_backward_dx) X(words_add_moments) X(words_add_sums) X(grad_quantize)          \
-        X(grad_dequantize) X(relu) X(relu_backward) X(sigmoid) X(sigmoid_backward)       \
-            X(maxpool) X(maxpool_backward) X(im2col) X(col2im) X(bias_add) X(bias_grad)  \
-                X(bias_add_rows) X(bias_grad_rows) X(log_softmax) X(nll) X(sgd)
+    X(norm_backward_dx)                                                                  \
+    X(norm_second_sums)                                                                  \
+    X(norm_second_apply) X(norm_clear) X(words_add_moments) X(words_add_sums)
 
+#define SBNI_KERNEL_LIST(X)                                                              \
+    X(grad_quantize)                                                                     \
+    X(grad_dequantize)                                                                   \
+    X(relu)                                                                              \
+    X(relu_backward)                                                                     \
+    X(sigmoid)                                                                           \
+    X(sigmoid_backward)                                                                  \
+    X(maxpool)                                                                           \
+    X(maxpool_backward)                                                                  \
+    X(im2col) X(col2im) X(bias_add) X(bias_grad) X(bias_add_rows) X(bias_grad_rows)      \
+        X(log_softmax) X(nll) X(sgd)
+
+#define SBNI_DECLARE_NORM(name)                                                          \
+    extern __typeof__(*((sbni_norm_kernels *)0)->name) K(name);
+SBNI_NORM_KERNEL_LIST(SBNI_DECLARE_NORM)
 #define SBNI_DECLARE(name) extern __typeof__(*((sbni_kernels *)0)->name) K(name);
 SBNI_KERNEL_LIST(SBNI_DECLARE)
 

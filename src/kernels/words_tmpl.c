@@ -8,13 +8,6 @@
 /* Weight of word k; the compiler folds it. */
 #define UNIT(lsb, k) __builtin_ldexp(1.0, (lsb) + SBNI_GRID_BITS * (k))
 
-static inline uint64_t bits(double v)
-{
-    uint64_t b;
-    memcpy(&b, &v, sizeof b);
-    return b;
-}
-
 /* Round v/2^lsb' to an integer, add it to a word, return what is left of v. The rounding
  * constant puts the integer into the low bits, so this needs no conversion instruction.
  */
@@ -106,28 +99,4 @@ int K(words_add_sums)(int64_t c, const double *v, const double *factor, uint64_t
         add_sum(fits ? a : 0, words, c, i);
     }
     return found;
-}
-
-double K(grad_quantize)(const void *gv, int64_t n, double scale, uint64_t *words)
-{
-    const T *g = gv;
-    /* As integers NaN sorts above infinity and infinity above the rest: neither hides. */
-    Tbits largest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        Tbits b;
-        memcpy(&b, &g[i], sizeof b);
-        b &= (Tbits)-1 >> 1;
-        largest = b > largest ? b : largest;
-    }
-    for (int64_t i = 0; i < n; i++)
-        words[i] += bits((double)g[i] * scale + SBNI_GRID_ROUND) - bits(SBNI_GRID_ROUND);
-    T value;
-    memcpy(&value, &largest, sizeof value);
-    return (double)value;
-}
-
-void K(grad_dequantize)(const uint64_t *words, int64_t n, double unit, void *gv)
-{
-    T *g = gv;
-    for (int64_t i = 0; i < n; i++) g[i] = (T)((double)(int64_t)words[i] * unit);
 }

@@ -2,34 +2,61 @@
 
 #include <inttypes.h>
 
-#include "core/memory.h"
+/* Shapes and aliasing of dy and a gradient written from it. */
+static sbn_status check_gradient(const sbn_tensor *dy, const sbn_tensor *grad,
+                                 const char *name)
+{
+    if (!grad) return SBN_OK;
+    SBN_TRY(sbni_tensor_check(grad, name));
+    SBN_TRY(sbni_tensor_check_same(dy, "dy", grad, name));
+    SBN_CHECK(!grad->data || grad->data != dy->data || sbni_tensor_same_place(dy, grad),
+              SBN_E_ARG, "expected %s in the place of dy to have its strides", name);
+    return SBN_OK;
+}
 
-static sbn_status check_call(const sbn_norm *norm, const sbn_tensor *dy,
-                             const sbn_tensor *dx)
+static sbn_status check_call(sbn_norm *norm, const sbn_tensor *dy, const sbn_tensor *dx,
+                             const sbn_tensor *dz)
 {
     SBN_TRY(sbni_tensor_check(dy, "dy"));
     SBN_TRY(sbni_tensor_check_same(&norm->x, "x", dy, "dy"));
-    if (!dx) return SBN_OK;
-    SBN_TRY(sbni_tensor_check(dx, "dx"));
-    return sbni_tensor_check_same(dy, "dy", dx, "dx");
+    SBN_TRY(check_gradient(dy, dx, "dx"));
+    SBN_TRY(check_gradient(dy, dz, "dz"));
+    SBN_CHECK(!dz || norm->adds, SBN_E_ARG,
+              "expected no dz after a forward that added nothing");
+    SBN_CHECK(!dx || !dz || !dx->data || dx->data != dz->data, SBN_E_ARG,
+              "expected dx apart from dz");
+    const sbn_tensor *z = norm->adds && norm->cfg.relu ? &norm->z : NULL;
+    return sbni_norm_choose_form((const sbn_tensor *[]){&norm->x, dy, dx, dz, z}, 5,
+                                 &norm->planes);
+}
+
+/* What was fused into the forward; z is where its view may lie. */
+static sbni_fused fused_of(const sbn_norm *norm, sbni_view *z)
+{
+    if (norm->adds) *z = sbni_norm_view(&norm->z);
+    return (sbni_fused){norm->cfg.relu, norm->adds ? z : NULL};
 }
 
 /* Σdy and Σdy·xhat of every slice, onto the grid, into the message. MATH.md (7). */
 static void sum_slices(sbn_norm *norm)
 {
-    int64_t c = norm->x.c, s = sbni_tensor_s(&norm->x), count = norm->slice_count;
-    double *sum_dy = norm->sums, *sum_dy_d = sum_dy + count * c;
+    const sbni_samples *samples = &norm->samples;
+    int64_t c = norm->x.c, count = samples->slice_count;
+    double *sum_dy = samples->sums, *sum_dy_d = sum_dy + count * c;
+    sbni_view x = sbni_norm_view(&norm->x), dy = sbni_norm_view(&norm->dy), z;
+    sbni_fused fused = fused_of(norm, &z);
 #pragma omp parallel for schedule(static)
     for (int64_t k = 0; k < count; k++) {
-        sbni_slice slice = norm->slices[k];
+        sbni_slice slice = samples->slices[k];
         sbni_channels ch = sbni_norm_channels(norm, slice.norm_batch);
-        norm->kernels->norm_backward_sums(sbni_norm_row(&norm->dy, slice.row),
-                                          sbni_norm_row(&norm->x, slice.row), slice.n, c,
-                                          s, &ch, sum_dy + k * c, sum_dy_d + k * c);
+        sbni_block b =
+            sbni_norm_block(samples, slice.row, slice.n, &norm->x, norm->planes);
+        norm->kernels->norm_backward_sums(&b, &dy, &x, &ch, &fused, sum_dy + k * c,
+                                          sum_dy_d + k * c);
     }
     int flags = 0;
     for (int64_t k = 0; k < count; k++) {
-        int64_t g = norm->slices[k].norm_batch;
+        int64_t g = samples->slices[k].norm_batch;
         uint64_t *words = norm->backward.send +
                           sbni_norm_section(norm, g, SBNI_BACKWARD_WORDS) +
                           SBNI_SECTION_WORDS;
@@ -37,8 +64,7 @@ static void sum_slices(sbn_norm *norm)
         flags |= norm->kernels->words_add_sums(c, sum_dy_d + k * c, norm->rstd_d + g * c,
                                                words + SBNI_SUM_WORDS * c);
     }
-    norm->backward.send[SBNI_HEAD_NONFINITE] = (flags & SBNI_GRID_NONFINITE) != 0;
-    norm->backward.send[SBNI_HEAD_LARGE] = (flags & SBNI_GRID_TOO_LARGE) != 0;
+    sbni_reduce_note(&norm->backward, flags);
 }
 
 /* Factors of dx per norm batch, MATH.md (8): dx = a·dy - b - k·(x - mean). */
@@ -56,15 +82,26 @@ static void read_sums(sbn_norm *norm)
             int64_t at = g * c + i;
             double sum_dy = sbni_exact_sum(words + i, c);
             double sum_dy_xhat = sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c);
-            double gamma =
-                norm->cfg.affine ? sbni_norm_get(norm, norm->state.weight, i) : 1.0;
             sbni_correction fix = norm->corrections[at];
             norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
-            double a = gamma * norm->rstd_d[at] * fix.r;
+            double a = sbni_norm_gamma(norm, i) * norm->rstd_d[at] * fix.r;
             sbni_norm_set(norm, norm->dx_a, at, a);
             sbni_norm_set(norm, norm->dx_b, at, a * (sum_dy / n));
             sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
+            if (!norm->cfg.second_order) continue;
+            norm->second.sum_dy[at] = sum_dy;
+            norm->second.sum_dy_xhat[at] = sum_dy_xhat;
         }
+    }
+}
+
+/* With statistics as constants dx = gamma·rstd·dy. */
+static void read_constants(sbn_norm *norm)
+{
+    for (int64_t i = 0; i < norm->cfg.channels; i++) {
+        sbni_norm_set(norm, norm->dx_a, i, sbni_norm_gamma(norm, i) * norm->rstd_d[i]);
+        sbni_norm_set(norm, norm->dx_b, i, 0);
+        sbni_norm_set(norm, norm->dx_k, i, 0);
     }
 }
 
@@ -86,36 +123,48 @@ static void set_gradients(sbn_norm *norm)
     }
 }
 
-static void write_dx(const sbn_norm *norm)
+static void write_gradients(sbn_norm *norm)
 {
-    int64_t c = norm->x.c, s = sbni_tensor_s(&norm->x),
-            size = sbn_dtype_bytes(norm->cfg.dtype);
+    const sbni_samples *samples = &norm->samples;
+    sbni_view x = sbni_norm_view(&norm->x), dy = sbni_norm_view(&norm->dy), z,
+              dx = sbni_norm_view(&norm->dx), dz = sbni_norm_view(&norm->dz);
+    sbni_fused fused = fused_of(norm, &z);
 #pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < norm->slice_count; k++) {
-        sbni_slice slice = norm->slices[k];
-        int64_t at = slice.norm_batch * c * size;
+    for (int64_t k = 0; k < samples->slice_count; k++) {
+        sbni_slice slice = samples->slices[k];
+        int64_t at = slice.norm_batch * norm->x.c;
         sbni_channels ch = sbni_norm_channels(norm, slice.norm_batch);
-        sbni_dx_factors f = {(const char *)norm->dx_a + at, (const char *)norm->dx_b + at,
-                             (const char *)norm->dx_k + at};
-        norm->kernels->norm_backward_dx(sbni_norm_row(&norm->dy, slice.row),
-                                        sbni_norm_row(&norm->x, slice.row), slice.n, c, s,
-                                        &ch, &f, sbni_norm_row(&norm->dx, slice.row));
+        sbni_dx_factors f = {sbni_norm_at(norm, norm->dx_a, at),
+                             sbni_norm_at(norm, norm->dx_b, at),
+                             sbni_norm_at(norm, norm->dx_k, at)};
+        sbni_block b =
+            sbni_norm_block(samples, slice.row, slice.n, &norm->x, norm->planes);
+        norm->kernels->norm_backward_dx(&b, &dy, &x, &ch, &f, &fused,
+                                        dx.data ? &dx : NULL, dz.data ? &dz : NULL);
     }
+    if (dx.data) sbni_norm_clear(norm, samples, &norm->dx, norm->planes);
+    if (dz.data) sbni_norm_clear(norm, samples, &norm->dz, norm->planes);
 }
 
 static sbn_status check_ready(const sbn_norm *norm, const char *call)
 {
     SBN_CHECK(norm != NULL, SBN_E_ARG, "%s: expected a layer, got NULL", call);
-    SBN_CHECK(norm->phase == SBNI_NORM_READY && !norm->eval_begun, SBN_E_STATE,
+    SBN_CHECK(norm->phase == SBNI_NORM_READY && !norm->fixed_begun, SBN_E_STATE,
               "%s: %s without a training forward before it", norm->name, call);
     return SBN_OK;
 }
 
-/* Everything before the message. A failure is not returned but carried in it. */
-static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx)
+static bool wants_sums(const sbn_norm *norm)
 {
-    sbni_reduce_clear(&norm->backward, sbni_norm_tag(norm, SBNI_NORM_BACKWARD));
-    norm->local = check_call(norm, dy, dx);
+    return norm->ran == SBN_NORM_TRAIN || (norm->cfg.affine && norm->cfg.affine_grad);
+}
+
+/* Everything before the message. A failure is not returned but carried in it. */
+static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx, sbn_tensor *dz)
+{
+    norm->second.ready = false;
+    sbni_reduce_clear(&norm->backward, sbni_norm_tag(norm, SBNI_TAG_BACKWARD));
+    norm->local = check_call(norm, dy, dx, dz);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
         norm->backward.send[SBNI_HEAD_FAILED] = 1;
@@ -123,35 +172,67 @@ static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx)
     }
     norm->dy = *dy;
     norm->dx = dx ? *dx : (sbn_tensor){0};
-    sum_slices(norm);
+    norm->dz = dz ? *dz : (sbn_tensor){0};
+    if (wants_sums(norm)) sum_slices(norm);
 }
 
 /* Everything after the message. The forward stays remembered, so backward may run again.
  */
 static sbn_status finish(sbn_norm *norm)
 {
-    SBN_TRY(sbni_reduce_verdict(&norm->backward, norm->local, norm->name));
-    read_sums(norm);
-    if (norm->cfg.affine) set_gradients(norm);
-    if (norm->dx.data) write_dx(norm);
+    bool frozen = norm->ran == SBN_NORM_FROZEN;
+    SBN_TRY(frozen ? sbni_reduce_alone(&norm->backward, norm->local, norm->name)
+                   : sbni_reduce_verdict(&norm->backward, norm->local, norm->name));
+    if (frozen)
+        read_constants(norm);
+    else
+        read_sums(norm);
+    if (norm->cfg.affine && norm->cfg.affine_grad) set_gradients(norm);
+    write_gradients(norm);
+    norm->second.ready = !frozen;
+    norm->second.dy_kept = norm->dx.data != norm->dy.data || norm->dy.n == 0;
+    return SBN_OK;
+}
+
+static sbn_status backward(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
+                           sbn_tensor *dz, const char *call)
+{
+    SBN_TRY(check_ready(norm, call));
+    prepare(norm, dy, dx, dz);
+    if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_run(&norm->backward));
+    return finish(norm);
+}
+
+static sbn_status backward_begin(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
+                                 sbn_tensor *dz, const char *call)
+{
+    SBN_TRY(check_ready(norm, call));
+    prepare(norm, dy, dx, dz);
+    if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_begin(&norm->backward));
+    norm->phase = SBNI_NORM_BACKWARD;
     return SBN_OK;
 }
 
 sbn_status sbn_norm_backward(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx)
 {
-    SBN_TRY(check_ready(norm, "sbn_norm_backward"));
-    prepare(norm, dy, dx);
-    SBN_TRY(sbni_reduce_run(&norm->backward));
-    return finish(norm);
+    return backward(norm, dy, dx, NULL, "sbn_norm_backward");
 }
 
 sbn_status sbn_norm_backward_begin(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx)
 {
-    SBN_TRY(check_ready(norm, "sbn_norm_backward_begin"));
-    prepare(norm, dy, dx);
-    SBN_TRY(sbni_reduce_begin(&norm->backward));
-    norm->phase = SBNI_NORM_BACKWARD;
-    return SBN_OK;
+    return backward_begin(norm, dy, dx, NULL, "sbn_norm_backward_begin");
+}
+
+sbn_status sbn_norm_backward_add(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
+                                 sbn_tensor *dz)
+{
+    return backward(norm, dy, dx, dz, "sbn_norm_backward_add");
+}
+
+sbn_status sbn_norm_backward_add_begin(sbn_norm *norm, const sbn_tensor *dy,
+                                       sbn_tensor *dx, sbn_tensor *dz)
+{
+    return backward_begin(norm, dy, dx, dz, "sbn_norm_backward_add_begin");
 }
 
 sbn_status sbn_norm_backward_end(sbn_norm *norm)

@@ -4,6 +4,9 @@
 #include <math.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "core/memory.h"
 
 sbn_norm_config sbn_norm_config_default(int64_t channels)
@@ -13,7 +16,9 @@ sbn_norm_config sbn_norm_config_default(int64_t channels)
                              .eps = 1e-5,
                              .momentum = 0.1,
                              .affine = true,
+                             .affine_grad = true,
                              .track_running_stats = true,
+                             .running = SBN_RUNNING_WHOLE_BATCH,
                              .norm_batch = SBN_NORM_BATCH_ALL,
                              .batch = 0,
                              .correction = SBN_CORRECTION_NONE,
@@ -28,8 +33,8 @@ static sbn_status check_config(const sbn_norm_config *cfg)
     SBN_CHECK(cfg->channels >= 1 && cfg->channels <= INT32_MAX / 64, SBN_E_ARG,
               "%s: expected channels 1 to %d, got %" PRId64, name, INT32_MAX / 64,
               cfg->channels);
-    SBN_CHECK(cfg->dtype == SBN_F32 || cfg->dtype == SBN_F64, SBN_E_ARG,
-              "%s: unknown element type %d", name, (int)cfg->dtype);
+    SBN_CHECK(cfg->dtype == SBN_F32 || cfg->dtype == SBN_F64 || cfg->dtype == SBN_BF16,
+              SBN_E_ARG, "%s: unknown element type %d", name, (int)cfg->dtype);
     SBN_CHECK(cfg->eps > 0 && isfinite(cfg->eps), SBN_E_ARG,
               "%s: expected eps > 0, got %g", name, cfg->eps);
     SBN_CHECK((cfg->momentum >= 0 && cfg->momentum <= 1) ||
@@ -43,6 +48,12 @@ static sbn_status check_config(const sbn_norm_config *cfg)
     SBN_CHECK(cfg->norm_batch == SBN_NORM_BATCH_ALL || cfg->batch >= cfg->norm_batch,
               SBN_E_ARG, "%s: expected batch >= norm_batch %" PRId64 ", got %" PRId64,
               name, cfg->norm_batch, cfg->batch);
+    SBN_CHECK(cfg->running == SBN_RUNNING_WHOLE_BATCH ||
+                  cfg->running == SBN_RUNNING_MEAN_OF_NORM_BATCHES,
+              SBN_E_ARG, "%s: unknown policy %d of running statistics", name,
+              (int)cfg->running);
+    SBN_CHECK(!cfg->relu || !cfg->second_order, SBN_E_ARG,
+              "%s: expected no relu in a layer with second derivatives", name);
     SBN_CHECK(cfg->correction == SBN_CORRECTION_NONE ||
                   (cfg->correction == SBN_CORRECTION_RENORM && cfg->track_running_stats),
               SBN_E_ARG, "%s: expected renorm with tracked running statistics", name);
@@ -55,32 +66,31 @@ static sbn_status check_config(const sbn_norm_config *cfg)
 /* One number that differs when any setting does. */
 static int64_t config_digest(const sbn_norm_config *cfg)
 {
-    uint64_t field[11] = {(uint64_t)cfg->channels,
-                          (uint64_t)cfg->dtype,
-                          0,
-                          0,
-                          (uint64_t)cfg->affine,
-                          cfg->track_running_stats,
-                          (uint64_t)cfg->norm_batch,
-                          (uint64_t)cfg->batch,
-                          (uint64_t)cfg->correction,
-                          0,
-                          0};
+    uint64_t field[] = {(uint64_t)cfg->channels,
+                        (uint64_t)cfg->dtype,
+                        0,
+                        0,
+                        0,
+                        0,
+                        cfg->affine,
+                        cfg->affine_grad,
+                        cfg->track_running_stats,
+                        (uint64_t)cfg->running,
+                        (uint64_t)cfg->norm_batch,
+                        (uint64_t)cfg->batch,
+                        (uint64_t)cfg->correction,
+                        cfg->relu,
+                        cfg->second_order};
     memcpy(&field[2], &cfg->eps, 8);
     memcpy(&field[3], &cfg->momentum, 8);
-    memcpy(&field[9], &cfg->r_max, 8);
-    memcpy(&field[10], &cfg->d_max, 8);
-    uint64_t h = 0x9e3779b97f4a7c15;
-    for (int i = 0; i < 11; i++) {
-        h = (h ^ field[i]) * 0xff51afd7ed558ccd;
-        h ^= h >> 32;
-    }
-    return (int64_t)(h >> 1);
+    memcpy(&field[4], &cfg->r_max, 8);
+    memcpy(&field[5], &cfg->d_max, 8);
+    return (int64_t)(XXH3_64bits(field, sizeof field) >> 1);
 }
 
 static sbn_status alloc_state(sbn_norm *n)
 {
-    int64_t c = n->cfg.channels, size = sbn_dtype_bytes(n->cfg.dtype);
+    int64_t c = n->cfg.channels, size = sbn_dtype_bytes(n->state_dtype);
     if (n->cfg.affine) {
         SBN_TRY(sbni_alloc(c, size, n->name, &n->state.weight));
         SBN_TRY(sbni_alloc(c, size, n->name, &n->state.bias));
@@ -105,18 +115,28 @@ static sbn_status create_message(sbn_norm *n, int words, sbni_reduce *reduce)
     return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", n->name);
 }
 
+static sbn_status alloc_second(sbn_norm *n)
+{
+    int64_t all = n->batches * n->cfg.channels;
+    SBN_TRY(create_message(n, SBNI_SECOND_WORDS, &n->second.message));
+    SBN_TRY(sbni_alloc(all, 8, n->name, &n->second.sum_dy));
+    SBN_TRY(sbni_alloc(all, 8, n->name, &n->second.sum_dy_xhat));
+    return sbni_alloc(7 * all, sbn_dtype_bytes(n->state_dtype), n->name,
+                      &n->second.factors);
+}
+
 static sbn_status alloc_work(sbn_norm *n)
 {
     int64_t c = n->cfg.channels, all = (n->batches + 1) * c,
-            size = sbn_dtype_bytes(n->cfg.dtype);
-    void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale,
+            size = sbn_dtype_bytes(n->state_dtype);
+    void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale, &n->shift,
                         &n->dx_a,    &n->dx_b,    &n->dx_k};
     /* first, as they know how long a message may be */
     SBN_TRY(create_message(n, SBNI_MOMENT_WORDS, &n->forward));
     SBN_TRY(create_message(n, SBNI_BACKWARD_WORDS, &n->backward));
+    if (n->cfg.second_order) SBN_TRY(alloc_second(n));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->rstd_d));
-    for (int i = 0; i < 6; i++) SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
-    SBN_TRY(sbni_alloc(all, size, n->name, &n->shift));
+    for (int i = 0; i < 7; i++) SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
     SBN_TRY(sbni_alloc(all, sizeof *n->corrections, n->name, &n->corrections));
     SBN_TRY(sbni_alloc(c, 8, n->name, &n->weight_grad_d));
     return sbni_alloc(n->batches, 8, n->name, &n->counts);
@@ -132,7 +152,8 @@ static sbn_status create_local(const sbn_norm_config *cfg, sbn_group *group,
     sbn_norm *n = *norm;
     n->cfg = *cfg;
     n->group = group;
-    n->kernels = sbni_kernels_get(cfg->dtype);
+    n->kernels = sbni_norm_kernels_get(cfg->dtype);
+    n->state_dtype = cfg->dtype == SBN_BF16 ? SBN_F32 : cfg->dtype;
     n->id = group->layers;
     n->batches = sbni_scope_norm_batches(cfg->batch, cfg->norm_batch);
     SBN_TRY(sbni_copy_string(cfg->name ? cfg->name : "norm", &n->name));
@@ -171,11 +192,17 @@ void sbn_norm_destroy(sbn_norm **norm)
     free_affine(n);
     sbni_reduce_destroy(&n->forward);
     sbni_reduce_destroy(&n->backward);
+    sbni_reduce_destroy(&n->precise);
+    sbni_reduce_destroy(&n->second.message);
+    sbni_samples_free(&n->samples);
+    sbni_samples_free(&n->aside);
     void *owned[] = {n->name,
                      n->state.running_mean,
                      n->state.running_var,
-                     n->slices,
-                     n->sums,
+                     n->mask,
+                     n->second.sum_dy,
+                     n->second.sum_dy_xhat,
+                     n->second.factors,
                      n->rstd_d,
                      n->corrections,
                      n->weight_grad_d,
@@ -208,59 +235,18 @@ void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,
     norm->state.bias_grad = bias_grad;
 }
 
-void sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode)
+uint32_t sbni_norm_tag(const sbn_norm *norm, uint32_t what)
 {
-    norm->mode = mode;
-}
-
-sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first)
-{
-    SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_place: expected a layer, got NULL");
-    SBN_CHECK(first >= 0 && (norm->cfg.norm_batch == SBN_NORM_BATCH_ALL ||
-                             first <= norm->cfg.batch),
-              SBN_E_ARG, "%s: expected first sample 0 to %" PRId64 ", got %" PRId64,
-              norm->name, norm->cfg.batch, first);
-    norm->first = first;
-    return SBN_OK;
-}
-
-uint32_t sbni_norm_tag(const sbn_norm *norm, sbni_norm_phase phase)
-{
-    uint32_t h = norm->id * 0x9e3779b1u ^ (uint32_t)phase * 0x85ebca77u ^
-                 norm->calls * 0xc2b2ae3du;
+    uint32_t h = norm->id * 0x9e3779b1u ^ what * 0x85ebca77u ^ norm->calls * 0xc2b2ae3du;
     h ^= h >> 15;
     return h * 0x2c1b3c6du;
 }
 
-void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
-                           sbni_correction correction)
+sbn_status sbni_norm_check_free(const sbn_norm *norm, const char *call)
 {
-    int64_t at = g * norm->cfg.channels + i;
-    /* (6): one rounding of rstd, shared by forward and backward */
-    double rstd = 1.0 / sqrt(m.var + norm->cfg.eps);
-    double gamma = norm->cfg.affine ? sbni_norm_get(norm, norm->state.weight, i) : 1.0;
-    norm->rstd_d[at] = rstd;
-    sbni_norm_set(norm, norm->mean_hi, at, m.mean);
-    double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
-    sbni_norm_set(norm, norm->mean_lo, at, rest);
-    norm->corrections[at] = correction;
-    sbni_norm_set(norm, norm->scale, at, gamma * rstd * correction.r);
-    double beta = norm->cfg.affine ? sbni_norm_get(norm, norm->state.bias, i) : 0.0;
-    sbni_norm_set(norm, norm->shift, at, beta + gamma * correction.d);
-}
-
-void sbni_norm_apply(const sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y,
-                     bool evaluation)
-{
-    int64_t count = evaluation ? (x->n + SBN_SLICE - 1) / SBN_SLICE : norm->slice_count;
-#pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < count; k++) {
-        int64_t left = x->n - k * SBN_SLICE;
-        sbni_slice slice = {k * SBN_SLICE, left < SBN_SLICE ? left : SBN_SLICE,
-                            norm->batches};
-        if (!evaluation) slice = norm->slices[k];
-        sbni_channels ch = sbni_norm_channels(norm, slice.norm_batch);
-        norm->kernels->norm_normalize(sbni_norm_row(x, slice.row), slice.n, x->c,
-                                      sbni_tensor_s(x), &ch, sbni_norm_row(y, slice.row));
-    }
+    SBN_CHECK(norm != NULL, SBN_E_ARG, "%s: expected a layer, got NULL", call);
+    SBN_CHECK(norm->phase != SBNI_NORM_FORWARD && norm->phase != SBNI_NORM_BACKWARD &&
+                  !norm->fixed_begun,
+              SBN_E_STATE, "%s: %s while a begin waits for its end", norm->name, call);
+    return SBN_OK;
 }

@@ -7,7 +7,8 @@
 sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
 {
     sbni_correction c = {1, 0};
-    if (norm->cfg.correction != SBN_CORRECTION_RENORM || !norm->training) return c;
+    if (norm->cfg.correction != SBN_CORRECTION_RENORM || norm->ran != SBN_NORM_TRAIN)
+        return c;
     double s_b = sqrt(m.var + norm->cfg.eps),
            s = sqrt(sbni_norm_get(norm, norm->state.running_var, i) + norm->cfg.eps);
     double r = s_b / s,

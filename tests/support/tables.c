@@ -28,18 +28,14 @@ void record(const void *output, int64_t bytes)
     noted.used += (size_t)bytes;
 }
 
-void each_table(table_check check)
+static void each_isa(int types, void (*check)(const char *isa, sbn_dtype t))
 {
-    for (int type = 0; type < 2; type++) {
-        sbn_dtype t = type ? SBN_F64 : SBN_F32;
+    for (int type = 0; type < types; type++) {
         unsigned char *want = NULL;
         size_t length = 0;
         for (const char *const *isa = sbni_kernels_isas(); *isa; isa++) {
-            const sbni_kernels *k = sbni_kernels_of(*isa, t);
-            assert_non_null(k);
-            assert_string_equal(k->isa, *isa);
             noted.used = 0;
-            check(k, t);
+            check(*isa, (sbn_dtype)type);
             if (!want) {
                 length = noted.used;
                 want = malloc(length + 1);
@@ -56,6 +52,35 @@ void each_table(table_check check)
     }
 }
 
+static table_check check_nets;
+static norm_table_check check_norm;
+
+static void run_nets(const char *isa, sbn_dtype t)
+{
+    const sbni_kernels *k = sbni_kernels_of(isa, t);
+    assert_non_null(k);
+    assert_string_equal(k->isa, isa);
+    check_nets(k, t);
+}
+
+static void run_norm(const char *isa, sbn_dtype t)
+{
+    assert_non_null(sbni_norm_kernels_of(isa, t));
+    check_norm(sbni_norm_kernels_of(isa, t), t);
+}
+
+void each_table(table_check check)
+{
+    check_nets = check;
+    each_isa(2, run_nets);
+}
+
+void each_norm_table(norm_table_check check)
+{
+    check_norm = check;
+    each_isa(3, run_norm);
+}
+
 void draw(sbn_dtype t, void *array, int64_t n, uint32_t which)
 {
     sbni_rng_key key = {.seed = 51, .purpose = SBNI_RNG_TEST};
@@ -65,7 +90,7 @@ void draw(sbn_dtype t, void *array, int64_t n, uint32_t which)
 
 double rounding(sbn_dtype t)
 {
-    return t == SBN_F64 ? DBL_EPSILON / 2 : (double)FLT_EPSILON / 2;
+    return t == SBN_F64 ? DBL_EPSILON / 2 : t == SBN_BF16 ? 0x1p-8 : 0x1p-24;
 }
 
 void *room(sbn_dtype t, int64_t n)

@@ -9,6 +9,11 @@ typedef void (*table_check)(const sbni_kernels *k, sbn_dtype t);
 
 void each_table(table_check check);
 
+/* The same for the kernels of normalization, which also store bfloat16. */
+typedef void (*norm_table_check)(const sbni_norm_kernels *k, sbn_dtype t);
+
+void each_norm_table(norm_table_check check);
+
 /* Note a kernel's output for the comparison. */
 void record(const void *output, int64_t bytes);
 

@@ -1,0 +1,137 @@
+#include "norm/norm.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+/* The elementwise half of forward: factors, y, and forwards without a message. */
+
+void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
+                           sbni_correction correction)
+{
+    int64_t at = g * norm->cfg.channels + i;
+    /* (6): one rounding of rstd, shared by forward and backward */
+    double rstd = 1.0 / sqrt(m.var + norm->cfg.eps);
+    double gamma = sbni_norm_gamma(norm, i);
+    norm->rstd_d[at] = rstd;
+    sbni_norm_set(norm, norm->mean_hi, at, m.mean);
+    double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
+    sbni_norm_set(norm, norm->mean_lo, at, rest);
+    norm->corrections[at] = correction;
+    sbni_norm_set(norm, norm->scale, at, gamma * rstd * correction.r);
+    double beta = norm->cfg.affine ? sbni_norm_get(norm, norm->state.bias, i) : 0.0;
+    sbni_norm_set(norm, norm->shift, at, beta + gamma * correction.d);
+}
+
+void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tensor *t,
+                     bool planes)
+{
+    if (!samples->dropped) return;
+    sbni_block b = sbni_norm_block(samples, samples->kept, samples->dropped, t, planes);
+    sbni_view v = sbni_norm_view(t);
+    norm->kernels->norm_clear(&b, &v);
+}
+
+void sbni_norm_apply(const sbn_norm *norm, const sbni_samples *samples,
+                     const sbn_tensor *x, const sbn_tensor *z, sbn_tensor *y, bool planes,
+                     int64_t set)
+{
+    sbni_view vx = sbni_norm_view(x), vy = sbni_norm_view(y), vz = {0};
+    if (z) vz = sbni_norm_view(z);
+    sbni_fused fused = {norm->cfg.relu, z ? &vz : NULL};
+#pragma omp parallel for schedule(static)
+    for (int64_t k = 0; k < samples->slice_count; k++) {
+        sbni_slice slice = samples->slices[k];
+        sbni_channels ch =
+            sbni_norm_channels(norm, set == SBNI_OWN_SET ? slice.norm_batch : set);
+        sbni_block b = sbni_norm_block(samples, slice.row, slice.n, x, planes);
+        norm->kernels->norm_normalize(&b, &vx, &ch, &fused, &vy);
+    }
+    sbni_norm_clear(norm, samples, y, planes);
+}
+
+bool sbni_norm_is_fixed(const sbn_norm *norm)
+{
+    return norm->mode == SBN_NORM_FROZEN ||
+           (norm->mode == SBN_NORM_EVAL && norm->cfg.track_running_stats);
+}
+
+/* Whether backward will read x again. */
+static bool keeps_x(const sbn_norm *norm)
+{
+    if (norm->mode == SBN_NORM_TRAIN) return true;
+    return norm->mode == SBN_NORM_FROZEN &&
+           (norm->cfg.relu || (norm->cfg.affine && norm->cfg.affine_grad));
+}
+
+/* y in the place of x, or of what is added. */
+static sbn_status check_place(const sbn_tensor *y, const sbn_tensor *input,
+                              const char *name, bool kept)
+{
+    if (!y->data || y->data != input->data) return SBN_OK;
+    SBN_CHECK(!kept, SBN_E_ARG, "expected y apart from %s, which backward reads again",
+              name);
+    SBN_CHECK(sbni_tensor_same_place(y, input), SBN_E_ARG,
+              "expected y in the place of %s to have its strides", name);
+    return SBN_OK;
+}
+
+const sbn_tensor sbni_norm_missing = {0};
+
+sbn_status sbni_norm_check_forward(const sbn_norm *norm, const sbn_tensor *x,
+                                   const sbn_tensor *z, const sbn_tensor *y, bool *planes)
+{
+    SBN_TRY(sbni_tensor_check(x, "x"));
+    SBN_TRY(sbni_tensor_check(y, "y"));
+    SBN_TRY(sbni_tensor_check_same(x, "x", y, "y"));
+    if (z) {
+        SBN_TRY(sbni_tensor_check(z == &sbni_norm_missing ? NULL : z, "z"));
+        SBN_TRY(sbni_tensor_check_same(x, "x", z, "z"));
+    }
+    SBN_CHECK(x->dtype == norm->cfg.dtype, SBN_E_ARG,
+              "expected elements of the layer's type, got another");
+    SBN_CHECK(x->c == norm->cfg.channels, SBN_E_ARG,
+              "expected %" PRId64 " channels, got %" PRId64, norm->cfg.channels, x->c);
+    if (x->n == 0) {
+        *planes = true;
+        return SBN_OK;
+    }
+    SBN_TRY(check_place(y, x, "x", keeps_x(norm)));
+    if (z) SBN_TRY(check_place(y, z, "z", norm->cfg.relu && keeps_x(norm)));
+    return sbni_norm_choose_form((const sbn_tensor *[]){x, z, y}, 3, planes);
+}
+
+static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
+                                sbn_tensor *y, bool frozen)
+{
+    sbni_samples *samples = frozen ? &norm->samples : &norm->aside;
+    bool planes;
+    SBN_TRY(sbni_norm_check_forward(norm, x, z, y, &planes));
+    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, samples));
+    int64_t set = frozen ? 0 : norm->batches;
+    for (int64_t i = 0; i < norm->cfg.channels; i++)
+        sbni_norm_set_factors(
+            norm, set, i,
+            (sbni_moments){sbni_norm_get(norm, norm->state.running_mean, i), 0,
+                           sbni_norm_get(norm, norm->state.running_var, i)},
+            (sbni_correction){1, 0});
+    sbni_norm_apply(norm, samples, x, z, y, planes, set);
+    if (!frozen) return SBN_OK;
+    norm->x = *x;
+    norm->adds = z != NULL;
+    if (z) norm->z = *z;
+    norm->planes = planes;
+    norm->ran = SBN_NORM_FROZEN;
+    norm->corrects = false;
+    norm->second.ready = false;
+    norm->phase = SBNI_NORM_READY;
+    return SBN_OK;
+}
+
+sbn_status sbni_norm_fixed_forward(sbn_norm *norm, const sbn_tensor *x,
+                                   const sbn_tensor *z, sbn_tensor *y)
+{
+    bool frozen = norm->mode == SBN_NORM_FROZEN;
+    if (frozen) norm->phase = SBNI_NORM_IDLE;
+    sbn_status status = fixed_forward(norm, x, z, y, frozen);
+    return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", norm->name);
+}

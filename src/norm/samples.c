@@ -1,0 +1,121 @@
+#include "norm/norm.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/memory.h"
+
+/* Room for count items in *array, whose old content is not kept. */
+static sbn_status grow(int64_t count, int64_t size, int64_t *room, void *array)
+{
+    void **at = array;
+    if (count <= *room) return SBN_OK;
+    sbni_free(*at);
+    *at = NULL;
+    *room = 0;
+    SBN_TRY(sbni_alloc(count, size, "slices", at));
+    *room = count;
+    return SBN_OK;
+}
+
+sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, int64_t c, const uint8_t *keep,
+                            int64_t first, int64_t norm_batch)
+{
+    SBN_TRY(grow(n, sizeof *s->rows, &s->rows_room, &s->rows));
+    s->kept = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (!keep || keep[i]) s->rows[s->kept++] = i;
+    s->dropped = 0;
+    for (int64_t i = 0; s->kept + s->dropped < n; i++)
+        if (!keep[i]) s->rows[s->kept + s->dropped++] = i;
+
+    int64_t count = sbni_scope_cut(first, s->kept, norm_batch, NULL);
+    SBN_TRY(grow(count, sizeof *s->slices, &s->slice_room, &s->slices));
+    SBN_TRY(grow(3 * count * c, 8, &s->sums_room, &s->sums));
+    s->slice_count = sbni_scope_cut(first, s->kept, norm_batch, s->slices);
+    return SBN_OK;
+}
+
+void sbni_samples_free(sbni_samples *s)
+{
+    sbni_free(s->rows);
+    sbni_free(s->slices);
+    sbni_free(s->sums);
+    *s = (sbni_samples){0};
+}
+
+sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t first,
+                          int64_t norm_batch, sbni_samples *samples)
+{
+    SBN_CHECK(!norm->mask || norm->mask_n == x->n, SBN_E_ARG,
+              "expected %" PRId64 " samples, as many as the mask has, got %" PRId64,
+              norm->mask_n, x->n);
+    SBN_TRY(sbni_samples_cut(samples, x->n, x->c, norm->mask, first, norm_batch));
+    SBN_CHECK(norm_batch == SBN_NORM_BATCH_ALL ||
+                  samples->kept <= norm->cfg.batch - first,
+              SBN_E_ARG,
+              "expected samples within the batch of %" PRId64 ", got %" PRId64
+              " from place %" PRId64,
+              norm->cfg.batch, samples->kept, first);
+    SBN_CHECK(samples->slice_count < SBNI_GRID_ADDS, SBN_E_ARG,
+              "expected fewer than %d samples, got %" PRId64, SBNI_GRID_ADDS * SBN_SLICE,
+              x->n);
+    return SBN_OK;
+}
+
+sbn_status sbni_norm_choose_form(const sbn_tensor *const *views, int count, bool *planes)
+{
+    bool all_planes = true, all_rows = true, pixels = false;
+    for (int i = 0; i < count; i++) {
+        if (!views[i] || !views[i]->data) continue;
+        all_planes &= sbni_tensor_has_planes(views[i]);
+        all_rows &= sbni_tensor_has_rows(views[i]);
+        pixels |= sbni_tensor_s(views[i]) > 1;
+    }
+    SBN_CHECK(all_planes || all_rows, SBN_E_ARG,
+              "expected one layout in all tensors of a call: neighbouring pixels (NCHW) "
+              "or neighbouring channels (NHWC), got both");
+    *planes = all_planes && (pixels || !all_rows);
+    return SBN_OK;
+}
+
+sbn_status sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode)
+{
+    SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_mode: expected a layer, got NULL");
+    SBN_CHECK(mode >= SBN_NORM_TRAIN && mode <= SBN_NORM_FROZEN, SBN_E_ARG,
+              "%s: unknown mode %d", norm->name, (int)mode);
+    SBN_CHECK(mode != SBN_NORM_FROZEN || norm->cfg.track_running_stats, SBN_E_ARG,
+              "%s: a layer without running statistics cannot be frozen", norm->name);
+    norm->mode = mode;
+    return SBN_OK;
+}
+
+sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first)
+{
+    SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_place: expected a layer, got NULL");
+    SBN_CHECK(first >= 0 && (norm->cfg.norm_batch == SBN_NORM_BATCH_ALL ||
+                             first <= norm->cfg.batch),
+              SBN_E_ARG, "%s: expected first sample 0 to %" PRId64 ", got %" PRId64,
+              norm->name, norm->cfg.batch, first);
+    norm->first = first;
+    return SBN_OK;
+}
+
+sbn_status sbn_norm_set_mask(sbn_norm *norm, const uint8_t *keep, int64_t n)
+{
+    SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_mask: expected a layer, got NULL");
+    uint8_t *mask = NULL;
+    if (keep) {
+        SBN_CHECK(n >= 0, SBN_E_ARG, "%s: expected n >= 0, got %" PRId64, norm->name, n);
+        for (int64_t i = 0; i < n; i++)
+            SBN_CHECK(keep[i] <= 1, SBN_E_ARG,
+                      "%s: mask of sample %" PRId64 ": expected 0 or 1, got %d",
+                      norm->name, i, keep[i]);
+        SBN_TRY(sbni_alloc(n, 1, norm->name, &mask));
+        memcpy(mask, keep, (size_t)n);
+    }
+    sbni_free(norm->mask);
+    norm->mask = mask;
+    norm->mask_n = n;
+    return SBN_OK;
+}

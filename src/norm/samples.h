@@ -1,0 +1,24 @@
+/* Which samples of a call take part, in which slices. */
+#ifndef SBNI_SAMPLES_H
+#define SBNI_SAMPLES_H
+
+#include "norm/scope.h"
+
+typedef struct sbni_samples {
+    int64_t *rows; /* the samples kept, in order, then those left out */
+    int64_t kept, dropped;
+    sbni_slice *slices; /* their rows count the samples kept */
+    int64_t slice_count;
+    double *sums; /* [3][slice_count][c] room for what kernels sum */
+    int64_t rows_room, slice_room, sums_room;
+} sbni_samples;
+
+/*
+ * Cut n samples with c channels into slices; keep NULL keeps all. first: place of the
+ * first kept one in the batch. Memory grows only when a call is larger than all before.
+ */
+sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, int64_t c,
+                            const uint8_t *keep, int64_t first, int64_t norm_batch);
+void sbni_samples_free(sbni_samples *samples);
+
+#endif

@@ -1,0 +1,293 @@
+/* Kernels of normalization: both forms, every instruction set and storage type. */
+#include "support/harness.h"
+#include "support/tables.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/layer.h"
+
+enum { MOST_C = 75, STRAY = 3 };
+static const int64_t samples[] = {1, 3, 16}, channels[] = {1, 3, 8, 17, 75}, most_s = 33;
+
+/* One slice in a form, out of every second sample of a larger array with gaps between its
+ * runs, and factors. t is the storage type, f that of factors. */
+typedef struct slice {
+    sbn_dtype t, f;
+    sbni_block b;
+    int64_t rows[16], count; /* elements of an array, gaps included */
+    sbni_view x, dy, z, y, dx, dz;
+    void *hi, *lo, *scale, *shift, *a, *bb, *k;
+    sbni_channels ch;
+    sbni_dx_factors dx_f;
+} slice;
+
+static sbni_view view_make(slice *v, uint32_t which)
+{
+    const sbni_block *b = &v->b;
+    sbni_view w = {.data = room(v->t, v->count)};
+    if (b->planes)
+        w.stride_s = 1, w.stride_c = b->s + STRAY, w.stride_n = b->c * (b->s + STRAY);
+    else
+        w.stride_c = 1, w.stride_s = b->c + STRAY, w.stride_n = b->s * (b->c + STRAY);
+    if (which < 100) draw(v->t, w.data, v->count, which);
+    return w;
+}
+
+static slice slice_make(sbn_dtype t, bool planes, int64_t n, int64_t c, int64_t s)
+{
+    slice v = {.t = t, .f = t == SBN_F64 ? SBN_F64 : SBN_F32};
+    v.b = (sbni_block){NULL, n, c, s, planes};
+    v.count = 2 * n * (planes ? c * (s + STRAY) : s * (c + STRAY));
+    for (int64_t r = 0; r < n; r++) v.rows[r] = 2 * r + r % 2;
+    v.x = view_make(&v, 0), v.dy = view_make(&v, 1), v.z = view_make(&v, 2);
+    v.y = view_make(&v, 100), v.dx = view_make(&v, 100), v.dz = view_make(&v, 100);
+    void **factor[] = {&v.hi, &v.lo, &v.scale, &v.shift, &v.a, &v.bb, &v.k};
+    for (uint32_t i = 0; i < 7; i++) {
+        *factor[i] = room(v.f, c);
+        draw(v.f, *factor[i], c, 3 + i);
+    }
+    for (int64_t i = 0; i < c; i++) /* the second part of a mean is small */
+        set_element(v.f, v.lo, i, element(v.f, v.lo, i) * rounding(v.f));
+    v.ch = (sbni_channels){v.hi, v.lo, v.scale, v.shift};
+    v.dx_f = (sbni_dx_factors){v.a, v.bb, v.k};
+    return v;
+}
+
+static void slice_free(slice *v)
+{
+    sbni_view *view[] = {&v->x, &v->dy, &v->z, &v->y, &v->dx, &v->dz};
+    void *factor[] = {v->hi, v->lo, v->scale, v->shift, v->a, v->bb, v->k};
+    for (int i = 0; i < 6; i++) room_check(v->t, view[i]->data, v->count);
+    for (int i = 0; i < 7; i++) room_check(v->f, factor[i], v->b.c);
+}
+
+static int64_t place(const slice *v, const sbni_view *w, int64_t r, int64_t i, int64_t j)
+{
+    return v->rows[r] * w->stride_n + i * w->stride_c + j * w->stride_s;
+}
+
+static double at(const slice *v, const sbni_view *w, int64_t r, int64_t i, int64_t j)
+{
+    return element(v->t, w->data, place(v, w, r, i, j));
+}
+
+static double factor(const slice *v, const void *array, int64_t i)
+{
+    return element(v->f, array, i);
+}
+
+#define EACH(v, r, i, j)                                                                 \
+    for (int64_t r = 0; r < (v)->b.n; r++)                                               \
+        for (int64_t i = 0; i < (v)->b.c; i++)                                           \
+            for (int64_t j = 0; j < (v)->b.s; j++)
+
+/* What lies between the runs and in samples left out is as it was. */
+static void check_gaps(const slice *v, const sbni_view *w)
+{
+    unsigned char *touched = calloc((size_t)v->count, 1), *b = w->data;
+    assert_non_null(touched);
+    EACH(v, r, i, j) touched[place(v, w, r, i, j)] = 1;
+    int64_t size = sbn_dtype_bytes(v->t);
+    for (int64_t e = 0; e < v->count; e++)
+        for (int64_t k = 0; k < size && !touched[e]; k++)
+            assert_int_equal(b[e * size + k], 0xa5);
+    free(touched);
+}
+
+static void record_view(const slice *v, const sbni_view *w)
+{
+    record(w->data, v->count * sbn_dtype_bytes(v->t));
+}
+
+static void check_moments(const sbni_norm_kernels *k, slice *v)
+{
+    double pivot[MOST_C + 1], d[MOST_C + 1], dd[MOST_C + 1];
+    int64_t c = v->b.c;
+    pivot[c] = d[c] = dd[c] = 77;
+    k->norm_moments(&v->b, &v->x, pivot, d, dd);
+    assert_true(pivot[c] == 77 && d[c] == 77 && dd[c] == 77);
+    long double sum[MOST_C] = {0}, size[MOST_C] = {0}, squares[MOST_C] = {0};
+    EACH(v, r, i, j)
+    {
+        long double e = (long double)at(v, &v->x, r, i, j) - pivot[i];
+        sum[i] += e, size[i] += fabsl(e), squares[i] += e * e;
+    }
+    for (int64_t i = 0; i < c; i++) {
+        assert_true(pivot[i] == at(v, &v->x, 0, i, 0));
+        /* one rounding for each value and for its square, of a double in all types */
+        double unit = (double)(v->b.n * v->b.s + 2) * DBL_EPSILON / 2;
+        CLOSE(d[i], (double)sum[i], unit * (double)size[i]);
+        CLOSE(dd[i], (double)squares[i], 2 * unit * (double)squares[i]);
+    }
+    record(pivot, c * 8), record(d, c * 8), record(dd, c * 8);
+}
+
+/* x − mean, and the size of what was rounded in it. */
+static double deviation(const slice *v, int64_t r, int64_t i, int64_t j, double *size)
+{
+    double x = at(v, &v->x, r, i, j), hi = factor(v, v->hi, i);
+    *size = fabs(x) + fabs(hi);
+    return (x - hi) - factor(v, v->lo, i);
+}
+
+/* The value before relu, and the largest error that its roundings may leave. */
+static double before(const slice *v, bool add, int64_t r, int64_t i, int64_t j,
+                     double *error)
+{
+    double size, d = deviation(v, r, i, j, &size), scale = factor(v, v->scale, i),
+                 shift = factor(v, v->shift, i), z = add ? at(v, &v->z, r, i, j) : 0;
+    *error = rounding(v->f) *
+             (4 * size * fabs(scale) + 2 * (fabs(d * scale) + fabs(shift)) + fabs(z));
+    return d * scale + shift + z;
+}
+
+static void check_normalize(const sbni_norm_kernels *k, slice *v)
+{
+    for (int how = 0; how < 4; how++) {
+        bool relu = how & 1, add = how & 2;
+        sbni_fused fused = {relu, add ? &v->z : NULL};
+        k->norm_normalize(&v->b, &v->x, &v->ch, &fused, &v->y);
+        check_gaps(v, &v->y);
+        EACH(v, r, i, j)
+        {
+            double error, want = before(v, add, r, i, j, &error);
+            if (relu && want < 0) want = 0;
+            CLOSE(at(v, &v->y, r, i, j), want,
+                  error + (v->t == SBN_BF16 ? 1.01 * rounding(v->t) * fabs(want) : 0));
+        }
+        record_view(v, &v->y);
+        /* y in the place of x */
+        int64_t bytes = v->count * sbn_dtype_bytes(v->t);
+        void *kept = malloc((size_t)bytes);
+        assert_non_null(kept);
+        memcpy(kept, v->x.data, (size_t)bytes);
+        k->norm_normalize(&v->b, &v->x, &v->ch, &fused, &v->x);
+        EACH(v, r, i, j)
+        assert_true(at(v, &v->x, r, i, j) == at(v, &v->y, r, i, j));
+        memcpy(v->x.data, kept, (size_t)bytes);
+        free(kept);
+    }
+}
+
+/* dy behind relu. Signs too close to tell are not asked: false. */
+static bool gated(const slice *v, bool add, bool relu, int64_t r, int64_t i, int64_t j,
+                  double *g)
+{
+    double error, y = before(v, add, r, i, j, &error);
+    *g = relu && y <= 0 ? 0 : at(v, &v->dy, r, i, j);
+    return !relu || fabs(y) > error;
+}
+
+static void check_sums(const sbni_norm_kernels *k, slice *v)
+{
+    for (int how = 0; how < 4; how++) {
+        bool relu = how & 1, add = how & 2;
+        double sum[MOST_C + 1], sum_d[MOST_C + 1];
+        int64_t c = v->b.c;
+        sum[c] = sum_d[c] = 77;
+        sbni_fused fused = {relu, add ? &v->z : NULL};
+        k->norm_backward_sums(&v->b, &v->dy, &v->x, &v->ch, &fused, sum, sum_d);
+        assert_true(sum[c] == 77 && sum_d[c] == 77);
+        long double want[MOST_C] = {0}, want_d[MOST_C] = {0}, size[MOST_C] = {0},
+                    size_d[MOST_C] = {0}, unsure[MOST_C] = {0}, unsure_d[MOST_C] = {0};
+        EACH(v, r, i, j)
+        {
+            double g, s, d = deviation(v, r, i, j, &s);
+            if (!gated(v, add, relu, r, i, j, &g)) {
+                double full = fabs(at(v, &v->dy, r, i, j));
+                unsure[i] += full, unsure_d[i] += full * fabs(d);
+            }
+            want[i] += g, size[i] += fabs(g);
+            want_d[i] += (long double)g * d, size_d[i] += fabs(g) * s;
+        }
+        for (int64_t i = 0; i < c; i++) {
+            double unit = (double)(v->b.n * v->b.s + 2) * DBL_EPSILON / 2;
+            CLOSE(sum[i], (double)want[i], unit * (double)size[i] + (double)unsure[i]);
+            /* and the two differences in the type */
+            CLOSE(sum_d[i], (double)want_d[i],
+                  (unit + 3 * rounding(v->f)) * (double)size_d[i] + (double)unsure_d[i]);
+        }
+        record(sum, c * 8), record(sum_d, c * 8);
+    }
+}
+
+static void check_dx(const sbni_norm_kernels *k, slice *v)
+{
+    double store = v->t == SBN_BF16 ? 1.01 * rounding(v->t) : 0;
+    for (int how = 0; how < 6; how++) {
+        bool relu = how & 1, add = how & 2, wants_dz = how >= 2;
+        sbni_fused fused = {relu, add || how >= 4 ? &v->z : NULL};
+        add = fused.add != NULL;
+        k->norm_backward_dx(&v->b, &v->dy, &v->x, &v->ch, &v->dx_f, &fused, &v->dx,
+                            wants_dz ? &v->dz : NULL);
+        check_gaps(v, &v->dx);
+        EACH(v, r, i, j)
+        {
+            double g, s, d = deviation(v, r, i, j, &s);
+            if (!gated(v, add, relu, r, i, j, &g)) continue;
+            double a = factor(v, v->a, i) * g, b = factor(v, v->bb, i),
+                   kk = factor(v, v->k, i), want = a - b - kk * d;
+            /* product, two differences; and two differences and a product */
+            CLOSE(at(v, &v->dx, r, i, j), want,
+                  rounding(v->f) * (3 * fabs(a) + 2 * fabs(b) + 5 * fabs(kk) * s) +
+                      store * (fabs(want) + fabs(kk) * s * rounding(v->f)));
+            if (wants_dz) assert_true(at(v, &v->dz, r, i, j) == g);
+        }
+        record_view(v, &v->dx);
+        /* in the place of dy; and the other gradient alone */
+        int64_t bytes = v->count * sbn_dtype_bytes(v->t);
+        void *kept = malloc((size_t)bytes);
+        assert_non_null(kept);
+        memcpy(kept, v->dy.data, (size_t)bytes);
+        k->norm_backward_dx(&v->b, &v->dy, &v->x, &v->ch, &v->dx_f, &fused, &v->dy, NULL);
+        EACH(v, r, i, j)
+        assert_true(at(v, &v->dy, r, i, j) == at(v, &v->dx, r, i, j));
+        memcpy(v->dy.data, kept, (size_t)bytes);
+        if (wants_dz) {
+            k->norm_backward_dx(&v->b, &v->dy, &v->x, &v->ch, &v->dx_f, &fused, NULL,
+                                &v->dy);
+            EACH(v, r, i, j)
+            assert_true(at(v, &v->dy, r, i, j) == at(v, &v->dz, r, i, j));
+            memcpy(v->dy.data, kept, (size_t)bytes);
+        }
+        free(kept);
+    }
+}
+
+static void check_clear(const sbni_norm_kernels *k, slice *v)
+{
+    k->norm_clear(&v->b, &v->dz);
+    EACH(v, r, i, j) assert_true(at(v, &v->dz, r, i, j) == 0);
+    check_gaps(v, &v->dz);
+}
+
+static void layer_kernels(const sbni_norm_kernels *k, sbn_dtype t)
+{
+    void (*const checks[])(const sbni_norm_kernels *, slice *) = {
+        check_moments, check_normalize, check_sums, check_dx, check_clear};
+    for (int planes = 0; planes < 2; planes++)
+        for (int n = 0; n < 3; n++)
+            for (int c = 0; c < 5; c++)
+                for (int s = 0; s < EDGE_SIZES && edge_sizes[s] <= most_s; s++)
+                    for (int which = 0; which < 5; which++) {
+                        slice v =
+                            slice_make(t, planes, samples[n], channels[c], edge_sizes[s]);
+                        v.b.rows = v.rows;
+                        checks[which](k, &v);
+                        slice_free(&v);
+                    }
+}
+
+static void every_form_type_and_instruction_set(void **state)
+{
+    (void)state;
+    each_norm_table(layer_kernels);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(every_form_type_and_instruction_set),
+};
+TEST_MAIN(tests)
