@@ -202,15 +202,27 @@ sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int
     return SBN_OK;
 }
 
+sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
+                             int64_t *least, int64_t *greatest)
+{
+    int64_t in[2 * SBNI_GROUP_RANGES] = {0}, out[2 * SBNI_GROUP_RANGES];
+    for (int i = 0; i < n; i++) {
+        in[2 * i] = values[i];
+        in[2 * i + 1] = ~values[i]; /* ~ turns the minimum into a maximum */
+    }
+    SBN_TRY(sbni_mpi(MPI_Allreduce(in, out, 2 * n, MPI_INT64_T, MPI_MIN, group->comm),
+                     "MPI_Allreduce"));
+    for (int i = 0; i < n; i++) {
+        least[i] = out[2 * i];
+        greatest[i] = ~out[2 * i + 1];
+    }
+    return SBN_OK;
+}
+
 sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
                             int64_t *greatest)
 {
-    int64_t in[2] = {value, ~value}, out[2]; /* ~ turns the minimum into a maximum */
-    SBN_TRY(sbni_mpi(MPI_Allreduce(in, out, 2, MPI_INT64_T, MPI_MIN, group->comm),
-                     "MPI_Allreduce"));
-    *least = out[0];
-    *greatest = ~out[1];
-    return SBN_OK;
+    return sbni_group_ranges(group, &value, 1, least, greatest);
 }
 
 sbn_status sbni_group_check_same(sbn_group *group, int64_t value, const char *what)
