@@ -210,6 +210,24 @@ SBN_API sbn_status sbn_norm_backward_end(sbn_norm *norm);
  */
 SBN_API sbn_status sbn_norm_merge(sbn_norm *norm, sbn_group *all);
 
+/** Which value the momentum of running statistics weighs. */
+typedef enum sbn_momentum_convention {
+    SBN_MOMENTUM_OF_NEW, /**< the new one, typically 0.1: this library, PyTorch, Apex,
+                            Horovod for PyTorch, InPlace-ABN, DistDL */
+    SBN_MOMENTUM_OF_OLD  /**< the old one, typically 0.9 or 0.99: Keras and TensorFlow,
+                            Flax, LBANN and ChainerMN (decay), Caffe, PaddlePaddle,
+                            MXNet, MegEngine */
+} sbn_momentum_convention;
+
+/**
+ * The momentum for sbn_norm_config of another system's: value, or 1 − value. Files of
+ * weights do not say which convention they were made with, so it has to be named. Local.
+ * @param value  0 … 1; for anything else the result is NaN, which sbn_norm_create
+ * refuses.
+ * @return of the old convention to 15 decimals, so that 0.9 gives the bits of 0.1.
+ */
+SBN_API double sbn_momentum_from(double value, sbn_momentum_convention convention);
+
 #ifdef __cplusplus
 }
 #endif
