@@ -7,6 +7,7 @@
 #include "syncbn/model.h"
 #include "syncbn/norm.h"
 #include "syncbn/optim.h"
+#include "syncbn/state.h"
 #include "syncbn/status.h"
 #include "syncbn/tensor.h"
 #include "syncbn/trainer.h"

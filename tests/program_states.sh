@@ -52,6 +52,20 @@ refused 'metrics that are no object' 65 'metrics.jsonl:2' 4 inspect bad/metrics.
 refused 'nothing to inspect there' 74 'nowhere' 4 inspect nowhere
 refused 'a file of no known kind' 64 'expected a folder, a net' 4 inspect run/run.json
 
+# a framework's file from before batches were counted, or of a layer that lacks statistics
+without() { LC_ALL=C sed -i "s/conv2_bn\.$1\"/conv2_bn.${1%?}_\"/" "$2"; }
+figures() { sed 's/.*: test accuracy/test accuracy/; s/, [0-9.]* s$//' stdout.txt; }
+must 2 eval run --data data
+expected=$(figures)
+fresh && without num_batches_tracked $model
+check 'the count is gone' lacks 'conv2_bn\.num_batches_tracked' $model
+works 'weights without a count of batches' 2 eval bad --data data
+check 'evaluate alike' test -n "$expected" -a "$(figures)" = "$expected"
+fresh && without num_batches_tracked $checkpoint
+bad_checkpoint 'checkpoint without a count of batches' 'conv2_bn.num_batches_tracked'
+fresh && without running_var $model
+bad_model 'weights without a variance' 65 'conv2_bn.running_var'
+
 # cannot write
 : >file
 unwritable() { refused "$1" 74 "$2" 4 "${train[@]}" --out "$3"; }

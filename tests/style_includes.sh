@@ -20,7 +20,7 @@ declare -A may_include=(
 # The layer that a public header describes.
 declare -A layer_of_header=(
   [status]=core [tensor]=core [group]=comm [norm]=norm [layer]=nn [loss]=nn [model]=nn
-  [optim]=optim [data]=data [trainer]=train
+  [optim]=optim [data]=data [trainer]=train [state]=train
 )
 
 # Layer of a path below src/ or include/; nothing for a path of neither.

@@ -1,11 +1,13 @@
 /* Groups: a communicator of their own, and one outcome for all. */
 #include "support/harness.h"
+#include "support/layer.h"
 
 #include <mpi.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "comm/group.h"
+#include "norm/scope.h"
 
 static void create_and_destroy(void **state)
 {
@@ -152,6 +154,117 @@ static void broadcast(void **state)
     }
 }
 
+/* Colors and keys: who is with whom, in which order, and who is nowhere. */
+static void split_by_color(void **state)
+{
+    (void)state;
+    sbn_group *g;
+    /* even and odd ranks, in reverse order */
+    int others = (test_size + 1 - test_rank % 2) / 2;
+    OK(sbn_group_split(MPI_COMM_WORLD, test_rank % 2, -test_rank, &g));
+    assert_int_equal(sbn_group_size(g), others);
+    assert_int_equal(sbn_group_rank(g), others - 1 - test_rank / 2);
+    int64_t least, greatest;
+    OK(sbni_group_range(g, test_rank % 2, &least, &greatest));
+    assert_true(least == greatest && least == test_rank % 2);
+    sbn_group_destroy(&g);
+    /* groups of different sizes: process 0 alone, the others together */
+    OK(sbn_group_split(MPI_COMM_WORLD, test_rank > 0, 0, &g));
+    assert_int_equal(sbn_group_size(g), test_rank ? test_size - 1 : 1);
+    assert_int_equal(sbn_group_rank(g), test_rank ? test_rank - 1 : 0);
+    sbn_group_destroy(&g);
+    /* the last process in no group */
+    OK(sbn_group_split(MPI_COMM_WORLD, test_rank == test_size - 1 ? MPI_UNDEFINED : 7, 0,
+                       &g));
+    if (test_rank == test_size - 1) {
+        assert_null(g);
+    } else {
+        assert_int_equal(sbn_group_size(g), test_size - 1);
+        OK(sbn_group_agree(g, SBN_OK));
+    }
+    sbn_group_destroy(&g);
+}
+
+static void split_by_size(void **state)
+{
+    (void)state;
+    for (int k = -1; k <= test_size + 1; k++) {
+        sbn_group *g = test_group;
+        if (k < 1 || test_size % k) {
+            FAILS(SBN_E_ARG, sbn_group_split_size(MPI_COMM_WORLD, k, &g));
+            assert_null(g);
+            continue;
+        }
+        OK(sbn_group_split_size(MPI_COMM_WORLD, k, &g));
+        assert_int_equal(sbn_group_size(g), k);
+        assert_int_equal(sbn_group_rank(g), test_rank % k);
+        int64_t least, greatest;
+        OK(sbni_group_range(g, test_rank, &least, &greatest));
+        assert_true(least == test_rank / k * k && greatest == least + k - 1);
+        sbn_group_destroy(&g);
+    }
+}
+
+/* One process's mistake is an error everywhere; nobody waits and nothing is made. */
+static void split_errors(void **state)
+{
+    (void)state;
+    sbn_group *g = test_group;
+    for (int wrong = 0; wrong < test_size; wrong++) {
+        bool me = test_rank == wrong;
+        sbn_status want = me ? SBN_E_ARG : SBN_E_PEER;
+        FAILS(want, sbn_group_split(MPI_COMM_WORLD, me ? -5 : 0, 0, &g));
+        assert_null(g);
+        assert_non_null(strstr(sbn_last_error(), "got -5"));
+        FAILS(want, sbn_group_split(MPI_COMM_WORLD, 0, 0, me ? NULL : &g));
+        FAILS(want, sbn_group_split_size(MPI_COMM_WORLD, 1, me ? NULL : &g));
+        assert_null(g);
+        if (test_size == 1) continue;
+        FAILS(SBN_E_MISMATCH,
+              sbn_group_split_size(MPI_COMM_WORLD, me ? test_size : 1, &g));
+        assert_null(g);
+        assert_non_null(strstr(sbn_last_error(), "group size differs"));
+    }
+    FAILS(SBN_E_ARG, sbn_group_split(MPI_COMM_NULL, 0, 0, &g));
+    FAILS(SBN_E_ARG, sbn_group_split_size(MPI_COMM_NULL, 1, &g));
+    OK(sbn_group_agree(test_group, SBN_OK));
+}
+
+/* Groups of k processes with a batch of their own each: y, dx, gradients and running
+ * statistics are those of one process on that batch, whatever the other groups do. */
+static void check_group_batch(sbn_group *group, uint64_t seed)
+{
+    sbn_group *self;
+    OK(sbn_group_create(MPI_COMM_SELF, &self));
+    joined b = joined_make(SBN_F32, (norm_case){50, 3, 1, 5, 0}, seed);
+    sbn_norm_config cfg = joined_config(&b);
+    int64_t first, n;
+    sbni_scope_share(b.n, 0, sbn_group_rank(group), sbn_group_size(group), &first, &n);
+    result part = result_run(&cfg, group, &b, first, n, 0),
+           whole = result_run(&cfg, self, &b, 0, b.n, 0);
+    result_equal(&b, &part, &whole);
+    result_free(&part);
+    result_free(&whole);
+    joined_free(&b);
+    sbn_group_destroy(&self);
+}
+
+static void trap_10_groups_normalize_their_own_data(void **state)
+{
+    (void)state;
+    for (int k = 1; k <= test_size; k++) {
+        if (test_size % k) continue;
+        sbn_group *group;
+        OK(sbn_group_split_size(MPI_COMM_WORLD, k, &group));
+        check_group_batch(group, 20 + (uint64_t)(test_rank / k));
+        sbn_group_destroy(&group);
+    }
+    sbn_group *uneven;
+    OK(sbn_group_split(MPI_COMM_WORLD, test_rank > 0, -test_rank, &uneven));
+    check_group_batch(uneven, 30 + (uint64_t)(test_rank > 0));
+    sbn_group_destroy(&uneven);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(create_and_destroy),
     cmocka_unit_test(wrong_arguments),
@@ -162,5 +275,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(agree_passes_on_texts),
     cmocka_unit_test(same_and_different_values),
     cmocka_unit_test(broadcast),
+    cmocka_unit_test(split_by_color),
+    cmocka_unit_test(split_by_size),
+    cmocka_unit_test(split_errors),
+    cmocka_unit_test(trap_10_groups_normalize_their_own_data),
 };
 TEST_MAIN(tests)

@@ -24,6 +24,32 @@ typedef struct sbn_group sbn_group;
  */
 SBN_API sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group);
 
+/**
+ * Make groups of some of the processes each, as MPI_Comm_split does: one group for every
+ * color. Layers made in different groups never exchange a message.
+ * @param comm   any intracommunicator; stays the caller's.
+ * @param color  ≥ 0, or MPI_UNDEFINED: in no group, and *group is NULL.
+ * @param key    order of the ranks in the group; ties by rank in comm.
+ * @param group  receives the group of this process's color; destroy it before
+ * MPI_Finalize.
+ * @collective over comm: one MPI_Comm_dup, 4 bytes (524 on failure), one MPI_Comm_split.
+ * @errors SBN_E_ARG (color, null), SBN_E_STATE, SBN_E_MPI, SBN_E_MEMORY; SBN_E_PEER where
+ * only other processes failed. No group is made anywhere then.
+ */
+SBN_API sbn_status sbn_group_split(MPI_Comm comm, int color, int key, sbn_group **group);
+
+/**
+ * Make groups of group_size consecutive ranks: 0 … k-1, k … 2k-1, and so on. 1 makes
+ * every process a group of its own; the number of processes makes one group of all.
+ * @param comm        any intracommunicator; stays the caller's.
+ * @param group_size  k, 1 … number of processes, which it divides; the same everywhere.
+ * @param group       receives this process's group; destroy it before MPI_Finalize.
+ * @collective over comm: one MPI_Comm_dup, 20 bytes (540 on failure), one MPI_Comm_split.
+ * @errors on all processes: SBN_E_ARG (k does not divide), SBN_E_MISMATCH (k differs);
+ * else as sbn_group_split.
+ */
+SBN_API sbn_status sbn_group_split_size(MPI_Comm comm, int group_size, sbn_group **group);
+
 /** Free a group and null the pointer; NULL and *group == NULL are fine. @collective over
  * the group. */
 SBN_API void sbn_group_destroy(sbn_group **group);

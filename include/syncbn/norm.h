@@ -299,6 +299,46 @@ SBN_API sbn_status sbn_norm_precise_add(sbn_norm *norm, const sbn_tensor *x);
  */
 SBN_API sbn_status sbn_norm_precise_end(sbn_norm *norm);
 
+/**
+ * Make one set of running statistics of those that processes gathered apart, each alone
+ * or in groups. Every process counts alike:
+ *
+ *   running_mean = Σ mean_p / P,   running_var = Σ (var_p + mean_p²) / P − running_mean²
+ *
+ * so that the variance between the processes' means is kept. Layers whose statistics have
+ * the same bytes everywhere keep them. Nothing else of the layer changes.
+ * @param norm  this process's layer, of whatever group; tracks running statistics.
+ * @param all   the processes to merge, in one group.
+ * @collective over all: 64 bytes, and where statistics differ 4 more and one
+ * MPI_Allreduce of 8·(4 + 10·c) bytes; 524 more on failure.
+ * @errors on all processes: SBN_E_ARG (null, untracked), SBN_E_STATE (a begin is
+ * outstanding), SBN_E_NONFINITE (statistics that are not finite, or a variance below 0),
+ * SBN_E_MISMATCH (channels, element type or num_batches_tracked differ), SBN_E_RANGE,
+ * SBN_E_MEMORY; SBN_E_PEER where only other processes failed. No state changes. A NULL
+ * group is a local error.
+ * @reproducible the same bytes on all processes, whatever their order.
+ * @source law of total variance; src/norm/MATH.md (13)
+ */
+SBN_API sbn_status sbn_norm_merge(sbn_norm *norm, sbn_group *all);
+
+/** Which value the momentum of running statistics weighs. */
+typedef enum sbn_momentum_convention {
+    SBN_MOMENTUM_OF_NEW, /**< the new one, typically 0.1: this library, PyTorch, Apex,
+                            Horovod for PyTorch, InPlace-ABN, DistDL */
+    SBN_MOMENTUM_OF_OLD  /**< the old one, typically 0.9 or 0.99: Keras and TensorFlow,
+                            Flax, LBANN and ChainerMN (decay), Caffe, PaddlePaddle,
+                            MXNet, MegEngine */
+} sbn_momentum_convention;
+
+/**
+ * The momentum for sbn_norm_config of another system's: value, or 1 − value. Files of
+ * weights do not say which convention they were made with, so it has to be named. Local.
+ * @param value  0 … 1; for anything else the result is NaN, which sbn_norm_create
+ * refuses.
+ * @return of the old convention to 15 decimals, so that 0.9 gives the bits of 0.1.
+ */
+SBN_API double sbn_momentum_from(double value, sbn_momentum_convention convention);
+
 #ifdef __cplusplus
 }
 #endif

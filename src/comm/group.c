@@ -24,35 +24,109 @@ const char *sbni_mpi_version(void)
     return text;
 }
 
-sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
+/* What can be told without a message, for every way to make a group. */
+static sbn_status check_comm(MPI_Comm comm, sbn_group **group, const char *call)
 {
-    SBN_CHECK(group != NULL, SBN_E_ARG,
-              "sbn_group_create: expected a place for the group");
+    SBN_CHECK(group != NULL, SBN_E_ARG, "%s: expected a place for the group", call);
     *group = NULL;
     int initialized = 0, finalized = 0;
     MPI_Initialized(&initialized);
     if (initialized) MPI_Finalized(&finalized);
     SBN_CHECK(initialized && !finalized, SBN_E_STATE,
-              "sbn_group_create: MPI is not running; call MPI_Init first");
+              "%s: MPI is not running; call MPI_Init first", call);
     SBN_CHECK(comm != MPI_COMM_NULL, SBN_E_ARG,
-              "sbn_group_create: expected a communicator, got MPI_COMM_NULL");
+              "%s: expected a communicator, got MPI_COMM_NULL", call);
     int between = 0;
     MPI_Comm_test_inter(comm, &between);
-    SBN_CHECK(
-        !between, SBN_E_ARG,
-        "sbn_group_create: expected an intracommunicator, got an intercommunicator");
+    SBN_CHECK(!between, SBN_E_ARG,
+              "%s: expected an intracommunicator, got an intercommunicator", call);
+    return SBN_OK;
+}
+
+/* Fill a group from a communicator that becomes its own. */
+static void own(sbn_group *group, MPI_Comm comm)
+{
+    group->comm = comm;
+    MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(comm, &group->rank);
+    MPI_Comm_size(comm, &group->size);
+}
+
+sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
+{
+    SBN_TRY(check_comm(comm, group, "sbn_group_create"));
     sbn_group *g;
+    MPI_Comm duplicate;
     SBN_TRY(sbni_alloc(1, sizeof *g, "group", &g));
-    sbn_status status = sbni_mpi(MPI_Comm_dup(comm, &g->comm), "MPI_Comm_dup");
+    sbn_status status = sbni_mpi(MPI_Comm_dup(comm, &duplicate), "MPI_Comm_dup");
     if (status != SBN_OK) {
         sbni_free(g);
         return status;
     }
-    MPI_Comm_set_errhandler(g->comm, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(g->comm, &g->rank);
-    MPI_Comm_size(g->comm, &g->size);
+    own(g, duplicate);
     *group = g;
     return SBN_OK;
+}
+
+/* Split the processes of `whole`; mine is what this process found wrong before. */
+static sbn_status split(sbn_group *whole, sbn_status mine, int color, int key,
+                        sbn_group **group)
+{
+    sbn_group *g = NULL;
+    MPI_Comm part;
+    if (mine == SBN_OK && color < 0 && color != MPI_UNDEFINED)
+        mine = sbni_fail(SBN_E_ARG,
+                         "sbn_group_split: expected a color >= 0 or MPI_UNDEFINED, got "
+                         "%d",
+                         color);
+    if (mine == SBN_OK) mine = sbni_alloc(1, sizeof *g, "group", &g);
+    sbn_status status = sbn_group_agree(whole, mine);
+    if (status == SBN_OK)
+        status =
+            sbni_mpi(MPI_Comm_split(whole->comm, color, key, &part), "MPI_Comm_split");
+    if (status != SBN_OK || part == MPI_COMM_NULL) {
+        sbni_free(g);
+        return status;
+    }
+    own(g, part);
+    *group = g;
+    return SBN_OK;
+}
+
+sbn_status sbn_group_split(MPI_Comm comm, int color, int key, sbn_group **group)
+{
+    /* A process without a place for its group still takes part, so that nobody waits. */
+    sbn_group *whole, *nowhere, **place = group ? group : &nowhere;
+    SBN_TRY(check_comm(comm, place, "sbn_group_split"));
+    SBN_TRY(sbn_group_create(comm, &whole));
+    sbn_status mine = SBN_OK;
+    if (!group)
+        mine = sbni_fail(SBN_E_ARG, "sbn_group_split: expected a place for the group");
+    sbn_status status = split(whole, mine, color, key, place);
+    sbn_group_destroy(&whole);
+    return status;
+}
+
+sbn_status sbn_group_split_size(MPI_Comm comm, int group_size, sbn_group **group)
+{
+    sbn_group *whole, *nowhere, **place = group ? group : &nowhere;
+    SBN_TRY(check_comm(comm, place, "sbn_group_split_size"));
+    SBN_TRY(sbn_group_create(comm, &whole));
+    sbn_status status = sbni_group_check_same(whole, group_size,
+                                              "sbn_group_split_size: the group size"),
+               mine = SBN_OK;
+    if (status == SBN_OK && (group_size < 1 || whole->size % group_size))
+        status = sbni_fail(SBN_E_ARG,
+                           "sbn_group_split_size: expected a size that divides the %d "
+                           "processes, got %d",
+                           whole->size, group_size);
+    if (!group)
+        mine =
+            sbni_fail(SBN_E_ARG, "sbn_group_split_size: expected a place for the group");
+    if (status == SBN_OK)
+        status = split(whole, mine, whole->rank / group_size, whole->rank, place);
+    sbn_group_destroy(&whole);
+    return status;
 }
 
 void sbn_group_destroy(sbn_group **group)
@@ -128,15 +202,27 @@ sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int
     return SBN_OK;
 }
 
+sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
+                             int64_t *least, int64_t *greatest)
+{
+    int64_t in[2 * SBNI_GROUP_RANGES] = {0}, out[2 * SBNI_GROUP_RANGES];
+    for (int i = 0; i < n; i++) {
+        in[2 * i] = values[i];
+        in[2 * i + 1] = ~values[i]; /* ~ turns the minimum into a maximum */
+    }
+    SBN_TRY(sbni_mpi(MPI_Allreduce(in, out, 2 * n, MPI_INT64_T, MPI_MIN, group->comm),
+                     "MPI_Allreduce"));
+    for (int i = 0; i < n; i++) {
+        least[i] = out[2 * i];
+        greatest[i] = ~out[2 * i + 1];
+    }
+    return SBN_OK;
+}
+
 sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
                             int64_t *greatest)
 {
-    int64_t in[2] = {value, ~value}, out[2]; /* ~ turns the minimum into a maximum */
-    SBN_TRY(sbni_mpi(MPI_Allreduce(in, out, 2, MPI_INT64_T, MPI_MIN, group->comm),
-                     "MPI_Allreduce"));
-    *least = out[0];
-    *greatest = ~out[1];
-    return SBN_OK;
+    return sbni_group_ranges(group, &value, 1, least, greatest);
 }
 
 sbn_status sbni_group_check_same(sbn_group *group, int64_t value, const char *what)

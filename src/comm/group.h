@@ -35,6 +35,11 @@ sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int
 sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
                             int64_t *greatest);
 
+/* The same of n ≤ SBNI_GROUP_RANGES values at once. @collective (16·n bytes) */
+enum { SBNI_GROUP_RANGES = 8 };
+sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
+                             int64_t *least, int64_t *greatest);
+
 /* Check that a value is the same on all processes; `what` names it in the SBN_E_MISMATCH
  * text, which is the same on every process. @collective (16 bytes) */
 sbn_status sbni_group_check_same(sbn_group *group, int64_t value, const char *what);
