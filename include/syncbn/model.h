@@ -126,6 +126,19 @@ SBN_API sbn_status sbn_model_gradient(sbn_model *model, const int32_t *labels,
 SBN_API sbn_status sbn_model_evaluate(sbn_model *model, const int32_t *labels, int64_t n,
                                       uint64_t loss_words[4], int64_t *correct);
 
+/**
+ * Precise statistics of norm layer number `norm`, 0 … sbn_model_norms - 1: as
+ * sbn_norm_precise_begin, _add and _end, with what the layers before it make of the
+ * samples in sbn_model_input, by their running statistics. Take the layers in order, and
+ * the whole data set for each.
+ * @param n  samples of this process, ≤ capacity; whole slices but for its last call.
+ * @collective begin and end as in norm.h; add is local.
+ */
+SBN_API int sbn_model_norms(const sbn_model *model);
+SBN_API sbn_status sbn_model_precise_begin(sbn_model *model, int norm);
+SBN_API sbn_status sbn_model_precise_add(sbn_model *model, int norm, int64_t n);
+SBN_API sbn_status sbn_model_precise_end(sbn_model *model, int norm);
+
 /** The value of an exact sum of losses. */
 SBN_API double sbn_model_loss(const uint64_t loss_words[4]);
 

@@ -65,14 +65,31 @@ SBN_API sbn_trainer_config sbn_trainer_config_default(void);
 SBN_API sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
                              sbn_trainer_result *result);
 
+/** As precise: all samples. */
+#define SBN_PRECISE_ALL (-1)
+
+typedef struct sbn_evaluate_config {
+    const char *weights; /**< a model.safetensors or checkpoint */
+    const char *net;     /**< NULL: the net that the file names */
+    const char *data;    /**< as in sbn_dataset_probe */
+    int64_t limit;       /**< first samples of the test half only; 0: all */
+    uint64_t seed;       /**< of synthetic data */
+    int64_t precise;     /**< samples of the training half whose precise statistics take
+                              the place of the running averages, SBN_PRECISE_ALL; 0: none */
+    const char *save;    /**< file for the weights with precise statistics; NULL: none */
+} sbn_evaluate_config;
+
+/** Running statistics, all of Fashion-MNIST's test half, seed 1. */
+SBN_API sbn_evaluate_config sbn_evaluate_config_default(const char *weights);
+
 /**
- * Evaluate saved weights (a model.safetensors or checkpoint) on a data set's test half.
- * @param net  NULL: the net that the file names. @param limit  first samples only; 0:
- * all.
- * @collective one message of 72 bytes.
+ * Evaluate saved weights on a data set's test half.
+ * @collective one message of 72 bytes; for precise statistics one per norm layer.
+ * @errors any; the same run fails on all processes, SBN_E_PEER where the cause is
+ * elsewhere.
+ * @reproducible a function of weights, settings and data alone.
  */
-SBN_API sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
-                                int64_t limit, uint64_t seed, sbn_group *group,
+SBN_API sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
                                 sbn_trainer_result *result);
 
 #ifdef __cplusplus

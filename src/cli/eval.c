@@ -7,13 +7,7 @@
 #include "cli/options.h"
 #include "syncbn/trainer.h"
 
-typedef struct settings {
-    const char *weights, *net, *data;
-    int64_t limit;
-    uint64_t seed;
-} settings;
-
-#define AT(field) offsetof(settings, field)
+#define AT(field) offsetof(sbn_evaluate_config, field)
 
 static const sbni_option options[] = {
     {"weights", SBNI_OPTION_TEXT, AT(weights), "FILE",
@@ -29,17 +23,25 @@ static const sbni_option options[] = {
      0, 1, 0, 0},
     {"seed", SBNI_OPTION_SEED, AT(seed), "N", "of synthetic data (default 1)", 0, 0, 0,
      0},
+    {"precise-stats", SBNI_OPTION_INT, AT(precise), "N|all",
+     "first replace the running statistics by the exact ones of N training samples, "
+     "layer "
+     "by layer",
+     "all", 1, SBN_PRECISE_ALL, 0},
+    {"save", SBNI_OPTION_TEXT, AT(save), "FILE",
+     "with --precise-stats: write the weights with them", 0, 0, 0, 0},
     {0},
 };
 
 static const sbni_command command = {
     "eval", "eval FILE|DIR [options]",
-    "Evaluate saved weights on the test half of a data set, with running statistics.",
+    "Evaluate saved weights on the test half of a data set, with running or precise "
+    "statistics.",
     options, 1};
 
 sbn_status sbni_command_eval(int argc, char **argv, sbn_group *group)
 {
-    settings s = {.data = "fashion-mnist", .seed = 1};
+    sbn_evaluate_config s = sbn_evaluate_config_default(NULL);
     sbni_arguments arguments;
     SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments, group));
     if (arguments.help) {
@@ -58,7 +60,8 @@ sbn_status sbni_command_eval(int argc, char **argv, sbn_group *group)
         s.weights = path;
     }
     sbn_trainer_result r;
-    SBN_TRY(sbn_evaluate(s.weights, s.net, s.data, s.limit, s.seed, group, &r));
+    SBN_CHECK(!s.save || s.precise, SBN_E_ARG, "--save: expected --precise-stats too");
+    SBN_TRY(sbn_evaluate(&s, group, &r));
     if (sbn_group_rank(group) == 0)
         printf("%s on %s, seed %" PRIu64
                ": test accuracy %.4f, test loss %.17g, %.2f s\n",

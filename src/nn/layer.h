@@ -111,6 +111,9 @@ static inline void *sbni_at(const sbn_model *model, const void *array, int64_t c
 /* Add a slice's gradient of a parameter, in scratch.grad, to the sums. */
 void sbni_layer_add_grad(sbn_model *model, int param, const void *grad, int thread);
 
+/* Layers [0, until) on the slices under work. */
+sbn_status sbni_model_forward(sbn_model *model, int64_t n, bool training, int until);
+
 /* nn/plan.c: shapes, and which arrays are whole; allocates them. */
 sbn_status sbni_plan_shapes(sbn_model *model, const sbni_net *net);
 sbn_status sbni_plan_buffers(sbn_model *model);

@@ -191,13 +191,13 @@ static bool is_norm(const sbn_model *m, int i)
     return m->layers[i].spec.kind == SBNI_LAYER_NORM;
 }
 
-static sbn_status forward(sbn_model *m, int64_t n, bool training)
+sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int until)
 {
-    for (int from = 0, to; from < m->layer_count; from = to) {
+    for (int from = 0, to; from < until; from = to) {
         to = from;
-        while (to < m->layer_count && !is_norm(m, to)) to++;
+        while (to < until && !is_norm(m, to)) to++;
         run_layers(m, from, to, false);
-        if (to < m->layer_count)
+        if (to < until)
             SBN_TRY(sbni_norm_layer_forward(m, &m->layers[to++], n, training));
     }
     return SBN_OK;
@@ -267,7 +267,7 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
     m->slice_count = sbni_scope_cut(first, n, m->cfg.norm_batch, m->slices);
     for (int i = 0; i < m->layer_count; i++)
         if (m->layers[i].norm) SBN_TRY(sbn_norm_set_place(m->layers[i].norm, first));
-    SBN_TRY(forward(m, n, true));
+    SBN_TRY(sbni_model_forward(m, n, true, m->layer_count));
     bool again;
     do {
         sbni_gradsync_clear(m->sync);
@@ -289,7 +289,7 @@ sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,
               "expected 0 to %" PRId64 " samples, got %" PRId64, m->capacity, n);
     SBN_TRY(check_labels(m, labels, n));
     m->slice_count = sbni_scope_cut(0, n, SBN_NORM_BATCH_ALL, m->slices);
-    SBN_TRY(forward(m, n, false));
+    SBN_TRY(sbni_model_forward(m, n, false, m->layer_count));
     const sbni_edge *last = &m->edges[m->layer_count];
     for (int64_t k = 0; k < m->slice_count; k++) {
         sbni_task task = {m->slices[k], k, 0};

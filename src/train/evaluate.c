@@ -40,9 +40,13 @@ sbn_status sbni_check_fit(const sbn_model *model, const sbn_dataset_info *info)
     return SBN_OK;
 }
 
+/* What is done with the rows in the model's input. */
+typedef sbn_status (*visit)(sbn_model *model, const int32_t *labels, int64_t rows,
+                            void *context);
+
 /* Samples [first, first + n) by this process, in pieces that keep slices whole. */
-static sbn_status evaluate_share(sbn_model *model, const sbn_dataset *dataset,
-                                 int64_t first, int64_t n, uint64_t *words)
+static sbn_status visit_share(sbn_model *model, const sbn_dataset *dataset, int64_t first,
+                              int64_t n, visit call, void *context)
 {
     int64_t capacity;
     float *x = sbn_model_input(model, &capacity);
@@ -52,18 +56,28 @@ static sbn_status evaluate_share(sbn_model *model, const sbn_dataset *dataset,
     sbn_status status;
     SBN_GOTO(sbni_alloc(piece, sizeof *index, "evaluation", &index));
     SBN_GOTO(sbni_alloc(piece, sizeof *labels, "evaluation", &labels));
-    int64_t correct = 0;
     for (int64_t at = 0; at < n; at += piece) {
         int64_t rows = n - at < piece ? n - at : piece;
         for (int64_t i = 0; i < rows; i++) index[i] = first + at + i;
         sbni_fetch(dataset, index, rows, x, labels);
-        SBN_GOTO(sbn_model_evaluate(model, labels, rows, words, &correct));
+        SBN_GOTO(call(model, labels, rows, context));
     }
-    words[SBNI_SUM_WORDS] = (uint64_t)correct;
 fail:
     sbni_free(index);
     sbni_free(labels);
     return status;
+}
+
+typedef struct score {
+    uint64_t *words;
+    int64_t correct;
+} score;
+
+static sbn_status add_score(sbn_model *model, const int32_t *labels, int64_t rows,
+                            void *context)
+{
+    score *s = context;
+    return sbn_model_evaluate(model, labels, rows, s->words, &s->correct);
 }
 
 sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n,
@@ -77,8 +91,9 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
     int64_t first, rows;
     sbni_scope_share(n, SBN_NORM_BATCH_ALL, sbn_group_rank(group), sbn_group_size(group),
                      &first, &rows);
-    sbn_status status =
-        evaluate_share(model, dataset, first, rows, message.send + SBNI_HEAD_WORDS);
+    score mine = {message.send + SBNI_HEAD_WORDS, 0};
+    sbn_status status = visit_share(model, dataset, first, rows, add_score, &mine);
+    mine.words[SBNI_SUM_WORDS] = (uint64_t)mine.correct;
     message.send[SBNI_HEAD_FAILED] = status != SBN_OK;
     sbn_status sent = sbni_reduce_run(&message);
     if (sent == SBN_OK) sent = sbni_reduce_verdict(&message, status, "evaluation");
@@ -89,6 +104,28 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
     }
     sbni_reduce_destroy(&message);
     return sent;
+}
+
+static sbn_status add_statistics(sbn_model *model, const int32_t *labels, int64_t rows,
+                                 void *context)
+{
+    (void)labels;
+    return sbn_model_precise_add(model, *(int *)context, rows);
+}
+
+sbn_status sbni_precise(sbn_model *model, const sbn_dataset *dataset, int64_t n,
+                        sbn_group *group)
+{
+    int64_t first, rows;
+    sbni_scope_share(n, SBN_NORM_BATCH_ALL, sbn_group_rank(group), sbn_group_size(group),
+                     &first, &rows);
+    for (int norm = 0; norm < sbn_model_norms(model); norm++) {
+        SBN_TRY(sbn_model_precise_begin(model, norm));
+        SBN_TRY(sbn_group_agree(
+            group, visit_share(model, dataset, first, rows, add_statistics, &norm)));
+        SBN_TRY(sbn_model_precise_end(model, norm));
+    }
+    return SBN_OK;
 }
 
 int64_t sbni_model_digest(const sbn_model *model)
@@ -123,25 +160,56 @@ fail:
     return status;
 }
 
-sbn_status sbn_evaluate(const char *weights, const char *net, const char *data,
-                        int64_t limit, uint64_t seed, sbn_group *group,
+/* Statistics of the training half in place of running averages, then perhaps a file. */
+static sbn_status make_precise(const sbn_evaluate_config *cfg, sbn_group *group,
+                               sbn_model *model)
+{
+    sbni_hostdata train;
+    if (!cfg->precise) return SBN_OK;
+    SBN_TRY(sbni_hostdata_open(cfg->data, SBN_SPLIT_TRAIN, cfg->seed, group, &train));
+    int64_t n = train.info.n;
+    if (cfg->precise != SBN_PRECISE_ALL && cfg->precise < n) n = cfg->precise;
+    sbn_status status;
+    SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &train.info)));
+    SBN_GOTO(sbni_precise(model, train.dataset, n, group));
+    if (cfg->save)
+        status = sbn_group_agree(group, sbn_group_rank(group) == 0
+                                            ? sbni_model_save(cfg->save, model)
+                                            : SBN_OK);
+fail:
+    sbni_hostdata_close(&train);
+    return status;
+}
+
+sbn_evaluate_config sbn_evaluate_config_default(const char *weights)
+{
+    return (sbn_evaluate_config){.weights = weights, .data = "fashion-mnist", .seed = 1};
+}
+
+sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
                         sbn_trainer_result *result)
 {
-    SBN_CHECK(
-        weights && data && group && result && limit >= 0, SBN_E_ARG,
-        "sbn_evaluate: expected weights, a data set, a group and a place for the result");
+    SBN_CHECK(cfg && cfg->weights && cfg->data && group && result, SBN_E_ARG,
+              "sbn_evaluate: expected weights, a data set, a group and a place for the "
+              "result");
+    SBN_CHECK(cfg->limit >= 0 && cfg->precise >= SBN_PRECISE_ALL, SBN_E_ARG,
+              "sbn_evaluate: expected numbers of samples, got %" PRId64 " and %" PRId64,
+              cfg->limit, cfg->precise);
+    SBN_CHECK(!cfg->save || cfg->precise, SBN_E_ARG,
+              "sbn_evaluate: expected precise statistics to save, got none");
     sbn_model *model = NULL;
     sbni_hostdata test;
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_hostdata_open(data, SBN_SPLIT_TEST, seed, group, &test));
+    SBN_TRY(sbni_hostdata_open(cfg->data, SBN_SPLIT_TEST, cfg->seed, group, &test));
     sbn_status status;
-    SBN_GOTO(load_model(weights, net, group, &model));
+    SBN_GOTO(load_model(cfg->weights, cfg->net, group, &model));
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
-    int64_t n = limit && limit < test.info.n ? limit : test.info.n;
+    int64_t n = cfg->limit && cfg->limit < test.info.n ? cfg->limit : test.info.n;
     sbn_model_result tested;
-    status = sbni_evaluate(model, test.dataset, n, group, &tested);
+    status = make_precise(cfg, group, model);
+    if (status == SBN_OK) status = sbni_evaluate(model, test.dataset, n, group, &tested);
     if (status != SBN_OK) {
-        sbni_fail_in(status, "%s on %s", weights, data);
+        sbni_fail_in(status, "%s on %s", cfg->weights, cfg->data);
         goto fail;
     }
     double seconds = sbni_clock_s() - began_s;

@@ -12,6 +12,12 @@
 sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n,
                          sbn_group *group, sbn_model_result *result);
 
+/* Replace the running statistics of every norm layer, in order, by the precise ones over
+ * samples [0, n): the same at any number of processes. The input buffer is overwritten.
+ * @collective per norm layer as sbn_norm_precise_end, and 8 bytes. */
+sbn_status sbni_precise(sbn_model *model, const sbn_dataset *dataset, int64_t n,
+                        sbn_group *group);
+
 /* Fetch samples by index into rows of the model's input, by all threads. */
 void sbni_fetch(const sbn_dataset *dataset, const int64_t *index, int64_t n, float *x,
                 int32_t *labels);
