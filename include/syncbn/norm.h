@@ -105,7 +105,7 @@ SBN_API sbn_norm_config sbn_norm_config_default(int64_t channels);
  * match.
  * @param cfg    copied.
  * @param group  must outlive the layer.
- * @collective over the group: 20 bytes; 540 more on failure.
+ * @collective over the group: 20 bytes; 524 in their place where a process fails.
  * @errors SBN_E_ARG (a setting out of range), SBN_E_MISMATCH (settings differ between
  * processes), SBN_E_MEMORY, SBN_E_PEER, SBN_E_MPI
  */
@@ -182,7 +182,8 @@ SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first);
  * gamma and beta are not wanted.
  * @collective in training: one MPI_Allreduce of 8·(4 + g·(2 + 10·c)) bytes with g norm
  * batches (1 when all share). In evaluation with tracked statistics, and frozen: none,
- * one process alone may call. A failure costs one agreement more.
+ * one process alone may call. A failure that a process reports costs one
+ * agreement more.
  * @errors SBN_E_ARG (shape, type or null), SBN_E_FEW (a norm batch with one value per
  * channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx| of 2^60 or Σx² of
  * 2^110 and more: |x| of about 1e13), SBN_E_STATE (a

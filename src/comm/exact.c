@@ -156,8 +156,11 @@ sbni_moments sbni_exact_moments(const uint64_t *words, int64_t stride, int64_t n
     double high = big_to_double(&sum, SBNI_SUM_LSB),
            low = big_rest(&sum, high, SBNI_SUM_LSB);
     double count = (double)n;
-    m.mean = high / count;
-    m.mean_low = (fma(-m.mean, count, high) + low) / count;
+    /* the quotient of the rounded sum, what that lacks, and both parts summed anew: so
+     * the mean alone is rounded once, and of a constant channel it is the constant */
+    double quotient = high / count, rest = (fma(-quotient, count, high) + low) / count;
+    m.mean = quotient + rest;
+    m.mean_low = rest - (m.mean - quotient);
 
     big count_big = {{(uint64_t)n}, false};
     big left = big_multiply(&squares, &count_big), right = big_multiply(&sum, &sum);

@@ -77,11 +77,28 @@ static void moments_rows(const sbni_block *b, const sbni_view *x, const double *
     }
 }
 
+/* Sums about a pivot more than three deviations off, (Σd)²/m > 0.9·Σd², are mostly the
+ * distance's, and so is their rounding: up to m roundings of the variance. Slices of more
+ * values than this are then summed anew about their mean, as near as T has it. */
+enum { REPIVOT = 256 };
+
 void K(norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
                      double *sum_d, double *sum_dd)
 {
+    double m = (double)(b->n * b->s);
     for (int64_t i = 0; i < b->c; i++) pivot[i] = (double)get(*plane(x, b->rows[0], i));
     (b->planes ? moments_planes : moments_rows)(b, x, pivot, sum_d, sum_dd);
+    for (int64_t i = 0; i < b->c && m > REPIVOT; i++) {
+        double off = sum_d[i] / m;
+        if (!(sum_d[i] * off > 0.9 * sum_dd[i])) continue;
+        sbni_block one = *b;
+        sbni_view channel = *x;
+        one.c = 1;
+        channel.data = plane(x, 0, i);
+        pivot[i] = (double)(T)(pivot[i] + off);
+        (b->planes ? moments_planes : moments_rows)(&one, &channel, pivot + i, sum_d + i,
+                                                    sum_dd + i);
+    }
 }
 
 /* What backward must find again to the bit: the value before relu. */

@@ -27,6 +27,7 @@ class Case:
     dtype: str = "f64"  # of the inputs; expected values are always float64
     offset: float = 0.0  # added to every x: a mean that dwarfs the deviation
     flat: bool = False  # channel 1 is constant: its variance is 0
+    track: bool = True  # False: no running statistics, evaluation takes the batch's
 
     def text(self):
         words = [
@@ -41,6 +42,8 @@ class Case:
             words.append(f"offset={self.offset:g}")
         if self.flat:
             words.append("flat=1")
+        if not self.track:
+            words.append("track=0")
         return " ".join(words)
 
 
@@ -60,6 +63,11 @@ CASES = [
     Case((24, 2, 2, 3), dtype="f32", offset=1e4),
     Case((24, 2, 2, 3), offset=1e6),
     Case((6, 2, 2, 2), dtype="f32", flat=True),
+    Case((19, 2, 3), momentum=None),
+    Case((11, 3, 3), affine=False, dtype="f32"),
+    Case((17, 2, 2, 1, 2), affine=False),
+    Case((17, 2, 2, 1, 3), momentum=None, dtype="f32"),
+    Case((7, 2, 3), dtype="f32", track=False),
 ]
 
 
@@ -81,11 +89,14 @@ def inputs(case, rng):
 
 def by_torch(case, given, dtype):
     """Forward over all steps, backward of the last, then evaluation of the last x."""
-    layer = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(case.shape)](
+    layer = [nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d][
+        len(case.shape) - 2
+    ](
         case.shape[1],
         eps=case.eps,
         momentum=case.momentum,
         affine=case.affine,
+        track_running_stats=case.track,
         dtype=dtype,
     )
     t = {k: torch.from_numpy(v).to(dtype) for k, v in given.items()}
@@ -135,14 +146,15 @@ def by_hand(case, given):
         * (dy - sum_dy.reshape(col) / n - xhat * sum_dy_xhat.reshape(col) / n)
     )
     running = 1 / np.sqrt(running_var + np.longdouble(case.eps)).reshape(col)
-    out = {
-        "y": gamma * xhat + beta,
-        "dx": dx,
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "num_batches_tracked": np.int64(STEPS),
-        "y_eval": gamma * (x - running_mean.reshape(col)) * running + beta,
-    }
+    out = {"y": gamma * xhat + beta, "dx": dx}
+    out["y_eval"] = out["y"]
+    if case.track:
+        out |= {
+            "running_mean": running_mean,
+            "running_var": running_var,
+            "num_batches_tracked": np.int64(STEPS),
+            "y_eval": gamma * (x - running_mean.reshape(col)) * running + beta,
+        }
     if case.affine:
         out |= {"dweight": sum_dy_xhat, "dbias": sum_dy}
     return out, rstd
@@ -156,16 +168,20 @@ def scales(case, given, out, rstd):
     x, dy = np.abs(given["x"]), np.abs(given["dy"])
     gamma = np.abs(given["gamma"]) if case.affine else np.ones(case.shape[1])
     gamma = gamma.reshape(rstd.shape)
-    return {
+    scale = {
         "y": 1 + np.abs(out["y"]).max(),
         "y_eval": 1 + np.abs(out["y_eval"]).max(),
         "dx": gamma * rstd * dy.max(axes, keepdims=True),
         "dweight": dy.sum(axes) * (1 + np.abs(out["y"]).max()),
         "dbias": dy.sum(axes),
-        "running_mean": x.max(),
-        "running_var": 1 + np.abs(out["running_var"]).max(),
-        "num_batches_tracked": 1,
     }
+    if case.track:
+        scale |= {
+            "running_mean": x.max(),
+            "running_var": 1 + np.abs(out["running_var"]).max(),
+            "num_batches_tracked": 1,
+        }
+    return scale
 
 
 def deviation(got, want, scale):
