@@ -45,6 +45,7 @@ static sbni_gradsync *make(int threads)
 {
     sbni_gradsync *s = NULL;
     OK(sbni_gradsync_create(test_group, tensors, TENSORS, threads, EXTRA, &s));
+    OK(sbni_gradsync_connect(s));
     return s;
 }
 
@@ -138,6 +139,7 @@ static void words_hold_all_slices(void **state)
     sbni_gradsync_tensor one = {"one", 1};
     sbni_gradsync *s = NULL;
     OK(sbni_gradsync_create(test_group, &one, 1, 1, 0, &s));
+    OK(sbni_gradsync_connect(s));
     bool again = true;
     float g = (float)(ldexp(1, TOP + FIRST) * (1 - 0x1p-24));
     assert_true((double)g * ldexp(1, -FIRST) < ldexp(1, TOP));

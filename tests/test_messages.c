@@ -22,6 +22,7 @@ static void expect(int allreduces, int iallreduces, int broadcasts, int64_t byte
     assert_int_equal(got.broadcasts, alone ? 0 : broadcasts);
     assert_int_equal(got.bytes, alone ? 0 : bytes);
     assert_int_equal(got.others, 0);
+    assert_int_equal(got.dups, 0);
     assert_false(got.in_place);
     count_start();
 }
@@ -163,7 +164,11 @@ static void creation(void **state)
 {
     (void)state;
     sbn_norm *norm;
-    sbn_norm_config cfg = sbn_norm_config_default(7);
+    sbn_norm_config cfg = sbn_norm_config_default(901);
+    count_start();
+    OK(sbn_norm_create(&cfg, test_group, &norm));
+    sbn_norm_destroy(&norm);
+    assert_int_equal(count_read().dups, test_size > 1 ? 2 : 0); /* lengths that are new */
     count_start();
     OK(sbn_norm_create(&cfg, test_group, &norm));
     /* the comparison of settings does not ask how many processes there are */
@@ -178,6 +183,40 @@ static void creation(void **state)
     if (test_size == 1) return;
     FAILS(SBN_E_MISMATCH, sbn_norm_create(&cfg, test_group, &norm));
     expect(2, 0, 0, 20);
+}
+
+/* Calls out of order must not meet with different counts, which MPI libraries answer by
+ * writing beyond buffers: no two lengths on one communicator, layers of one length on the
+ * same, where their headers tell them apart. */
+static void trap_17_no_two_lengths_meet(void **state)
+{
+    (void)state;
+    static const int64_t channels[] = {3, 300, 3, 4};
+    sbn_norm *norms[4];
+    double *x = calloc(32 * 300 * 2, sizeof *x);
+    assert_non_null(x);
+    for (int i = 0; i < 4; i++) {
+        sbn_norm_config cfg = sbn_norm_config_default(channels[i]);
+        cfg.dtype = SBN_F64;
+        cfg.second_order = true;
+        OK(sbn_norm_create(&cfg, test_group, &norms[i]));
+    }
+    for (int i = 0; i < 4; i++) {
+        sbn_tensor tx = sbn_tensor_nc(SBN_F64, x, 32, channels[i]),
+                   ty = sbn_tensor_nc(SBN_F64, x + 32 * 300, 32, channels[i]);
+        OK(sbn_norm_forward(norms[i], &tx, &ty));
+        OK(sbn_norm_backward(norms[i], &tx, &ty));
+        OK(sbn_norm_second_backward(norms[i], &tx, NULL, NULL, &ty, NULL, NULL));
+        OK(sbn_norm_precise_begin(norms[i]));
+        OK(sbn_norm_precise_add(norms[i], &tx));
+        OK(sbn_norm_precise_end(norms[i]));
+        sbn_norm_state state_i = sbn_norm_get_state(norms[i]);
+        ((double *)state_i.running_mean)[0] = test_rank;
+        OK(sbn_norm_merge(norms[i], test_group));
+    }
+    assert_false(count_read().mixed);
+    for (int i = 0; i < 4; i++) sbn_norm_destroy(&norms[i]);
+    free(x);
 }
 
 /* A net's norm layers, and the bytes of one training step. */
@@ -271,6 +310,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(evaluation),
     cmocka_unit_test(failures),
     cmocka_unit_test(creation),
+    cmocka_unit_test(trap_17_no_two_lengths_meet),
     cmocka_unit_test(steps_of_nets),
 };
 TEST_MAIN(tests)

@@ -65,6 +65,11 @@ sbn_status sbni_gradsync_create(sbn_group *group, const sbni_gradsync_tensor *te
     return status;
 }
 
+sbn_status sbni_gradsync_connect(sbni_gradsync *s)
+{
+    return sbni_reduce_connect(&s->message);
+}
+
 void sbni_gradsync_destroy(sbni_gradsync **sync)
 {
     if (!sync || !*sync) return;

@@ -29,6 +29,8 @@ typedef struct sbni_gradsync_tensor {
 /* extra: words of the owner's own that travel in the same message. Local. */
 sbn_status sbni_gradsync_create(sbn_group *group, const sbni_gradsync_tensor *tensors,
                                 int n, int threads, int64_t extra, sbni_gradsync **sync);
+/* Before the first sum. @collective over the group */
+sbn_status sbni_gradsync_connect(sbni_gradsync *sync);
 void sbni_gradsync_destroy(sbni_gradsync **sync);
 
 /* Forget all sums; before the first slice of a step and before each repetition. */

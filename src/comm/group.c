@@ -134,6 +134,11 @@ void sbn_group_destroy(sbn_group **group)
     if (!group || !*group) return;
     int finalized = 0;
     MPI_Finalized(&finalized);
+    for (sbni_lane *lane = (*group)->lanes, *next; lane; lane = next) {
+        next = lane->next;
+        if (!finalized) MPI_Comm_free(&lane->comm);
+        sbni_free(lane);
+    }
     if (!finalized) MPI_Comm_free(&(*group)->comm);
     sbni_free(*group);
     *group = NULL;
@@ -168,6 +173,28 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
     SBN_TRY(sbni_group_broadcast(group, &report, sizeof report, first));
     if (mine != SBN_OK) return mine;
     return sbni_fail_peer(first, (sbn_status)report.status, report.text);
+}
+
+sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
+                           MPI_Comm *comm)
+{
+    sbni_lane *lane = group->lanes;
+    while (lane && lane->words != words) lane = lane->next;
+    if (lane || group->size == 1) {
+        sbni_free(spare);
+        *comm = lane ? lane->comm : group->comm;
+        return SBN_OK;
+    }
+    sbn_status status = sbni_mpi(MPI_Comm_dup(group->comm, &spare->comm), "MPI_Comm_dup");
+    if (status != SBN_OK) {
+        sbni_free(spare);
+        return status;
+    }
+    spare->words = words;
+    spare->next = group->lanes;
+    group->lanes = spare;
+    *comm = spare->comm;
+    return SBN_OK;
 }
 
 sbn_status sbni_group_alone(sbn_group **group)

@@ -8,8 +8,18 @@
 #include "core/status.h"
 #include "syncbn/group.h"
 
+/* MPI libraries write beyond a buffer when calls with different counts meet in one
+ * collective. So sums of each length have a communicator of their own: calls out of order
+ * then meet nobody, or others of their length, which the header tells apart. */
+typedef struct sbni_lane {
+    int64_t words;
+    MPI_Comm comm;
+    struct sbni_lane *next;
+} sbni_lane;
+
 struct sbn_group {
     MPI_Comm comm;
+    sbni_lane *lanes;
     int rank, size;
     uint32_t layers; /* made so far: numbers the layers alike on all processes */
 };
@@ -20,6 +30,13 @@ sbn_status sbni_mpi(int code, const char *call);
 /* The MPI library's name and version, one line; owned by the library. Needs MPI running.
  */
 const char *sbni_mpi_version(void);
+
+/* The lane of sums of so many words. spare becomes a new lane when there is none of that
+ * length yet, else it is freed: so nothing is allocated where the processes already count
+ * on each other.
+ * @collective over the group, with the same words: a MPI_Comm_dup when new. */
+sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
+                           MPI_Comm *comm);
 
 /* A group of this process alone. Local. */
 sbn_status sbni_group_alone(sbn_group **group);

@@ -9,14 +9,25 @@
 
 sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce)
 {
-    *reduce = (sbni_reduce){.group = group, .words = SBNI_HEAD_WORDS + words};
+    *reduce = (sbni_reduce){
+        .group = group, .words = SBNI_HEAD_WORDS + words, .comm = MPI_COMM_NULL};
     SBN_CHECK(reduce->words <= INT_MAX, SBN_E_ARG,
               "a message of %" PRId64 " words is longer than MPI can count",
               reduce->words);
     SBN_TRY(sbni_alloc(reduce->words, 8, "message", &reduce->send));
     sbn_status status = sbni_alloc(reduce->words, 8, "message", &reduce->sum);
+    if (status == SBN_OK)
+        status = sbni_alloc(1, sizeof *reduce->spare, "message", &reduce->spare);
     if (status != SBN_OK) sbni_reduce_destroy(reduce);
     return status;
+}
+
+sbn_status sbni_reduce_connect(sbni_reduce *reduce)
+{
+    sbni_lane *spare = reduce->spare;
+    if (reduce->comm != MPI_COMM_NULL) return SBN_OK;
+    reduce->spare = NULL;
+    return sbni_group_lane(reduce->group, reduce->words, spare, &reduce->comm);
 }
 
 void sbni_reduce_destroy(sbni_reduce *reduce)
@@ -24,6 +35,7 @@ void sbni_reduce_destroy(sbni_reduce *reduce)
     if (reduce->outstanding) MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
     sbni_free(reduce->send);
     sbni_free(reduce->sum);
+    sbni_free(reduce->spare);
     *reduce = (sbni_reduce){0};
 }
 
@@ -43,8 +55,7 @@ sbn_status sbni_reduce_begin(sbni_reduce *reduce)
 {
     if (reduce->group->size == 1) return sbni_reduce_run(reduce);
     SBN_TRY(sbni_mpi(MPI_Iallreduce(reduce->send, reduce->sum, (int)reduce->words,
-                                    MPI_INT64_T, MPI_SUM, reduce->group->comm,
-                                    &reduce->request),
+                                    MPI_INT64_T, MPI_SUM, reduce->comm, &reduce->request),
                      "MPI_Iallreduce"));
     reduce->outstanding = true;
     return SBN_OK;
@@ -64,7 +75,7 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
         return SBN_OK;
     }
     return sbni_mpi(MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words,
-                                  MPI_INT64_T, MPI_SUM, reduce->group->comm),
+                                  MPI_INT64_T, MPI_SUM, reduce->comm),
                     "MPI_Allreduce");
 }
 

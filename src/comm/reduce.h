@@ -18,16 +18,21 @@ enum {
 
 typedef struct sbni_reduce {
     sbn_group *group;
-    int64_t words;  /* length of the message, header included */
-    uint64_t *send; /* [words] filled by the owner before begin */
-    uint64_t *sum;  /* [words] valid after end */
+    int64_t words;    /* length of the message, header included */
+    uint64_t *send;   /* [words] filled by the owner before begin */
+    uint64_t *sum;    /* [words] valid after end */
+    MPI_Comm comm;    /* MPI_COMM_NULL until connected */
+    sbni_lane *spare; /* for connecting */
     MPI_Request request;
     bool outstanding;
 } sbni_reduce;
 
 /* words counts the payload behind the header. Local; lengths must agree, which the owner
- * checks. */
+ * checks before it connects. */
 sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce);
+
+/* Join the lane of this length; before the first message. @collective over the group */
+sbn_status sbni_reduce_connect(sbni_reduce *reduce);
 void sbni_reduce_destroy(sbni_reduce *reduce);
 
 /* Zero the message and write its tag. */

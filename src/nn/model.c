@@ -106,6 +106,7 @@ sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
     SBN_GOTO(check_alike(*model));
     SBN_GOTO(sbni_norm_layers_create(*model));
     SBN_GOTO(sbn_group_agree(group, sbni_params_create(*model)));
+    SBN_GOTO(sbni_gradsync_connect((*model)->sync));
     return SBN_OK;
 fail:
     sbn_model_destroy(model);

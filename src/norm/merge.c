@@ -101,6 +101,7 @@ sbn_status sbn_norm_merge(sbn_norm *norm, sbn_group *all)
         status = add_statistics(norm, &message);
     }
     status = sbn_group_agree(all, status);
+    if (status == SBN_OK) status = sbni_reduce_connect(&message);
     if (status == SBN_OK) status = sbni_reduce_run(&message);
     if (status == SBN_OK) status = sbni_reduce_verdict(&message, SBN_OK, norm->name);
     for (int64_t i = 0; status == SBN_OK && i < c; i++) {

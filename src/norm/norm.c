@@ -162,6 +162,13 @@ static sbn_status create_local(const sbn_norm_config *cfg, sbn_group *group,
     return alloc_work(n);
 }
 
+static sbn_status connect_all(sbn_norm *n)
+{
+    SBN_TRY(sbni_reduce_connect(&n->forward));
+    SBN_TRY(sbni_reduce_connect(&n->backward));
+    return n->cfg.second_order ? sbni_reduce_connect(&n->second.message) : SBN_OK;
+}
+
 sbn_status sbn_norm_create(const sbn_norm_config *cfg, sbn_group *group, sbn_norm **norm)
 {
     SBN_CHECK(group != NULL, SBN_E_ARG, "sbn_norm_create: expected a group, got NULL");
@@ -172,6 +179,7 @@ sbn_status sbn_norm_create(const sbn_norm_config *cfg, sbn_group *group, sbn_nor
     if (status == SBN_OK)
         status =
             sbni_group_check_same(group, config_digest(cfg), "sbn_norm_create: settings");
+    if (status == SBN_OK) status = connect_all(*norm);
     if (status != SBN_OK) sbn_norm_destroy(norm);
     return status;
 }

@@ -87,6 +87,7 @@ sbn_status sbn_norm_precise_begin(sbn_norm *norm)
         if (status != SBN_OK) sbni_fail_in(status, "%s", norm->name);
     }
     SBN_TRY(sbn_group_agree(norm->group, status));
+    SBN_TRY(sbni_reduce_connect(&norm->precise));
     norm->calls++;
     norm->precise_local = SBN_OK;
     norm->precises = true;

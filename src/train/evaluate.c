@@ -87,6 +87,7 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
     sbni_reduce message;
     SBN_TRY(
         sbn_group_agree(group, sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message)));
+    SBN_TRY(sbni_reduce_connect(&message));
     sbni_reduce_clear(&message, tag);
     int64_t first, rows;
     sbni_scope_share(n, SBN_NORM_BATCH_ALL, sbn_group_rank(group), sbn_group_size(group),

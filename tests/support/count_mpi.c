@@ -2,7 +2,9 @@
 
 #include <mpi.h>
 
+enum { COMMS = 64 };
 static message_count counted;
+static bool mixed;
 
 void count_start(void)
 {
@@ -11,6 +13,7 @@ void count_start(void)
 
 message_count count_read(void)
 {
+    counted.mixed = mixed;
     return counted;
 }
 
@@ -21,8 +24,27 @@ static int64_t length(int count, MPI_Datatype type)
     return (int64_t)count * size;
 }
 
-static void note_sum(const void *send, const void *receive, int count, MPI_Datatype type)
+/* Communicators that carried sums, with their length. */
+static void note_length(MPI_Comm comm, int count)
 {
+    static struct {
+        MPI_Comm comm;
+        int count;
+    } seen[COMMS];
+    for (int i = 0; i < COMMS; i++) {
+        if (seen[i].count && seen[i].comm != comm) continue;
+        mixed |= seen[i].count && seen[i].count != count;
+        seen[i].comm = comm;
+        seen[i].count = count;
+        return;
+    }
+    mixed = true; /* no room to tell */
+}
+
+static void note_sum(const void *send, const void *receive, int count, MPI_Datatype type,
+                     MPI_Op op, MPI_Comm comm)
+{
+    if (op == MPI_SUM && type == MPI_INT64_T) note_length(comm, count);
     const char *a = send, *b = receive;
     int64_t bytes = length(count, type);
     counted.bytes += bytes;
@@ -33,7 +55,7 @@ int MPI_Allreduce(const void *send, void *receive, int count, MPI_Datatype type,
                   MPI_Op op, MPI_Comm comm)
 {
     counted.allreduces++;
-    note_sum(send, receive, count, type);
+    note_sum(send, receive, count, type, op, comm);
     return PMPI_Allreduce(send, receive, count, type, op, comm);
 }
 
@@ -41,7 +63,7 @@ int MPI_Iallreduce(const void *send, void *receive, int count, MPI_Datatype type
                    MPI_Op op, MPI_Comm comm, MPI_Request *request)
 {
     counted.iallreduces++;
-    note_sum(send, receive, count, type);
+    note_sum(send, receive, count, type, op, comm);
     return PMPI_Iallreduce(send, receive, count, type, op, comm, request);
 }
 
@@ -50,6 +72,12 @@ int MPI_Bcast(void *data, int count, MPI_Datatype type, int root, MPI_Comm comm)
     counted.broadcasts++;
     counted.bytes += length(count, type);
     return PMPI_Bcast(data, count, type, root, comm);
+}
+
+int MPI_Comm_dup(MPI_Comm comm, MPI_Comm *copy)
+{
+    counted.dups++;
+    return PMPI_Comm_dup(comm, copy);
 }
 
 /* The library has no use for the rest in a layer or a step; one that appears shows. */
@@ -133,7 +161,6 @@ OTHER(Win_allocate_shared,
       (MPI_Aint a, int b, MPI_Info c, MPI_Comm d, void *e, MPI_Win *f),
       (a, b, c, d, e, f))
 OTHER(Win_free, (MPI_Win * a), (a))
-OTHER(Comm_dup, (MPI_Comm a, MPI_Comm *b), (a, b))
 OTHER(Comm_free, (MPI_Comm * a), (a))
 OTHER(Comm_split, (MPI_Comm a, int b, int c, MPI_Comm *d), (a, b, c, d))
 OTHER(Comm_split_type, (MPI_Comm a, int b, int c, MPI_Info d, MPI_Comm *e),

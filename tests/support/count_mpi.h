@@ -8,8 +8,10 @@
 
 typedef struct message_count {
     int allreduces, iallreduces, broadcasts;
+    int dups;      /* of communicators */
     int others;    /* every other call that communicates */
     int64_t bytes; /* of the sums and broadcasts, as handed over by this process */
+    bool mixed;    /* sums of different lengths went over one communicator, ever */
     bool in_place; /* some sum was received where it was sent from */
 } message_count;
 
