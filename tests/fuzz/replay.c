@@ -92,22 +92,24 @@ static void splice(input *in, dice *d)
 }
 
 /* Numbers at which readers break. */
-static const uint64_t numbers[] = {0,
-                                   1,
-                                   2,
-                                   255,
-                                   256,
-                                   65535,
-                                   65536,
-                                   65537,
-                                   0x7fffffff,
-                                   0x80000000,
-                                   0xffffffff,
-                                   0x100000000,
-                                   0x2000000000000000,
-                                   0x7fffffffffffffff,
-                                   0x8000000000000000,
-                                   0xffffffffffffffff};
+static const uint64_t numbers[] = {
+    0,
+    1,
+    2,
+    255,
+    256,
+    65535,
+    65536,
+    65537,
+    0x7fffffff,
+    0x80000000,
+    0xffffffff,
+    0x100000000,
+    0x2000000000000000,
+    0x7fffffffffffffff,
+    0x8000000000000000,
+    0xffffffffffffffff,
+};
 enum { NUMBERS = sizeof numbers / sizeof *numbers };
 
 static void edit_word(input *in, dice *d)
