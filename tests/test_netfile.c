@@ -70,6 +70,7 @@ static void bad_layers(void **state)
         {IN "Relu\n", "n:2:1: unknown layer \"Relu\""},
         {IN "rel\n", "n:2:1: unknown layer \"rel\""},
         {IN "relu;\n", "n:2:1: unknown layer \"relu;\""},
+        {IN "\x1b[2J\x7f\n", "n:2:1: unknown layer \"?[2J?\""},
         {IN "linear\n", "n:2:7: expected a name for this layer"},
         {IN "linear out=3\n", "n:2:8: expected a name for this layer"},
         {IN "norm # no name\n", "n:2:6: expected a name for this layer"},

@@ -98,6 +98,8 @@ static void every_rule_is_checked(void **state)
         {"{" A("[0,4]") "," A("[4,8]") "}", 8, "duplicate"},
         {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\"}}", 0, "duplicate"},
         {"{\"a\":1}", 0, "no object"},
+        {"{\"a\\n\\u001b[2J\":1}", 0, "tensor \"a??[2J\" is no object"},
+        {"{\n\x1b}", 0, "no JSON"},
         {ONE("\"U9\"", "[4]", "[0,4]"), 4, "unknown dtype \"U9\""},
         {ONE("\"\"", "[4]", "[0,4]"), 4, "unknown dtype"},
         {ONE("8", "[4]", "[0,4]"), 4, "dtype is no string"},

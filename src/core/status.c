@@ -50,6 +50,14 @@ sbn_status sbn_peer_status(void)
     return peer_status;
 }
 
+/* Errors quote names and lines of files; a quoted byte must neither begin another line
+ * nor steer the terminal. */
+static void make_printable(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f) *text = '?';
+}
+
 sbn_status sbni_fail(sbn_status status, const char *format, ...)
 {
     /* Formatted aside first: an argument may be the old text itself. */
@@ -58,6 +66,7 @@ sbn_status sbni_fail(sbn_status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    make_printable(text);
     memcpy(last_error, text, sizeof text);
     return status;
 }
@@ -69,6 +78,7 @@ sbn_status sbni_fail_in(sbn_status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(prefix, sizeof prefix, format, args);
     va_end(args);
+    make_printable(prefix);
     char old[SBNI_ERROR_BYTES];
     memcpy(old, last_error, sizeof old);
     snprintf(last_error, sizeof last_error, "%s: %.*s", prefix,

@@ -6,7 +6,7 @@
 
 enum { SBNI_ERROR_BYTES = 512 };
 
-/* Record the text and return the status given. */
+/* Record the text, one line with "?" for control bytes, and return the status given. */
 __attribute__((format(printf, 2, 3))) sbn_status sbni_fail(sbn_status status,
                                                            const char *format, ...);
 
