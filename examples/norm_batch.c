@@ -32,7 +32,10 @@ static void step(sbn_group *group, int64_t batch, int64_t norm_batch, int64_t fi
                ty = sbn_tensor_nchw(SBN_F32, to->y + first * SAMPLE, n, C, H, W),
                tdx = sbn_tensor_nchw(SBN_F32, to->dx + first * SAMPLE, n, C, H, W);
     TRY(sbn_norm_create(&cfg, group, &bn));
-    TRY(sbn_norm_set_place(bn, first)); /* whose norm batch are my samples in? */
+    /* Tells in which norm batches this process's samples are. Left out, each process's
+     * would count from sample 0, and strangers would share statistics without an error.
+     */
+    TRY(sbn_norm_set_place(bn, first));
     TRY(sbn_norm_forward(bn, &tx, &ty));
     TRY(sbn_norm_backward(bn, &tdy, &tdx));
     sbn_norm_state state = sbn_norm_get_state(bn);
