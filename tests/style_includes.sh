@@ -73,7 +73,7 @@ check_include() {
   target=$(layer_of "$header")
   if [ "$quote" = '"' ]; then
     case $file:$target:$header in
-      include/*:*:syncbn/* | src/*:?*:*/* | examples/*:?*:*) ;;
+      include/*:*:syncbn/* | src/*:?*:*/* | examples/*:?*:* | examples/*::example.h) ;;
       *)
         # A name that no file has is made by the build.
         if [ -e "${file%/*}/$header" ] || [[ $file == include/* || $header == */* ]]; then
