@@ -104,12 +104,13 @@ typedef struct trial {
     sbn_norm_mode mode;
 } trial;
 
-static sbn_norm_config settings(const trial *t)
+/* A batch of the group need hold no more than the samples kept. */
+static sbn_norm_config settings(const trial *t, int64_t total)
 {
     sbn_norm_config cfg = sbn_norm_config_default(t->shape.c);
     cfg.dtype = t->dtype;
     cfg.norm_batch = t->shape.norm_batch;
-    cfg.batch = t->shape.n > t->shape.norm_batch ? t->shape.n : t->shape.norm_batch;
+    cfg.batch = total > t->shape.norm_batch ? total : t->shape.norm_batch;
     cfg.relu = t->relu;
     if (t->renorm) {
         cfg.correction = SBN_CORRECTION_RENORM;
@@ -143,9 +144,12 @@ static void check_removal(const trial *t, int pattern, int turn)
     uneven(total, turn, test_rank, test_size, &first, &n);
     int64_t kept_first = kept_before(pattern, first, total),
             kept = kept_before(pattern, first + n, total) - kept_first;
-    sbn_norm_config cfg = settings(t);
-    seat masked = seat_make(&cfg, test_group, &b, t->form, first, n),
+    sbn_norm_config cfg = settings(t, cut.n);
+    seat masked = seat_make(&cfg, test_group, &b, t->form, 0, n),
          removed = seat_make(&cfg, test_group, &cut, t->form, kept_first, kept);
+    masked.first = first; /* a place that the batch need not have */
+    tensor_fill(&masked.x, b.x_d, first);
+    tensor_fill(&masked.dy, b.dy_d, first);
     tensor_fill(&masked.z, other.dy_d, first);
     tensor_fill(&removed.z, cut_other.dy_d, kept_first);
     set_mask(&masked, pattern, total);
