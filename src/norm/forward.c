@@ -47,7 +47,9 @@ static sbn_status read_moments(sbn_norm *norm)
         SBN_CHECK(slices <= SBNI_GRID_ADDS, SBN_E_RANGE,
                   "%s: more than %d slices in a batch", norm->name, SBNI_GRID_ADDS);
     }
-    norm->corrected = norm->clipped_r = norm->clipped_d = 0;
+    /* evaluation leaves alone what the last training forward counted */
+    if (norm->ran == SBN_NORM_TRAIN)
+        norm->corrected = norm->clipped_r = norm->clipped_d = 0;
     norm->corrects = false;
     for (int64_t g = 0; g < norm->batches; g++) {
         const uint64_t *section =
