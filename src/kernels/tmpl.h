@@ -63,9 +63,11 @@ static inline double lanes_sum(vd v)
     X(norm_moments)                                                                      \
     X(norm_normalize)                                                                    \
     X(norm_backward_sums)                                                                \
-    X(norm_backward_dx) X(words_add_moments) X(words_add_sums) X(grad_quantize)          \
-        X(grad_dequantize) X(relu) X(relu_backward) X(sigmoid) X(sigmoid_backward)       \
-            X(maxpool) X(maxpool_backward) X(im2col) X(col2im) X(bias_add) X(bias_grad)  \
+    X(norm_backward_dx)                                                                  \
+    X(words_add_moments)                                                                 \
+    X(words_add_sums) X(grad_quantize) X(grad_dequantize) X(relu) X(relu_backward)       \
+        X(sigmoid) X(sigmoid_backward) X(groupnorm) X(groupnorm_backward) X(maxpool)     \
+            X(maxpool_backward) X(im2col) X(col2im) X(bias_add) X(bias_grad)             \
                 X(bias_add_rows) X(bias_grad_rows) X(log_softmax) X(nll) X(sgd)
 
 #define SBNI_DECLARE(name) extern __typeof__(*((sbni_kernels *)0)->name) K(name);
