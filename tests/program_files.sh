@@ -44,7 +44,7 @@ else
   skip 'JSON: no python3'
 fi
 for fact in '"processes": 3' '"hosts": 1' '"threads": 1' '"net": "cnn"' '"data": "data"' \
-  '"batch": 64' '"norm_batch": 32' '"norm": true' '"seed": 1' '"lr": 0.05' '"syncbn": "' \
+  '"batch": 64' '"norm_batch": 32' '"norm": "batch"' '"seed": 1' '"lr": 0.05' '"syncbn": "' \
   '"revision": "' '"mpi": "' '"blas": "' '"cpu": "' '"isa": "' "\"host\": \"$(uname -n)\""; do
   check "run.json says $fact" has "$fact" run/run.json
 done

@@ -92,7 +92,7 @@ static void trap_31_bad_loss(void **state)
 {
     (void)state;
     sbn_model_config cfg = config(net, SBN_F32);
-    cfg.norm = false;
+    cfg.norm = SBN_MODEL_NORM_NONE;
     sbn_model *model = net_make(&cfg, test_group);
     net_batch b = net_batch_make(model, 37, 1);
     expect(spoiled(model, SBN_F32, &b, NAN), SBN_E_NONFINITE,
@@ -274,7 +274,7 @@ static void trap_17_processes_that_differ(void **state)
     cases[2].seed = 2;
     cases[3].batch = 65;
     cases[4].norm_batch = 8;
-    cases[5].norm = false;
+    cases[5].norm = SBN_MODEL_NORM_NONE;
     cases[6].eps = 1e-4;
     cases[7].momentum = 0.2;
     for (int i = 0; i < 8; i++)

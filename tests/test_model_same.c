@@ -120,7 +120,7 @@ static void compare_norm_batches(sbn_dtype dtype)
         compare(cfg, 1, 1);
         compare(cfg, 2, 1);
     }
-    cfg.norm = false;
+    cfg.norm = SBN_MODEL_NORM_NONE;
     compare(cfg, 2, 1);
 }
 
@@ -240,7 +240,7 @@ static void evaluation_is_the_training_loss(void **state)
     for (int type = 0; type < 2; type++) {
         sbn_model_config cfg = sbn_model_config_default("test", 37);
         cfg.text = net;
-        cfg.norm = false;
+        cfg.norm = SBN_MODEL_NORM_NONE;
         cfg.dtype = type ? SBN_F64 : SBN_F32;
         sbn_model *model = net_make(&cfg, test_group);
         net_batch b = net_batch_make(model, 37, 32);
