@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -55,11 +56,13 @@ static sbn_status check_weights(const sbni_layer *layer)
     return SBN_OK;
 }
 
-/* A norm line's channels in groups that have a variance. */
+/* What group norm needs; the other norm layers check themselves. */
 static sbn_status check_groups(const sbn_model *m, const sbni_layer *layer)
 {
     if (layer->spec.kind != SBNI_LAYER_GROUPNORM) return SBN_OK;
     int64_t c = layer->in->shape.c, groups = m->cfg.norm_groups;
+    SBN_CHECK(m->cfg.eps > 0 && isfinite(m->cfg.eps), SBN_E_ARG,
+              "norm %s: expected eps > 0, got %g", layer->spec.name, m->cfg.eps);
     SBN_CHECK(c % groups == 0, SBN_E_ARG,
               "norm %s: expected groups that divide its %" PRId64
               " channels, got %" PRId64,
