@@ -4,6 +4,7 @@
 
 #include "syncbn/data.h"
 #include "syncbn/group.h"
+#include "syncbn/groupnorm.h"
 #include "syncbn/model.h"
 #include "syncbn/norm.h"
 #include "syncbn/optim.h"

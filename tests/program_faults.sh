@@ -55,7 +55,21 @@ usage 'epochs and steps' 'got both' "${train[@]}" --epochs 1
 usage 'epochs beyond counting' 'too many' \
   train --data data --batch 60 --epochs 9223372036854775807
 usage 'unknown schedule' 'constant|step|cosine' "${train[@]}" --schedule linear
-usage 'unknown norm' '--norm: ' "${train[@]}" --norm group
+usage 'unknown norm' '--norm: .*batch|renorm|group:G|none.*"layer"' "${train[@]}" --norm layer
+usage 'group norm without groups' '--norm: .*"group"' "${train[@]}" --norm group
+usage 'no groups' '--norm: .*"group:0"' "${train[@]}" --norm group:0
+usage 'groups that do not divide' \
+  'cnn:7:1: norm conv2_bn: expected groups that divide its 20 channels, got 3' \
+  "${train[@]}" --norm group:3
+usage 'groups of one value' 'mlp:.*dense1_bn: 100 groups .* no variance' \
+  "${train[@]}" --net mlp --norm group:100
+usage 'r-max below 1' '--renorm-r-max: .* from 1, got "0.5"' \
+  "${train[@]}" --norm renorm --renorm-r-max 0.5
+usage 'd-max below 0' '--renorm-d-max: .*"-1"' "${train[@]}" --norm renorm --renorm-d-max -1
+usage 'r open before the warm-up ends' "warm-up's step 5000 or later, got r at 10" \
+  "${train[@]}" --norm renorm --renorm-r-steps 10
+usage 'd open before the warm-up ends' 'got r at 40000 and d at 4999' \
+  "${train[@]}" --norm renorm --renorm-d-steps 4999
 usage 'unknown net' 'article, cnn, mlp' "${train[@]}" --net resnet50
 usage 'missing .net file' 'none.net' "${train[@]}" --net none.net
 

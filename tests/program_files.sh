@@ -44,7 +44,7 @@ else
   skip 'JSON: no python3'
 fi
 for fact in '"processes": 3' '"hosts": 1' '"threads": 1' '"net": "cnn"' '"data": "data"' \
-  '"batch": 64' '"norm_batch": 32' '"norm": true' '"seed": 1' '"lr": 0.05' '"syncbn": "' \
+  '"batch": 64' '"norm_batch": 32' '"norm": "batch"' '"seed": 1' '"lr": 0.05' '"syncbn": "' \
   '"revision": "' '"mpi": "' '"blas": "' '"cpu": "' '"isa": "' "\"host\": \"$(uname -n)\""; do
   check "run.json says $fact" has "$fact" run/run.json
 done
@@ -89,6 +89,21 @@ evaluates run run/model.safetensors --data data
 evaluates run --weights run/checkpoint.safetensors --data data --net cnn
 must 2 "${train[@]}" --norm none --out none
 evaluates none none --data data
+must 2 "${train[@]}" --norm group:5 --out group
+check 'run.json says how many groups' has '"norm": "group:5"' group/run.json
+evaluates group group --data data
+must 2 "${train[@]}" --norm renorm --renorm-warmup 3 --renorm-r-steps 8 --renorm-d-steps 5 \
+  --out renorm
+check 'the last limits are in the report' has 'last step: r_max 3, d_max 5$' stdout.txt
+for fact in '"norm": "renorm"' '"renorm_r_max": 3.0' '"renorm_d_max": 5.0' \
+  '"renorm_warmup": 3' '"renorm_r_steps": 8' '"renorm_d_steps": 5'; do
+  check "run.json says $fact" has "$fact" renorm/run.json
+done
+check 'and not in a run of another norm' lacks renorm_ run/run.json
+evaluates renorm renorm --data data
+evaluates renorm renorm/checkpoint.safetensors --data data
+must 2 "${train[@]}" --norm renorm --out closed-limits
+check 'limits that never opened are called by their name' has 'which is batch norm' stdout.txt
 must 2 "${train[@]}" --norm-eps 0.1 --net mlp --limit-test 33 --out eps
 evaluates eps eps --data data --limit-test 33
 evaluates eps eps/checkpoint.safetensors --data data --limit-test 33
@@ -111,6 +126,8 @@ says 'ranges of weights' 'conv1.weight +F32 +10x1x5x5 .* mean' inspect run/model
 says 'batches counted' 'conv2_bn.num_batches_tracked +I64 +scalar +9' \
   inspect run/model.safetensors
 says 'settings' '^norm-batch: 32$' inspect run/checkpoint.safetensors
+says 'groups' '^norm: group:5$' inspect group/checkpoint.safetensors
+says 'limits' '^renorm-r-max: 3$' inspect renorm/checkpoint.safetensors
 says 'the step' '^  step +I64 +scalar +9' inspect run/checkpoint.safetensors
 says 'the last loss' '^9 steps, loss .*; 3 evaluations' inspect $metrics
 says 'evaluations of a folder' '^9 steps, loss .*; 3 evaluations' inspect run

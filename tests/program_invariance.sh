@@ -46,13 +46,16 @@ for np in 1 7; do
 done
 check "batches of two at np=7 as np=1" same_run tiny-1 tiny-7
 
-# variant NAME OPTION...: the same at 1, 3, 4 processes; other than the plain run
+# variant NAME OPTION...: the same at 1, 3, 4 processes, and with two threads at 2; other
+# than the plain run
 variant() {
   local name=$1 np
   shift
+  OMP_NUM_THREADS=2 must 2 "${train[@]}" --batch 64 --epochs 4 --out "$name-2" "$@" || return
   for np in 1 3 4; do
     must $np "${train[@]}" --batch 64 --epochs 4 --out "$name-$np" "$@" || return
   done
+  check "$*: np=2, two threads, as np=1" same_run "$name-1" "$name-2"
   check "$*: np=3 as np=1" same_run "$name-1" "$name-3"
   check "$*: np=4 as np=1" same_run "$name-1" "$name-4"
   check "$*: other losses than without" \
@@ -64,6 +67,26 @@ variant norm10 --norm-batch 10
 variant norm24 --norm-batch 24
 variant norm2-mlp --norm-batch 2 --net mlp
 variant none --norm none
+variant group --norm group:10
+variant group-mlp --norm group:4 --net mlp --norm-batch 10
+variant renorm --norm renorm --norm-batch 24 --renorm-r-max 2.5 --renorm-d-max 2 \
+  --renorm-warmup 2 --renorm-r-steps 8 --renorm-d-steps 6
+# limits of the 12 steps; closed ones are batch norm, open ones are not
+limits() { field "$1" renorm-1/metrics.jsonl | xargs; }
+losses() { field loss "$1/metrics.jsonl" | sed -n "$2"; }
+check 'trap 38: r_max opens from step 2 to 8' \
+  test "$(limits r_max)" = '1 1 1.25 1.5 1.75 2 2.25 2.5 2.5 2.5 2.5 2.5'
+check 'trap 38: d_max opens from step 2 to 6' \
+  test "$(limits d_max)" = '0 0 0.5 1 1.5 2 2 2 2 2 2 2'
+check 'trap 38: closed, every r and d is clipped' test "$(limits r_clipped | cut -c-3) \
+$(limits d_clipped | cut -c-3)" = '1 1 1 1'
+check 'trap 38: open, not every d is' test "$(limits d_clipped | cut -d" " -f12)" != 1
+check 'trap 38: closed, the losses are those of batch norm' \
+  same <(losses renorm-1 1,2p) <(losses norm24-1 1,2p)
+check 'trap 38: open, they are not' differs <(losses renorm-1 3p) <(losses norm24-1 3p)
+check 'trap 38: other weights than those of batch norm' \
+  differs renorm-1/model.safetensors norm24-1/model.safetensors
+check 'lines of other norms have no limits' lacks r_max norm24-1/metrics.jsonl
 variant momentum --norm-momentum none --schedule cosine --warmup 3 --nesterov \
   --weight-decay 0.01
 variant drop --drop-last

@@ -39,6 +39,21 @@ must 2 "${state[@]}" --steps 13 --out state
 must 3 "${state[@]}" --steps 30 --resume --out state
 check "decay, warm-up, schedule, averages: 13 and 17 steps as 30" same_end state-whole state
 
+# limits of batch renormalization half open when the run stops
+renorm=("${base[@]}" --batch 64 --norm renorm --norm-batch 24 --renorm-warmup 5
+  --renorm-r-steps 25 --renorm-d-steps 18)
+must 2 "${renorm[@]}" --steps 30 --out renorm-whole
+must 3 "${renorm[@]}" --steps 13 --out renorm
+cp -r renorm renorm-13
+must 1 "${renorm[@]}" --steps 30 --resume --out renorm
+check "renorm: 13 steps at np=3, then 17 at np=1: as 30" same_end renorm-whole renorm
+group=("${base[@]}" --batch 64 --norm group:5)
+must 2 "${group[@]}" --steps 12 --out group-whole
+must 3 "${group[@]}" --steps 7 --out group
+cp -r group group-7
+must 2 "${group[@]}" --steps 12 --resume --out group
+check "group norm: 7 steps at np=3, then 5 at np=2: as 12" same_end group-whole group
+
 # resume at the end: nothing is left to do, and nothing changes but the time
 cp -r whole again
 must 3 "${train[@]}" --steps 40 --resume --out again
@@ -89,6 +104,7 @@ refuse "another seed" 'seed 1, this run has 2' --seed 2
 refuse "another batch" 'batch 60, this run has 50' --batch 50
 refuse "another norm batch" 'norm-batch all, this run has 30' --norm-batch 30
 refuse "no norm" 'norm batch, this run has none' --norm none
+refuse "renorm" 'norm batch, this run has renorm' --norm renorm
 refuse "another rate" 'lr 0.05, this run has 0.1' --lr 0.1
 refuse "another schedule" 'schedule constant, this run has cosine' --schedule cosine
 refuse "another momentum" 'momentum 0.9, this run has 0.5' --momentum 0.5
@@ -102,6 +118,18 @@ refuse "other images" 'data-digest' --data other
 refused "fewer steps than are done" 64 'beyond this run.s 30 steps' \
   4 "${train[@]}" --steps 30 --resume --out kept
 check "a refused resume changes nothing" unchanged
+
+refused "other groups" 65 'norm group:5, this run has group:10' \
+  2 "${group[@]}" --steps 12 --resume --out group-7 --norm group:10
+other_limit() {
+  refused "another $1" 65 "renorm-$1 $2, this run has $3" \
+    2 "${renorm[@]}" --steps 30 --resume --out renorm-13 "--renorm-$1" "$3"
+}
+other_limit r-max 3 2.5
+other_limit d-max 5 4
+other_limit warmup 5 6
+other_limit r-steps 25 26
+other_limit d-steps 18 19
 
 cosine=("${train[@]}" --schedule cosine)
 must 2 "${cosine[@]}" --steps 10 --out cosine

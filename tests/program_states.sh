@@ -41,6 +41,8 @@ fresh && truncate -s -4 $model
 bad_model 'truncated weights' 65 'model.safetensors'
 fresh && rm $model
 bad_model 'folder without weights' 74 'model.safetensors'
+fresh && LC_ALL=C sed -i 's/"norm":"batch"/"norm":"botch"/' $model
+bad_model 'weights of an unknown norm' 65 'expected norm batch.* got "botch"'
 refused 'missing weights' 74 'nowhere' 4 eval nowhere --data data
 refused 'metrics for weights' 65 'metrics.jsonl' 4 eval run/metrics.jsonl --data data
 refused 'weights on missing data' 65 'nowhere' 4 eval run --data nowhere

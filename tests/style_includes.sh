@@ -19,7 +19,8 @@ declare -A may_include=(
 
 # The layer that a public header describes.
 declare -A layer_of_header=(
-  [status]=core [tensor]=core [group]=comm [norm]=norm [layer]=nn [loss]=nn [model]=nn
+  [status]=core [tensor]=core [group]=comm [norm]=norm [groupnorm]=norm
+  [layer]=nn [loss]=nn [model]=nn
   [optim]=optim [data]=data [trainer]=train [state]=train
 )
 

@@ -51,10 +51,11 @@ static void lines_are_as_documented(void **state)
     sbni_metrics *m = NULL;
     OK(sbni_metrics_open(path, -1, &m));
     expect_text(path, "");
-    OK(sbni_metrics_step(m, 1, 1, 2.3, 0.05));
+    OK(sbni_metrics_step(m, 1, 1, 2.3, 0.05, NULL));
     OK(sbni_metrics_eval(m, 938, 1, 0.4, 0.85));
     OK(sbni_metrics_done(m, 4690, 12.5, 24000, NAN));
-    OK(sbni_metrics_step(m, INT64_MAX, 2, -INFINITY, NAN));
+    OK(sbni_metrics_step(m, INT64_MAX, 2, -INFINITY, NAN, NULL));
+    OK(sbni_metrics_step(m, 7, 1, 0.5, 0.1, &(sbn_norm_clipped){1.5, 0.25, 0.125, 1}));
     expect_text(path, "");
     OK(sbni_metrics_flush(m, 1));
     const char *want =
@@ -64,7 +65,9 @@ static void lines_are_as_documented(void **state)
         "{\"kind\":\"done\",\"steps\":4690,\"seconds\":12.5,\"images_per_s\":24000,"
         "\"test_accuracy\":null,\"nonfinite\":true}\n"
         "{\"kind\":\"step\",\"step\":9223372036854775807,\"epoch\":2,\"loss\":null,"
-        "\"lr\":null,\"nonfinite\":true}\n";
+        "\"lr\":null,\"nonfinite\":true}\n"
+        "{\"kind\":\"step\",\"step\":7,\"epoch\":1,\"loss\":0.5,\"lr\":0.1,"
+        "\"r_max\":1.5,\"d_max\":0.25,\"r_clipped\":0.125,\"d_clipped\":1}\n";
     expect_text(path, want);
     OK(sbni_metrics_close(&m));
     assert_null(m);
@@ -112,7 +115,7 @@ static void doubles_read_back(void **state)
     const char *path = path_of("doubles.jsonl");
     sbni_metrics *m = NULL;
     OK(sbni_metrics_open(path, -1, &m));
-    for (int i = 0; i < N; i++) OK(sbni_metrics_step(m, i, 1, values[i], 0.1));
+    for (int i = 0; i < N; i++) OK(sbni_metrics_step(m, i, 1, values[i], 0.1, NULL));
     OK(sbni_metrics_close(&m));
     expect_losses(path, values, N);
 }
@@ -135,7 +138,7 @@ static void numbers_are_shortest(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         sbni_metrics *m = NULL;
         OK(sbni_metrics_open(path, -1, &m));
-        OK(sbni_metrics_step(m, 1, 1, cases[i].value, 1));
+        OK(sbni_metrics_step(m, 1, 1, cases[i].value, 1, NULL));
         OK(sbni_metrics_close(&m));
         char want[256];
         snprintf(want, sizeof want,
@@ -157,7 +160,7 @@ static void locale_does_not_matter(void **state)
     const char *path = path_of("locale.jsonl");
     sbni_metrics *m = NULL;
     OK(sbni_metrics_open(path, -1, &m));
-    OK(sbni_metrics_step(m, 1, 1, 0.25, 0.1 + 0.2));
+    OK(sbni_metrics_step(m, 1, 1, 0.25, 0.1 + 0.2, NULL));
     OK(sbni_metrics_close(&m));
     char after[8];
     snprintf(after, sizeof after, "%.1f", 0.5);
@@ -202,7 +205,7 @@ static void resume_keeps_what_came_before(void **state)
         sbni_metrics *m = NULL;
         OK(sbni_metrics_open(path, cases[i].step, &m));
         expect_text(path, cases[i].after);
-        OK(sbni_metrics_step(m, 7, 1, 1, 1));
+        OK(sbni_metrics_step(m, 7, 1, 1, 1, NULL));
         OK(sbni_metrics_close(&m));
         char want[1024];
         snprintf(want, sizeof want, "%s" STEP(7), cases[i].after);
@@ -249,7 +252,7 @@ static void resume_without_a_file(void **state)
     const char *path = path_of("fresh.jsonl");
     sbni_metrics *m = NULL;
     OK(sbni_metrics_open(path, 10, &m));
-    OK(sbni_metrics_step(m, 7, 1, 1, 1));
+    OK(sbni_metrics_step(m, 7, 1, 1, 1, NULL));
     OK(sbni_metrics_close(&m));
     expect_text(path, STEP(7));
 }
@@ -276,14 +279,14 @@ static void full_disk(void **state)
     for (int64_t resume_step = -1; resume_step < 2; resume_step++) {
         sbni_metrics *m = NULL;
         OK(sbni_metrics_open("/dev/full", resume_step, &m));
-        OK(sbni_metrics_step(m, 1, 1, 1, 1));
+        OK(sbni_metrics_step(m, 1, 1, 1, 1, NULL));
         FAILS(SBN_E_IO, sbni_metrics_flush(m, 0));
         assert_non_null(strstr(sbn_last_error(), "/dev/full"));
         assert_non_null(strstr(sbn_last_error(), strerror(ENOSPC)));
         /* without a flush of the caller's the full buffer says so */
         sbn_status status = SBN_OK;
         for (int i = 0; i < 10000 && status == SBN_OK; i++)
-            status = sbni_metrics_step(m, i, 1, 1, 1);
+            status = sbni_metrics_step(m, i, 1, 1, 1, NULL);
         assert_int_equal(status, SBN_E_IO);
         FAILS(SBN_E_IO, sbni_metrics_close(&m));
         assert_null(m);
@@ -302,7 +305,7 @@ static void short_write_goes_on_later(void **state)
     void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
     sbni_metrics *m = NULL;
     OK(sbni_metrics_open(path, -1, &m));
-    OK(sbni_metrics_step(m, 7, 1, 1, 1));
+    OK(sbni_metrics_step(m, 7, 1, 1, 1, NULL));
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     sbn_status status = sbni_metrics_flush(m, 0);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
@@ -324,12 +327,12 @@ static void broken_pipe(void **state)
     int reader = open(path, O_RDONLY | O_NONBLOCK);
     sbni_metrics *m = NULL;
     OK(sbni_metrics_open(path, 1, &m));
-    OK(sbni_metrics_step(m, 7, 1, 1, 1));
+    OK(sbni_metrics_step(m, 7, 1, 1, 1, NULL));
     OK(sbni_metrics_flush(m, 1));
     char got[128] = "";
     assert_int_equal(read(reader, got, sizeof got), strlen(STEP(7)));
     close(reader);
-    OK(sbni_metrics_step(m, 8, 1, 1, 1));
+    OK(sbni_metrics_step(m, 8, 1, 1, 1, NULL));
     sbn_status status = sbni_metrics_flush(m, 0);
     assert_int_equal(status, SBN_E_IO);
     assert_non_null(strstr(sbn_last_error(), strerror(EPIPE)));
@@ -350,7 +353,7 @@ static void many_lines_pass_the_buffer(void **state)
         /* the first half runs past the step that the second resumes after */
         for (int i = half ? N / 2 : 0; i < (half ? N : N / 2 + 300); i++) {
             values[i] = i / 7.0;
-            OK(sbni_metrics_step(m, i, 1, values[i], 0.1));
+            OK(sbni_metrics_step(m, i, 1, values[i], 0.1, NULL));
         }
         OK(sbni_metrics_close(&m));
     }

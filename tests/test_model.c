@@ -88,10 +88,9 @@ static double loss_with(sbn_model *model, const net_batch *b, int64_t total,
  * forgotten term of the backward formula changes gradients by percents. Draws are fixed,
  * and no step of theirs crosses the kink of a relu or pool.
  */
-static void differentiate(const char *text, int64_t total, int64_t norm_batch)
+static void differentiate_model(sbn_model_config cfg, int64_t total)
 {
     const double h = 0x1p-18;
-    sbn_model_config cfg = config(text, total + 3, norm_batch, SBN_F64);
     sbn_model *model = net_make(&cfg, test_group);
     net_batch b = net_batch_make(model, total, 4);
     sbn_model_result got;
@@ -110,12 +109,17 @@ static void differentiate(const char *text, int64_t total, int64_t norm_batch)
                 slope[s] = (up - down) / (2 * step);
             }
             test_close(grad[k], (4 * slope[0] - slope[1]) / 3, 2e-8 + grid, t[i].name,
-                       text, (int)total);
+                       cfg.text, (int)total);
         }
         free(grad);
     }
     net_batch_free(&b);
     sbn_model_destroy(&model);
+}
+
+static void differentiate(const char *text, int64_t total, int64_t norm_batch)
+{
+    differentiate_model(config(text, total + 3, norm_batch, SBN_F64), total);
 }
 
 static void differentiate_net(const char *text, bool images)
@@ -149,6 +153,38 @@ static void differences_without_norm(void **state)
     (void)state;
     differentiate_net(pool_net, true);
     differentiate_net(plain_net, true);
+}
+
+/* A sample alone has gradients here; one group, some, and one for each channel. */
+static void differences_of_group_norm(void **state)
+{
+    (void)state;
+    static const char *const nets[] = {"input 2x9x8\n"
+                                       "conv c1 out=6 kernel=3 stride=2 pad=1\n"
+                                       "norm n1\n"
+                                       "relu\n"
+                                       "conv c2 out=12 kernel=2\n"
+                                       "maxpool size=2\n"
+                                       "norm n2\n"
+                                       "sigmoid\n"
+                                       "linear d out=5\n"
+                                       "logsoftmax\n",
+                                       "input 12x1x1\n"
+                                       "norm first\n"
+                                       "linear a out=18\n"
+                                       "norm n\n"
+                                       "norm o\n"
+                                       "sigmoid\n"
+                                       "linear b out=3\n"
+                                       "logsoftmax\n"};
+    static const int64_t groups[] = {1, 2, 3, 6};
+    for (int k = 0; k < 8; k++)
+        for (int64_t total = 1; total <= 37; total += 36) {
+            sbn_model_config cfg = config(nets[k / 4], total + 3, 0, SBN_F64);
+            cfg.norm = SBN_MODEL_NORM_GROUP;
+            cfg.norm_groups = groups[k % 4];
+            differentiate_model(cfg, total);
+        }
 }
 
 static void trap_35_differences_of_two_and_three(void **state)
@@ -358,6 +394,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(trap_01_differences_of_shared_memory),
     cmocka_unit_test(trap_01_differences_of_dense_layers),
     cmocka_unit_test(differences_without_norm),
+    cmocka_unit_test(differences_of_group_norm),
     cmocka_unit_test(trap_35_differences_of_two_and_three),
     cmocka_unit_test(trap_34_loss_is_weighted_by_the_whole_batch),
     cmocka_unit_test(trap_03_gamma_and_beta_are_summed_once),

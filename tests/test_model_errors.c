@@ -92,7 +92,7 @@ static void trap_31_bad_loss(void **state)
 {
     (void)state;
     sbn_model_config cfg = config(net, SBN_F32);
-    cfg.norm = false;
+    cfg.norm = SBN_MODEL_NORM_NONE;
     sbn_model *model = net_make(&cfg, test_group);
     net_batch b = net_batch_make(model, 37, 1);
     expect(spoiled(model, SBN_F32, &b, NAN), SBN_E_NONFINITE,
@@ -242,6 +242,20 @@ static void settings_out_of_range(void **state)
     refuses(c, SBN_E_ARG, "n: expected eps > 0, got 0");
     c = good, c.momentum = 2;
     refuses(c, SBN_E_ARG, "n: expected momentum 0 to 1");
+    c = good, c.norm = (sbn_model_norm)4;
+    refuses(c, SBN_E_ARG, "unknown kind of normalization 4");
+    c.norm = SBN_MODEL_NORM_GROUP, c.norm_groups = 0;
+    refuses(c, SBN_E_ARG, "expected 1 group of channels or more, got 0");
+    c.norm_groups = 2;
+    refuses(c, SBN_E_ARG,
+            "test:3:1: norm n: expected groups that divide its 3 channels, got 2");
+    c.norm_groups = 3;
+    refuses(c, SBN_E_ARG,
+            "test:6:1: norm m: expected groups that divide its 5 channels, got 3");
+    c.text = "input 6x1x1\nnorm first\nlogsoftmax\n", c.norm_groups = 6;
+    refuses(c, SBN_E_FEW, "test:2:1: norm first: 6 groups of 6 channels hold one value");
+    c.norm_groups = 1, c.eps = 0;
+    refuses(c, SBN_E_ARG, "norm first: expected eps > 0, got 0");
     c = good, c.text = NULL, c.net = "nothing";
     refuses(c, SBN_E_ARG, "unknown net \"nothing\"");
     sbn_model *model = NULL;
@@ -267,17 +281,19 @@ static void trap_17_processes_that_differ(void **state)
     if (test_size == 1) skip();
     const sbn_model_config good =
         config("input 2x1x1\nlinear a out=3\nlogsoftmax\n", SBN_F32);
-    sbn_model_config cases[8];
-    for (int i = 0; i < 8; i++) cases[i] = good;
+    sbn_model_config cases[10];
+    for (int i = 0; i < 10; i++) cases[i] = good;
     cases[0].text = "input 2x1x1\nlinear a out=4\nlogsoftmax\n";
     cases[1].dtype = SBN_F64;
     cases[2].seed = 2;
     cases[3].batch = 65;
     cases[4].norm_batch = 8;
-    cases[5].norm = false;
+    cases[5].norm = SBN_MODEL_NORM_NONE;
     cases[6].eps = 1e-4;
     cases[7].momentum = 0.2;
-    for (int i = 0; i < 8; i++)
+    cases[8].norm = SBN_MODEL_NORM_GROUP;
+    cases[9].norm_groups = 2;
+    for (int i = 0; i < 10; i++)
         refuses(guilty() ? cases[i] : good, SBN_E_MISMATCH,
                 i ? "digest of the model's settings" : "digest of the net's text");
 }

@@ -26,7 +26,8 @@ static const struct {
               {"d.weight", "d.bias", 60, 640},
               {"e.weight", "e.bias", 10, 60}};
 
-static sbn_model *make(const char *text, bool norm, uint64_t seed, sbn_dtype dtype)
+static sbn_model *make(const char *text, sbn_model_norm norm, uint64_t seed,
+                       sbn_dtype dtype)
 {
     sbn_model_config cfg = sbn_model_config_default("test", 32);
     cfg.text = text;
@@ -59,7 +60,7 @@ static void uniform_by_fan_in(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 5; seed++) {
-        sbn_model *model = make(net, true, seed, SBN_F64);
+        sbn_model *model = make(net, SBN_MODEL_NORM_BATCH, seed, SBN_F64);
         for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
             const sbn_model_tensor *w = net_tensor(model, layers[i].weight),
                                    *b = net_tensor(model, layers[i].bias);
@@ -82,7 +83,7 @@ static void norm_starts_as_the_identity(void **state)
     } cases[] = {{"n.weight", 1},       {"n.bias", 0},       {"n.running_mean", 0},
                  {"n.running_var", 1},  {"m.weight", 1},     {"m.bias", 0},
                  {"m.running_mean", 0}, {"m.running_var", 1}};
-    sbn_model *model = make(net, true, 1, SBN_F32);
+    sbn_model *model = make(net, SBN_MODEL_NORM_BATCH, 1, SBN_F32);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const sbn_model_tensor *t = net_tensor(model, cases[i].name);
         assert_false(t->decays);
@@ -106,7 +107,7 @@ static void names_and_shapes(void **state)
         "d.bias 60\nm.weight 60\nm.bias 60\ne.weight 10,60\ne.bias 10\n"
         "n.running_mean 40\nn.running_var 40\nn.num_batches_tracked\n"
         "m.running_mean 60\nm.running_var 60\nm.num_batches_tracked\n";
-    sbn_model *model = make(net, true, 1, SBN_F32);
+    sbn_model *model = make(net, SBN_MODEL_NORM_BATCH, 1, SBN_F32);
     char got[1024] = "";
     int n;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
@@ -125,6 +126,32 @@ static void names_and_shapes(void **state)
     sbn_tensor in = sbn_model_input_shape(model);
     assert_true(in.n == 0 && in.c == 3 && in.h == 8 && in.w == 8);
     sbn_model_destroy(&model);
+}
+
+/* The parameters of batch norm, in the same places, and no buffer. */
+static void group_norm_has_no_buffers(void **state)
+{
+    (void)state;
+    sbn_model_config cfg = sbn_model_config_default("test", 32);
+    cfg.text = net;
+    cfg.norm = SBN_MODEL_NORM_GROUP;
+    cfg.norm_groups = 20;
+    sbn_model *group = net_make(&cfg, test_group),
+              *batch = make(net, SBN_MODEL_NORM_BATCH, 1, SBN_F32);
+    int n, n_batch, exponents;
+    const sbn_model_tensor *t = sbn_model_tensors(group, &n),
+                           *want = sbn_model_tensors(batch, &n_batch);
+    assert_int_equal(n, 10);
+    for (int i = 0; i < n; i++) {
+        assert_string_equal(t[i].name, want[i].name);
+        assert_true(t[i].grad && t[i].decays == want[i].decays);
+        assert_int_equal(t[i].count, want[i].count);
+        same_bits(t[i].data, want[i].data, t[i].count * 4);
+    }
+    sbn_model_grad_exponents(group, &exponents);
+    assert_int_equal(exponents, 10);
+    sbn_model_destroy(&group);
+    sbn_model_destroy(&batch);
 }
 
 static void same_values(const sbn_model *a, const sbn_model *b, const char *name,
@@ -151,9 +178,10 @@ static void draws_belong_to_the_name(void **state)
                         "linear again out=60\n"
                         "linear e2 out=10\n"
                         "logsoftmax\n";
-    sbn_model *first = make(net, true, 7, SBN_F32), *bare = make(net, false, 7, SBN_F32),
-              *changed = make(other, true, 7, SBN_F32),
-              *seed = make(net, true, 8, SBN_F32);
+    sbn_model *first = make(net, SBN_MODEL_NORM_BATCH, 7, SBN_F32),
+              *bare = make(net, SBN_MODEL_NORM_NONE, 7, SBN_F32),
+              *changed = make(other, SBN_MODEL_NORM_BATCH, 7, SBN_F32),
+              *seed = make(net, SBN_MODEL_NORM_BATCH, 8, SBN_F32);
     int n;
     sbn_model_tensors(bare, &n);
     assert_int_equal(n, 6);
@@ -179,7 +207,8 @@ static void draws_belong_to_the_name(void **state)
 static void float32_rounds_float64(void **state)
 {
     (void)state;
-    sbn_model *narrow = make(net, true, 3, SBN_F32), *wide = make(net, true, 3, SBN_F64);
+    sbn_model *narrow = make(net, SBN_MODEL_NORM_BATCH, 3, SBN_F32),
+              *wide = make(net, SBN_MODEL_NORM_BATCH, 3, SBN_F64);
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
         const sbn_model_tensor *s = net_tensor(narrow, layers[i].weight),
                                *t = net_tensor(wide, layers[i].weight);
@@ -193,7 +222,7 @@ static void float32_rounds_float64(void **state)
 static void trap_33_alike_on_all_processes(void **state)
 {
     (void)state;
-    sbn_model *model = make(net, true, 5, SBN_F32);
+    sbn_model *model = make(net, SBN_MODEL_NORM_BATCH, 5, SBN_F32);
     int n;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
     for (int i = 0; i < n && t[i].grad; i++) {
@@ -210,6 +239,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(uniform_by_fan_in),
     cmocka_unit_test(norm_starts_as_the_identity),
     cmocka_unit_test(names_and_shapes),
+    cmocka_unit_test(group_norm_has_no_buffers),
     cmocka_unit_test(draws_belong_to_the_name),
     cmocka_unit_test(float32_rounds_float64),
     cmocka_unit_test(trap_33_alike_on_all_processes),

@@ -76,11 +76,16 @@ static void compare(sbn_model_config cfg, int threads, int threads_alone)
     for (size_t i = 0; i < sizeof totals / sizeof *totals; i++) {
         net_batch b = net_batch_make(self, totals[i], 20 + i);
         sbn_model_result got, want;
+        OK(sbn_model_set_limits(group, 1 + 0.2 * (double)i, 0.3 * (double)i));
+        OK(sbn_model_set_limits(self, 1 + 0.2 * (double)i, 0.3 * (double)i));
         omp_set_num_threads(threads_alone);
         OK(net_gradient(self, cfg.dtype, &b, totals[i], &want));
         omp_set_num_threads(threads);
         OK(net_gradient(group, cfg.dtype, &b, totals[i], &got));
         same_models(group, self, cfg.dtype);
+        sbn_norm_clipped a = sbn_model_get_clipped(group),
+                         b_self = sbn_model_get_clipped(self);
+        same_bits(&a, &b_self, sizeof a);
         same_bits(&got.loss, &want.loss, 8);
         assert_int_equal(got.correct, want.correct);
         for (int k = 0; k < 2; k++) sbn_sgd_step(sgd[k], 0.05);
@@ -120,8 +125,16 @@ static void compare_norm_batches(sbn_dtype dtype)
         compare(cfg, 1, 1);
         compare(cfg, 2, 1);
     }
-    cfg.norm = false;
+    cfg.norm = SBN_MODEL_NORM_NONE;
     compare(cfg, 2, 1);
+    cfg.norm = SBN_MODEL_NORM_GROUP; /* slices are those of norm batches of 24 */
+    compare(cfg, 1, 2);
+    cfg.norm_batch = 0;
+    compare(cfg, 2, 1);
+    cfg.norm = SBN_MODEL_NORM_RENORM;
+    compare(cfg, 2, 1);
+    cfg.norm_batch = 10;
+    compare(cfg, 1, 2);
 }
 
 static void float32_at_any_number_of_processes(void **state)
@@ -141,6 +154,10 @@ static void nets_that_come_along(void **state)
     (void)state;
     compare(sbn_model_config_default("cnn", 64), 2, 1);
     compare(sbn_model_config_default("mlp", 64), 1, 2);
+    sbn_model_config cfg = sbn_model_config_default("cnn", 64);
+    cfg.norm = SBN_MODEL_NORM_GROUP;
+    cfg.norm_groups = 10;
+    compare(cfg, 1, 2);
 }
 
 /* The order of a batch's samples decides, not who holds them: the same samples one slice
@@ -240,7 +257,7 @@ static void evaluation_is_the_training_loss(void **state)
     for (int type = 0; type < 2; type++) {
         sbn_model_config cfg = sbn_model_config_default("test", 37);
         cfg.text = net;
-        cfg.norm = false;
+        cfg.norm = SBN_MODEL_NORM_NONE;
         cfg.dtype = type ? SBN_F64 : SBN_F32;
         sbn_model *model = net_make(&cfg, test_group);
         net_batch b = net_batch_make(model, 37, 32);

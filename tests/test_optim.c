@@ -211,6 +211,60 @@ static void cosine_ends_at_the_last_step(void **state)
     assert_true(sbn_schedule_lr(&s, 4) == 0.2 && sbn_schedule_lr(&s, 5) == 0);
 }
 
+/* Ioffe 2017, section 4: closed for 5,000 steps, d open at 25,000, r at 40,000. */
+static void trap_38_limits_open_as_in_the_paper(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t step;
+        double r_max, d_max;
+    } cases[] = {{0, 1, 0},
+                 {1, 1, 0},
+                 {5000, 1, 0},
+                 {5001, 1 + 2 / 35000.0, 5 / 20000.0},
+                 {15000, 1 + 2 * 10 / 35.0, 2.5},
+                 {22500, 2, 4.375},
+                 {24999, 1 + 2 * 19999 / 35000.0, 5 * 19999 / 20000.0},
+                 {25000, 1 + 2 * 20 / 35.0, 5},
+                 {25001, 1 + 2 * 20001 / 35000.0, 5},
+                 {39999, 1 + 2 * 34999 / 35000.0, 5},
+                 {40000, 3, 5},
+                 {40001, 3, 5},
+                 {INT64_MAX, 3, 5}};
+    sbn_renorm_schedule s = sbn_renorm_schedule_default();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double r, d;
+        sbn_schedule_limits(&s, cases[i].step, &r, &d);
+        CLOSE(r, cases[i].r_max, 4 * DBL_EPSILON);
+        CLOSE(d, cases[i].d_max, 8 * DBL_EPSILON);
+        if (cases[i].step <= s.warmup) assert_true(r == 1 && d == 0);
+        if (cases[i].step >= s.r_steps) assert_true(r == s.r_max && d == s.d_max);
+    }
+}
+
+static void trap_38_limits_of_short_schedules(void **state)
+{
+    (void)state;
+    double r, d, last_r = 1, last_d = 0;
+    sbn_renorm_schedule s = {1.5, 0.5, 3, 11, 7};
+    for (int64_t step = 1; step <= 11; step++) {
+        sbn_schedule_limits(&s, step, &r, &d);
+        assert_true(r >= last_r && d >= last_d);
+        assert_true((r > last_r) == (step > 3) &&
+                    (d > last_d) == (step > 3 && step <= 7));
+        last_r = r, last_d = d;
+    }
+    assert_true(r == 1.5 && d == 0.5);
+    s = (sbn_renorm_schedule){2, 1, 3, 3, 0}; /* a jump behind the warm-up */
+    sbn_schedule_limits(&s, 3, &r, &d);
+    assert_true(r == 1 && d == 0);
+    sbn_schedule_limits(&s, 4, &r, &d);
+    assert_true(r == 2 && d == 1);
+    s = (sbn_renorm_schedule){2, 1, 0, 0, 0}; /* open from the first step */
+    sbn_schedule_limits(&s, 1, &r, &d);
+    assert_true(r == 2 && d == 1);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(sgd_as_written),
     cmocka_unit_test(sgd_by_hand),
@@ -219,5 +273,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(constant_with_warmup),
     cmocka_unit_test(steps_after_warmup),
     cmocka_unit_test(cosine_ends_at_the_last_step),
+    cmocka_unit_test(trap_38_limits_open_as_in_the_paper),
+    cmocka_unit_test(trap_38_limits_of_short_schedules),
 };
 TEST_MAIN(tests)

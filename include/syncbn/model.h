@@ -7,7 +7,8 @@
  * - `input 1x28x28`: channels x height x width; the first line
  * - `conv NAME out=N kernel=N [stride=N] [pad=N]`
  * - `linear NAME out=N`: flattens what comes in
- * - `norm NAME`: batch norm over channels (after linear: features)
+ * - `norm NAME`: normalization over channels (after linear: features); which, a setting
+ *   of the model says
  * - `maxpool size=N`: windows without overlap
  * - `relu`, `sigmoid`
  * - `logsoftmax`: the last line; classes are what comes in
@@ -28,16 +29,26 @@ extern "C" {
 
 typedef struct sbn_model sbn_model;
 
+/** What the norm lines of a net become. */
+typedef enum sbn_model_norm {
+    SBN_MODEL_NORM_NONE,   /**< nothing: they are left out */
+    SBN_MODEL_NORM_BATCH,  /**< batch normalization over each norm batch of the group */
+    SBN_MODEL_NORM_RENORM, /**< batch renormalization, by sbn_model_set_limits */
+    SBN_MODEL_NORM_GROUP   /**< group normalization of each sample, syncbn/groupnorm.h */
+} sbn_model_norm;
+
 typedef struct sbn_model_config {
     const char
         *net; /**< name of a net that comes with the library, or a path ending in .net */
-    const char *text;   /**< the net itself; NULL: read what `net` says */
-    sbn_dtype dtype;    /**< of weights and activations; default SBN_F32 */
-    uint64_t seed;      /**< initial weights are a function of (seed, name of the tensor,
-                           element) */
-    int64_t batch;      /**< most samples of the group in one step, ≥ 1 */
-    int64_t norm_batch; /**< 1 … batch, or SBN_NORM_BATCH_ALL */
-    bool norm;          /**< false leaves the norm layers out; default true */
+    const char *text;    /**< the net itself; NULL: read what `net` says */
+    sbn_dtype dtype;     /**< of weights and activations; default SBN_F32 */
+    uint64_t seed;       /**< initial weights are a function of (seed, name of the tensor,
+                            element) */
+    int64_t batch;       /**< most samples of the group in one step, ≥ 1 */
+    int64_t norm_batch;  /**< 1 … batch, or SBN_NORM_BATCH_ALL */
+    sbn_model_norm norm; /**< default SBN_MODEL_NORM_BATCH */
+    int64_t norm_groups; /**< group norm: groups of every norm line, ≥ 1, a divisor of its
+                            channels; else not read; default 1 */
     double eps, momentum; /**< of the norm layers; defaults 1e-5 and 0.1 */
 } sbn_model_config;
 
@@ -64,8 +75,9 @@ SBN_API sbn_model_config sbn_model_config_default(const char *net, int64_t batch
 
 /**
  * Build a net; weights uniform in ±1/sqrt(fan_in), gamma 1, beta 0.
- * @collective over the group: 40 bytes, and 20 per norm layer.
- * @errors SBN_E_ARG (unknown net, sizes; a batch has at most 65535 slices), SBN_E_DATA
+ * @collective over the group: 40 bytes, and 20 per norm layer with a message.
+ * @errors SBN_E_ARG (unknown net, sizes; a batch has at most 65535 slices; groups that do
+ * not divide a layer's channels), SBN_E_FEW (a group of one value), SBN_E_DATA
  * (malformed net: file, line, column), SBN_E_IO, SBN_E_MEMORY, SBN_E_MISMATCH, SBN_E_PEER
  */
 SBN_API sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
@@ -83,6 +95,18 @@ SBN_API const char *sbn_model_text(const sbn_model *model);
 
 /** All parameters, then all buffers, in the order of the net. Owned by the model. */
 SBN_API const sbn_model_tensor *sbn_model_tensors(const sbn_model *model, int *n);
+
+/**
+ * Move the limits of batch renormalization in all norm layers, as sbn_norm_set_limits;
+ * before they were ever moved they are 1 and 0. Nothing to do in a model of another norm.
+ * Local, but all processes must use the same.
+ * @errors SBN_E_ARG (out of range)
+ */
+SBN_API sbn_status sbn_model_set_limits(sbn_model *model, double r_max, double d_max);
+
+/** As sbn_norm_get_clipped, with fractions of (layer, norm batch, channel). Limits are
+ * those that the layers have; 1 and 0 in a model without renorm. Local. */
+SBN_API sbn_norm_clipped sbn_model_get_clipped(const sbn_model *model);
 
 /** Exponents of the exact gradient sums (int64, one per summed tensor): part of a
  * resumable state. */

@@ -1,4 +1,5 @@
-/** Stochastic gradient descent over the tensors of a model, and schedules of its rate. */
+/** Stochastic gradient descent over the tensors of a model, and schedules over the steps.
+ */
 #ifndef SYNCBN_OPTIM_H
 #define SYNCBN_OPTIM_H
 
@@ -30,6 +31,33 @@ typedef struct sbn_schedule {
 
 /** Rate of a step, counted from 1. Local. */
 SBN_API double sbn_schedule_lr(const sbn_schedule *schedule, int64_t step);
+
+/** How the limits of batch renormalization open: both closed (1 and 0: batch
+ * normalization) up to the warm-up's last step, then each linearly in the step, reached
+ * at its own step and constant after it. */
+typedef struct sbn_renorm_schedule {
+    double r_max;    /**< limit of r in the end, ≥ 1; default 3 */
+    double d_max;    /**< limit of d in the end, ≥ 0; default 5 */
+    int64_t warmup;  /**< steps of batch normalization, ≥ 0; default 5000 */
+    int64_t r_steps; /**< step that reaches r_max; at the warm-up or before it: the step
+                        after the warm-up; default 40000 */
+    int64_t d_steps; /**< likewise for d_max; default 25000 */
+} sbn_renorm_schedule;
+
+/** The schedule of Ioffe 2017 (arXiv 1702.03275), section 4. Local. */
+SBN_API sbn_renorm_schedule sbn_renorm_schedule_default(void);
+
+/**
+ * Limits of a step, counted from 1; for sbn_norm_set_limits.
+ *
+ *   r_max(t) = 1 + (r_max − 1)·(t − warmup)/(r_steps − warmup)
+ *   d_max(t) = d_max·(t − warmup)/(d_steps − warmup)
+ *
+ * A function of the step alone, so a resumed run has the limits of an undisturbed one.
+ * Local.
+ */
+SBN_API void sbn_schedule_limits(const sbn_renorm_schedule *schedule, int64_t step,
+                                 double *r_max, double *d_max);
 
 /** What the optimizer moves; arrays are borrowed. */
 typedef struct sbn_sgd_tensor {

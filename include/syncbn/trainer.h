@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "syncbn/group.h"
+#include "syncbn/model.h"
 #include "syncbn/optim.h"
 
 #ifdef __cplusplus
@@ -27,8 +28,10 @@ typedef struct sbn_trainer_config {
     const char *data; /**< as in sbn_dataset_probe */
     const char *out;  /**< folder of the results, made when missing; NULL: none */
     int64_t batch;    /**< samples per step over all processes, 1 … training samples */
-    int64_t norm_batch; /**< 1 … batch, or SBN_NORM_BATCH_ALL */
-    bool norm;          /**< keep the net's norm layers */
+    int64_t norm_batch;         /**< 1 … batch, or SBN_NORM_BATCH_ALL */
+    sbn_model_norm norm;        /**< what the net's norm lines become */
+    int64_t norm_groups;        /**< group norm: groups of every norm line */
+    sbn_renorm_schedule renorm; /**< batch renormalization: its limits over the steps */
     double norm_eps, norm_momentum;
     int64_t epochs;        /**< ≥ 1 when steps is 0 */
     int64_t steps;         /**< ≥ 1: stop there whatever the epochs; 0: by epochs */

@@ -125,8 +125,10 @@ static sbn_status inspect_tensors(const char *path)
     sbni_st_file *file;
     SBN_TRY(sbni_st_open(path, &file));
     static const char *const keys[] = {
-        "format", "batch",    "norm-batch", "norm", "norm-eps",     "norm-momentum",
-        "lr",     "schedule", "momentum",   "seed", "train-samples"};
+        "format",         "batch",        "norm-batch",    "norm",
+        "renorm-r-max",   "renorm-d-max", "renorm-warmup", "renorm-r-steps",
+        "renorm-d-steps", "norm-eps",     "norm-momentum", "lr",
+        "schedule",       "momentum",     "seed",          "train-samples"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const char *value = sbni_st_metadata(file, keys[i]);
         if (value) printf("%s: %s\n", keys[i], value);

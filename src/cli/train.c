@@ -2,12 +2,14 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "nn/normkind.h"
 #include "syncbn/model.h"
 #include "syncbn/trainer.h"
 
 typedef struct settings {
     sbn_trainer_config run;
-    int norm, schedule, progress;
+    const char *norm;
+    int schedule, progress;
 } settings;
 
 #define AT(field) offsetof(settings, field)
@@ -34,14 +36,26 @@ static const sbni_option options[] = {
     {"drop-last", SBNI_OPTION_FLAG, AT(run.drop_last), 0,
      "leave out the last short batch of an epoch (default: train it)", 0, 0, 0, 0},
     {"Normalization", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
-    {"norm", SBNI_OPTION_CHOICE, AT(norm), "batch|none",
-     "batch norm, or the net without its norm layers (default batch)", "batch|none", 0, 0,
-     0},
+    {"norm", SBNI_OPTION_TEXT, AT(norm), SBNI_NORMKIND_CHOICES,
+     "batch norm, batch renormalization, group norm with G groups of channels, or the "
+     "net without its norm layers (default batch)",
+     0, 0, 0, 0},
     {"norm-eps", SBNI_OPTION_REAL, AT(run.norm_eps), "X",
      "added to the variance inside the root (default 1e-5)", 0, 1e-30, 0, 0},
     {"norm-momentum", SBNI_OPTION_REAL, AT(run.norm_momentum), "X|none",
      "weight of the new value in running statistics; none: plain average (default 0.1)",
      "none", 0, SBN_MOMENTUM_CUMULATIVE, 1},
+    {"renorm-r-max", SBNI_OPTION_REAL, AT(run.renorm.r_max), "X",
+     "renorm: limit of r in the end (default 3)", 0, 1, 0, 0},
+    {"renorm-d-max", SBNI_OPTION_REAL, AT(run.renorm.d_max), "X",
+     "renorm: limit of d in the end (default 5)", 0, 0, 0, 0},
+    {"renorm-warmup", SBNI_OPTION_INT, AT(run.renorm.warmup), "STEPS",
+     "renorm: batch norm up to this step, limits grow after it (default 5000)", 0, 0, 0,
+     0},
+    {"renorm-r-steps", SBNI_OPTION_INT, AT(run.renorm.r_steps), "STEPS",
+     "renorm: step that reaches r-max (default 40000)", 0, 0, 0, 0},
+    {"renorm-d-steps", SBNI_OPTION_INT, AT(run.renorm.d_steps), "STEPS",
+     "renorm: step that reaches d-max (default 25000)", 0, 0, 0, 0},
     {"Optimization", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"epochs", SBNI_OPTION_INT, AT(run.epochs), "E", "passes over the data (default 5)",
      0, 1, 0, 0},
@@ -92,12 +106,19 @@ static void report(const settings *s, const sbn_trainer_result *r)
     printf("trained %s on %s: %lld steps in %.1f s, %.0f img/s\n", s->run.net,
            s->run.data, (long long)r->steps, r->seconds, r->images_per_s);
     printf("test accuracy %.4f, test loss %.4f\n", r->test_accuracy, r->test_loss);
+    if (s->run.norm == SBN_MODEL_NORM_RENORM) {
+        double r_max, d_max;
+        sbn_schedule_limits(&s->run.renorm, r->steps, &r_max, &d_max);
+        printf("renorm limits at the last step: r_max %.4g, d_max %.4g%s\n", r_max, d_max,
+               r_max == 1 && d_max == 0 ? ", which is batch norm; see --renorm-warmup"
+                                        : "");
+    }
     printf("results in %s\n", s->run.out);
 }
 
 sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
 {
-    settings s = {.run = sbn_trainer_config_default()};
+    settings s = {.run = sbn_trainer_config_default(), .norm = "batch"};
     s.run.out = "out/train";
     s.run.schedule.every = 1000;
     sbni_arguments arguments;
@@ -108,7 +129,8 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     }
     SBN_CHECK(!sbni_options_given(&command, &arguments, "epochs") || !s.run.steps,
               SBN_E_ARG, "--epochs and --steps: expected one of them, got both");
-    s.run.norm = s.norm == 0;
+    sbn_status parsed = sbni_normkind_parse(s.norm, &s.run.norm, &s.run.norm_groups);
+    if (parsed != SBN_OK) return sbni_fail_in(parsed, "--norm");
     s.run.schedule.kind = (sbn_schedule_kind)s.schedule;
     s.run.progress = (sbn_progress_style)s.progress;
     sbn_trainer_result result;

@@ -73,6 +73,14 @@ int64_t sbn_dtype_bytes(sbn_dtype dtype)
     return dtype == SBN_F64 ? 8 : dtype == SBN_BF16 ? 2 : 4;
 }
 
+bool sbni_tensor_is_dense(const sbn_tensor *t)
+{
+    int64_t s = sbni_tensor_s(t);
+    return t->n == 0 ||
+           ((s == 1 || t->stride_s == 1) && (t->c == 1 || t->stride_c == s) &&
+            (t->n == 1 || t->stride_n == t->c * s));
+}
+
 bool sbni_tensor_has_planes(const sbn_tensor *t)
 {
     return t->stride_s == 1 || sbni_tensor_s(t) == 1;

@@ -24,6 +24,9 @@ sbn_status sbni_tensor_check_same(const sbn_tensor *a, const char *name_a,
 /* Whether two views have the same elements in the same places. */
 bool sbni_tensor_same_place(const sbn_tensor *a, const sbn_tensor *b);
 
+/* Whether the elements lie in the order of sbn_tensor_ncdhw, without gaps. */
+bool sbni_tensor_is_dense(const sbn_tensor *t);
+
 /* Whether the pixels of a channel, or the channels of a pixel, are neighbours. */
 bool sbni_tensor_has_planes(const sbn_tensor *t);
 bool sbni_tensor_has_rows(const sbn_tensor *t);

@@ -117,6 +117,18 @@ typedef struct sbni_kernels {
     void (*sigmoid)(const void *x, int64_t n, void *y);
     void (*sigmoid_backward)(const void *y, const void *dy, int64_t n, void *dx);
 
+    /* Group norm of samples x [n,c,s], each of whose `groups` groups of channels has its
+     * own statistics; gamma, beta [c] or NULL for 1 and 0. Out: y, which may be x, and
+     * mean, rstd [n][groups]. */
+    void (*groupnorm)(const void *x, int64_t n, int64_t c, int64_t s, int64_t groups,
+                      double eps, const void *gamma, const void *beta, double *mean,
+                      double *rstd, void *y);
+    /* dx, which may be dy or NULL; adds the samples' sums to dgamma, dbeta [c]. */
+    void (*groupnorm_backward)(const void *dy, const void *x, int64_t n, int64_t c,
+                               int64_t s, int64_t groups, const void *gamma,
+                               const double *mean, const double *rstd, void *dx,
+                               double *dgamma, double *dbeta);
+
     /* Largest of each window without overlap or padding, first one on ties, NaN wins.
      * argmax: its place in the window, row-major. */
     void (*maxpool)(const void *x, sbni_image in, int64_t kernel, void *y,

@@ -1,6 +1,6 @@
 #include "nn/layer.h"
 
-static sbn_status same_shape(const sbni_layer_spec *spec, sbni_image in, sbni_image *out)
+sbn_status sbni_same_shape(const sbni_layer_spec *spec, sbni_image in, sbni_image *out)
 {
     (void)spec;
     *out = in;
@@ -37,13 +37,13 @@ static void sigmoid_backward(sbn_model *m, const sbni_layer *layer, sbni_task ta
 
 const sbni_layer_ops sbni_relu_ops = {.needs_y = true,
                                       .elementwise = true,
-                                      .shape = same_shape,
+                                      .shape = sbni_same_shape,
                                       .forward = relu_forward,
                                       .backward = relu_backward};
 const sbni_layer_ops sbni_sigmoid_ops = {.needs_y = true,
                                          .elementwise = true,
-                                         .shape = same_shape,
+                                         .shape = sbni_same_shape,
                                          .forward = sigmoid_forward,
                                          .backward = sigmoid_backward};
 /* Norm layers run on the whole batch (norm_layer.c); only their shape is of this kind. */
-const sbni_layer_ops sbni_norm_ops = {.needs_x = true, .shape = same_shape};
+const sbni_layer_ops sbni_norm_ops = {.needs_x = true, .shape = sbni_same_shape};

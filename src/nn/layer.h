@@ -45,12 +45,14 @@ typedef struct sbni_layer {
     int weight, bias; /* indices of parameters; -1: none */
     uint8_t *argmax;  /* maxpool: [capacity][out.count] */
     sbn_norm *norm;
+    double *mean, *rstd; /* groupnorm: [capacity][groups] */
     bool wants_dx;
 } sbni_layer;
 
 typedef struct sbni_scratch {
     void *col, *dcol; /* [largest k·k·c · oh·ow] */
     void *grad;       /* [largest parameter] */
+    double *sums;     /* [2][most channels of a groupnorm] */
 } sbni_scratch;
 
 struct sbn_model {
@@ -95,8 +97,11 @@ typedef struct sbni_layer_ops {
 } sbni_layer_ops;
 
 extern const sbni_layer_ops sbni_conv_ops, sbni_linear_ops, sbni_maxpool_ops,
-    sbni_relu_ops, sbni_sigmoid_ops, sbni_loss_ops, sbni_norm_ops;
+    sbni_relu_ops, sbni_sigmoid_ops, sbni_loss_ops, sbni_norm_ops, sbni_groupnorm_ops;
 const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind);
+
+/* Shape of a layer whose output has that of its input; nn/activation.c. */
+sbn_status sbni_same_shape(const sbni_layer_spec *spec, sbni_image in, sbni_image *out);
 
 /* First row of the task's slice in an edge. */
 void *sbni_edge_y(const sbn_model *model, const sbni_edge *edge, sbni_task task);

@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "kernels/gemm.h"
 #include "nn/layer.h"
+#include "nn/normkind.h"
 
 /* Evaluation goes in pieces of at least this many samples, whatever the batch. */
 enum { EVALUATE_ROWS = 8 * SBN_SLICE };
@@ -22,7 +23,8 @@ sbn_model_config sbn_model_config_default(const char *net, int64_t batch)
                               .seed = 1,
                               .batch = batch,
                               .norm_batch = SBN_NORM_BATCH_ALL,
-                              .norm = true,
+                              .norm = SBN_MODEL_NORM_BATCH,
+                              .norm_groups = 1,
                               .eps = 1e-5,
                               .momentum = 0.1};
 }
@@ -54,6 +56,7 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
                   (cfg->norm_batch >= 1 && cfg->norm_batch <= cfg->batch),
               SBN_E_ARG, "expected norm batch 1 to batch %" PRId64 ", got %" PRId64,
               cfg->batch, cfg->norm_batch);
+    SBN_TRY(sbni_normkind_check(cfg->norm, cfg->norm_groups));
     int64_t slices = sbni_scope_cut(0, cfg->batch, cfg->norm_batch, NULL);
     SBN_CHECK(slices <= SBNI_GRADSYNC_SLICES, SBN_E_ARG,
               "batch %" PRId64 " in norm batches of %" PRId64 " has %" PRId64
@@ -82,10 +85,14 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
 /* Nets of other layers would send other messages, and other settings other weights. */
 static sbn_status check_alike(const sbn_model *m)
 {
-    uint64_t field[7] = {m->cfg.dtype, m->cfg.seed, (uint64_t)m->cfg.batch,
-                         (uint64_t)m->cfg.norm_batch, m->cfg.norm};
-    memcpy(&field[5], &m->cfg.eps, 8);
-    memcpy(&field[6], &m->cfg.momentum, 8);
+    uint64_t field[8] = {m->cfg.dtype,
+                         m->cfg.seed,
+                         (uint64_t)m->cfg.batch,
+                         (uint64_t)m->cfg.norm_batch,
+                         m->cfg.norm,
+                         (uint64_t)m->cfg.norm_groups};
+    memcpy(&field[6], &m->cfg.eps, 8);
+    memcpy(&field[7], &m->cfg.momentum, 8);
     SBN_TRY(sbni_group_check_same(m->group,
                                   (int64_t)(XXH3_64bits(m->text, strlen(m->text)) >> 1),
                                   "digest of the net's text"));

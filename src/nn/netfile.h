@@ -13,7 +13,8 @@ typedef enum sbni_layer_kind {
     SBNI_LAYER_MAXPOOL,
     SBNI_LAYER_RELU,
     SBNI_LAYER_SIGMOID,
-    SBNI_LAYER_LOGSOFTMAX
+    SBNI_LAYER_LOGSOFTMAX,
+    SBNI_LAYER_GROUPNORM /* no word of its own: a norm line under SBN_MODEL_NORM_GROUP */
 } sbni_layer_kind;
 
 enum { SBNI_NET_NAME_BYTES = 48, SBNI_NET_MAX_LAYERS = 1000 };

@@ -39,6 +39,7 @@ static void add_params(sbn_model *m, sbni_layer *layer)
         layer->bias = add(m, layer, "bias", 1, linear, linear[1]);
         break;
     case SBNI_LAYER_NORM:
+    case SBNI_LAYER_GROUPNORM:
         layer->weight = add(m, layer, "weight", 1, &c, 0);
         layer->bias = add(m, layer, "bias", 1, &c, -1);
         break;
@@ -46,7 +47,8 @@ static void add_params(sbn_model *m, sbni_layer *layer)
         return;
     }
     sbni_param *weight = &m->params[layer->weight];
-    weight->tensor.decays = layer->spec.kind != SBNI_LAYER_NORM;
+    weight->tensor.decays =
+        layer->spec.kind == SBNI_LAYER_CONV || layer->spec.kind == SBNI_LAYER_LINEAR;
     for (int i = layer->weight; i <= layer->bias; i++) {
         m->params[i].offset = m->arena_count;
         m->arena_count += (m->params[i].tensor.count + PAD - 1) / PAD * PAD;
@@ -103,8 +105,8 @@ static sbn_status create_sync(sbn_model *m)
     SBN_TRY(sbni_alloc(m->param_count, sizeof *list, "model", &list));
     int n = 0;
     for (int i = 0; i < m->layer_count; i++) {
-        sbni_layer_kind kind = m->layers[i].spec.kind;
-        if (kind != SBNI_LAYER_CONV && kind != SBNI_LAYER_LINEAR) continue;
+        /* norm layers sum their own; pools and the like have none */
+        if (m->layers[i].norm || m->layers[i].weight < 0) continue;
         for (int k = m->layers[i].weight; k <= m->layers[i].bias; k++) {
             list[n] =
                 (sbni_gradsync_tensor){m->params[k].name, m->params[k].tensor.count};

@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -13,6 +14,8 @@ const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind)
         return &sbni_linear_ops;
     case SBNI_LAYER_NORM:
         return &sbni_norm_ops;
+    case SBNI_LAYER_GROUPNORM:
+        return &sbni_groupnorm_ops;
     case SBNI_LAYER_MAXPOOL:
         return &sbni_maxpool_ops;
     case SBNI_LAYER_RELU:
@@ -53,6 +56,24 @@ static sbn_status check_weights(const sbni_layer *layer)
     return SBN_OK;
 }
 
+/* What group norm needs; the other norm layers check themselves. */
+static sbn_status check_groups(const sbn_model *m, const sbni_layer *layer)
+{
+    if (layer->spec.kind != SBNI_LAYER_GROUPNORM) return SBN_OK;
+    int64_t c = layer->in->shape.c, groups = m->cfg.norm_groups;
+    SBN_CHECK(m->cfg.eps > 0 && isfinite(m->cfg.eps), SBN_E_ARG,
+              "norm %s: expected eps > 0, got %g", layer->spec.name, m->cfg.eps);
+    SBN_CHECK(c % groups == 0, SBN_E_ARG,
+              "norm %s: expected groups that divide its %" PRId64
+              " channels, got %" PRId64,
+              layer->spec.name, c, groups);
+    SBN_CHECK(layer->in->count > groups, SBN_E_FEW,
+              "norm %s: %" PRId64 " groups of %" PRId64
+              " channels hold one value each, which has no variance; expected fewer",
+              layer->spec.name, groups, c);
+    return SBN_OK;
+}
+
 sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
 {
     SBN_TRY(sbni_alloc(net->count, sizeof *m->layers, "model", &m->layers));
@@ -63,20 +84,23 @@ sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
         return sbni_fail_in(input, "%s:%d:1", m->cfg.net, net->input_line);
     bool wants_dx = false; /* nothing before the first weights needs a gradient */
     for (int i = 0; i < net->count; i++) {
-        if (net->layers[i].kind == SBNI_LAYER_NORM && !m->cfg.norm) continue;
+        bool norm = net->layers[i].kind == SBNI_LAYER_NORM;
+        if (norm && m->cfg.norm == SBN_MODEL_NORM_NONE) continue;
         sbni_layer *layer = &m->layers[m->layer_count];
         layer->spec = net->layers[i];
+        if (norm && m->cfg.norm == SBN_MODEL_NORM_GROUP)
+            layer->spec.kind = SBNI_LAYER_GROUPNORM;
         layer->in = &m->edges[m->layer_count];
         layer->out = &m->edges[m->layer_count + 1];
         layer->weight = layer->bias = -1;
         layer->wants_dx = wants_dx;
         sbni_layer_kind kind = layer->spec.kind;
-        wants_dx |= kind == SBNI_LAYER_CONV || kind == SBNI_LAYER_LINEAR ||
-                    kind == SBNI_LAYER_NORM;
+        wants_dx |= kind == SBNI_LAYER_CONV || kind == SBNI_LAYER_LINEAR || norm;
         sbn_status status = sbni_layer_ops_of(kind)->shape(&layer->spec, layer->in->shape,
                                                            &layer->out->shape);
         if (status == SBN_OK) status = measure(layer->out);
         if (status == SBN_OK) status = check_weights(layer);
+        if (status == SBN_OK) status = check_groups(m, layer);
         if (status != SBN_OK)
             return sbni_fail_in(status, "%s:%d:1", m->cfg.net, layer->spec.line);
         m->layer_count++;
@@ -140,25 +164,41 @@ static sbn_status alloc_edges(sbn_model *m, const int *y_of, const int *dy_of)
     return SBN_OK;
 }
 
+/* What backward needs of a layer beside the edges. */
+static sbn_status alloc_memory(sbn_model *m, sbni_layer *layer)
+{
+    if (layer->spec.kind == SBNI_LAYER_MAXPOOL)
+        return own(m, m->capacity * layer->out->count, 1, (void **)&layer->argmax);
+    if (layer->spec.kind != SBNI_LAYER_GROUPNORM) return SBN_OK;
+    int64_t n = m->capacity * m->cfg.norm_groups;
+    SBN_TRY(own(m, 2 * n, sizeof *layer->mean, (void **)&layer->mean));
+    layer->rstd = layer->mean + n;
+    return SBN_OK;
+}
+
 static sbn_status alloc_scratch(sbn_model *m)
 {
-    int64_t col = 0, grad = 0, size = sbn_dtype_bytes(m->cfg.dtype);
+    int64_t col = 0, grad = 0, sums = 0, size = sbn_dtype_bytes(m->cfg.dtype);
     for (int i = 0; i < m->layer_count; i++) {
         sbni_layer *layer = &m->layers[i];
-        if (layer->spec.kind == SBNI_LAYER_MAXPOOL)
-            SBN_TRY(own(m, m->capacity * layer->out->count, 1, (void **)&layer->argmax));
+        SBN_TRY(alloc_memory(m, layer));
         int64_t k = layer->spec.kernel * layer->spec.kernel * layer->in->shape.c;
         int64_t here = k * layer->out->shape.h * layer->out->shape.w;
         if (layer->spec.kind == SBNI_LAYER_CONV && here > col) col = here;
         int64_t in = layer->spec.kind == SBNI_LAYER_CONV ? k : layer->in->count;
         int64_t weights = (in + 1) * layer->spec.out;
         if (weights > grad) grad = weights;
+        int64_t affine = 2 * layer->in->shape.c;
+        if (layer->spec.kind != SBNI_LAYER_GROUPNORM) continue;
+        if (affine > grad) grad = affine;
+        if (affine > sums) sums = affine;
     }
     SBN_TRY(sbni_alloc(m->threads, sizeof *m->scratch, "model", &m->scratch));
     for (int t = 0; t < m->threads; t++) {
         SBN_TRY(own(m, col, size, &m->scratch[t].col));
         SBN_TRY(own(m, col, size, &m->scratch[t].dcol));
         SBN_TRY(own(m, grad, size, &m->scratch[t].grad));
+        SBN_TRY(own(m, sums, sizeof(double), (void **)&m->scratch[t].sums));
     }
     return SBN_OK;
 }
@@ -170,7 +210,7 @@ sbn_status sbni_plan_buffers(sbn_model *m)
     SBN_GOTO(sbni_alloc(edges, sizeof *y_of, "model", &y_of));
     SBN_GOTO(sbni_alloc(edges, sizeof *dy_of, "model", &dy_of));
     SBN_GOTO(
-        sbni_alloc(3 * edges + 3 * m->threads, sizeof *m->owned, "model", &m->owned));
+        sbni_alloc(3 * edges + 4 * m->threads, sizeof *m->owned, "model", &m->owned));
     int64_t most = m->capacity + 1; /* a slice has at least one row */
     SBN_GOTO(sbni_alloc(most, sizeof *m->slices, "model", &m->slices));
     SBN_GOTO(sbni_alloc(most, sizeof *m->slice_loss, "model", &m->slice_loss));

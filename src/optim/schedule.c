@@ -20,3 +20,23 @@ double sbn_schedule_lr(const sbn_schedule *s, int64_t step)
     }
     return s->lr;
 }
+
+sbn_renorm_schedule sbn_renorm_schedule_default(void)
+{
+    return (sbn_renorm_schedule){3, 5, 5000, 40000, 25000};
+}
+
+/* From 0 at the warm-up to 1 at the last step; exactly 0 and 1 outside. */
+static double opened(int64_t step, int64_t warmup, int64_t last)
+{
+    if (step <= warmup) return 0;
+    if (step >= last) return 1;
+    return (double)(step - warmup) / (double)(last - warmup);
+}
+
+void sbn_schedule_limits(const sbn_renorm_schedule *s, int64_t step, double *r_max,
+                         double *d_max)
+{
+    *r_max = 1 + (s->r_max - 1) * opened(step, s->warmup, s->r_steps);
+    *d_max = s->d_max * opened(step, s->warmup, s->d_steps);
+}

@@ -10,6 +10,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "nn/layer.h"
+#include "nn/normkind.h"
 #include "train/safetensors.h"
 #include "train/settings.h"
 
@@ -74,11 +75,12 @@ sbn_status sbni_model_save(const char *path, const sbn_model *model)
     sbni_st_tensor *list;
     SBN_TRY(sbni_alloc(n, sizeof *list, "checkpoint", &list));
     n = list_model(model, list);
-    char eps[32];
+    char eps[32], norm[SBNI_NORMKIND_BYTES];
+    sbni_normkind_print(model->cfg.norm, model->cfg.norm_groups, norm);
     sbni_text_real(model->cfg.eps, eps, sizeof eps);
     const char *const metadata[][2] = {{"format", "pt"},
                                        {"net", sbn_model_text(model)},
-                                       {"norm", model->cfg.norm ? "batch" : "none"},
+                                       {"norm", norm},
                                        {"norm-eps", eps}};
     sbn_status status =
         sbni_st_write(path, list, n, metadata, sizeof metadata / sizeof *metadata);
@@ -154,8 +156,11 @@ sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg)
     const char *norm = sbni_st_metadata(file, "norm"),
                *eps = sbni_st_metadata(file, "norm-eps");
     sbn_status status = SBN_OK;
-    if (norm) cfg->norm = strcmp(norm, "none") != 0;
-    if (eps) {
+    if (norm && sbni_normkind_parse(norm, &cfg->norm, &cfg->norm_groups) != SBN_OK)
+        status = sbni_fail(SBN_E_DATA,
+                           "%s: expected norm " SBNI_NORMKIND_CHOICES ", got \"%.40s\"",
+                           path, norm);
+    if (eps && status == SBN_OK) {
         char *end;
         double value = strtod(eps, &end);
         if (*eps && !*end && value > 0 && isfinite(value))

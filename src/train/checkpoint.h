@@ -11,7 +11,7 @@ typedef struct sbni_setting {
     char value[128];
 } sbni_setting;
 
-enum { SBNI_MAX_SETTINGS = 24 };
+enum { SBNI_MAX_SETTINGS = 40 };
 
 /* Check that files can hold the net's text, before time is spent on training it.
  * SBN_E_DATA names source (of the text) and line. */
@@ -32,8 +32,8 @@ sbn_status sbni_model_load(const char *path, sbn_model *model);
 /* The net's text stored in a file; free with sbni_free. SBN_E_DATA where it has none. */
 sbn_status sbni_model_load_text(const char *path, char **text);
 
-/* Whether a saved model has norm layers, and their epsilon, into a model's settings,
- * which stay as they are where the file (of a framework) does not say. */
+/* What a saved model's norm lines are, and their epsilon, into a model's settings, which
+ * stay as they are where the file (of a framework) does not say. SBN_E_DATA. */
 sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg);
 
 /* All that resuming needs; settings are stored to be compared. */

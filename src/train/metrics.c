@@ -187,7 +187,7 @@ static sbn_status put_line(sbni_metrics *m, line *l)
 }
 
 sbn_status sbni_metrics_step(sbni_metrics *m, int64_t step, int64_t epoch, double loss,
-                             double lr)
+                             double lr, const sbn_norm_clipped *renorm)
 {
     line l = {.used = 0};
     locale_t old = uselocale(m->c_locale);
@@ -196,6 +196,12 @@ sbn_status sbni_metrics_step(sbni_metrics *m, int64_t step, int64_t epoch, doubl
     put_whole(&l, "epoch", epoch);
     put_real(&l, "loss", loss);
     put_real(&l, "lr", lr);
+    if (renorm) {
+        put_real(&l, "r_max", renorm->r_max);
+        put_real(&l, "d_max", renorm->d_max);
+        put_real(&l, "r_clipped", renorm->r);
+        put_real(&l, "d_clipped", renorm->d);
+    }
     uselocale(old);
     return put_line(m, &l);
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "syncbn/norm.h"
 
 typedef struct sbni_metrics sbni_metrics;
 
@@ -22,9 +23,11 @@ typedef struct sbni_metrics sbni_metrics;
 sbn_status sbni_metrics_open(const char *path, int64_t resume_step,
                              sbni_metrics **metrics);
 
-/* {"kind":"step","step":1,"epoch":1,"loss":2.3,"lr":0.05} */
+/* {"kind":"step","step":1,"epoch":1,"loss":2.3,"lr":0.05}
+ * renorm: NULL, or what its limits did: ,"r_max":1.5,"d_max":0.5,"r_clipped":0.1,
+ * "d_clipped":0.25 */
 sbn_status sbni_metrics_step(sbni_metrics *metrics, int64_t step, int64_t epoch,
-                             double loss, double lr);
+                             double loss, double lr, const sbn_norm_clipped *renorm);
 
 /* {"kind":"eval","epoch":1,"step":938,"test_loss":0.4,"test_accuracy":0.85} */
 sbn_status sbni_metrics_eval(sbni_metrics *metrics, int64_t step, int64_t epoch,

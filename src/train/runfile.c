@@ -11,6 +11,7 @@
 #include "comm/group.h"
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
+#include "nn/normkind.h"
 #include "train/file.h"
 #include "train/settings.h"
 #include "version.h" /* made by Meson */
@@ -43,15 +44,24 @@ static json_t *text_of(const char *text)
     return json_string(ascii);
 }
 
+static json_t *renorm_of(const sbn_renorm_schedule *s)
+{
+    return json_pack("{s:f s:f s:I s:I s:I}", "renorm_r_max", s->r_max, "renorm_d_max",
+                     s->d_max, "renorm_warmup", (json_int_t)s->warmup, "renorm_r_steps",
+                     (json_int_t)s->r_steps, "renorm_d_steps", (json_int_t)s->d_steps);
+}
+
 static json_t *settings_of(const sbn_trainer_config *c)
 {
-    return json_pack(
-        "{s:o s:o s:I s:I s:b s:f s:f s:I s:I s:f s:s s:I s:I s:f s:f s:b s:f s:b"
+    char norm[SBNI_NORMKIND_BYTES];
+    sbni_normkind_print(c->norm, c->norm_groups, norm);
+    json_t *settings = json_pack(
+        "{s:o s:o s:I s:I s:s s:f s:f s:I s:I s:f s:s s:I s:I s:f s:f s:b s:f s:b"
         " s:I s:I s:I s:b s:I}",
         "net", text_of(c->net), "data", text_of(c->data), "batch", (json_int_t)c->batch,
-        "norm_batch", (json_int_t)c->norm_batch, "norm", (int)c->norm, "norm_eps",
-        c->norm_eps, "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs,
-        "steps", (json_int_t)c->steps, "lr", c->schedule.lr, "schedule",
+        "norm_batch", (json_int_t)c->norm_batch, "norm", norm, "norm_eps", c->norm_eps,
+        "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs, "steps",
+        (json_int_t)c->steps, "lr", c->schedule.lr, "schedule",
         sbni_schedule_name(c->schedule.kind), "warmup", (json_int_t)c->schedule.warmup,
         "lr_every", (json_int_t)c->schedule.every, "lr_factor", c->schedule.factor,
         "momentum", c->momentum, "nesterov", (int)c->nesterov, "weight_decay",
@@ -59,6 +69,9 @@ static json_t *settings_of(const sbn_trainer_config *c)
         "limit_train", (json_int_t)c->limit_train, "limit_test",
         (json_int_t)c->limit_test, "drop_last", (int)c->drop_last, "checkpoint_every",
         (json_int_t)c->checkpoint_every);
+    if (settings && c->norm == SBN_MODEL_NORM_RENORM)
+        json_object_update_new(settings, renorm_of(&c->renorm));
+    return settings;
 }
 
 sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,

@@ -12,7 +12,24 @@
 #include "comm/group.h"
 #include "core/status.h"
 #include "core/text.h"
+#include "nn/normkind.h"
 #include "syncbn/norm.h"
+
+/* Steps before the warm-up's end are refused: the limits would stay closed far beyond
+ * them, and the run would be one of batch norm without a word. */
+static sbn_status check_renorm(const sbn_renorm_schedule *s)
+{
+    SBN_CHECK(s->r_max >= 1 && isfinite(s->r_max) && s->d_max >= 0 && isfinite(s->d_max),
+              SBN_E_ARG,
+              "expected renorm limits r_max >= 1 and d_max >= 0, got %g and %g", s->r_max,
+              s->d_max);
+    SBN_CHECK(s->warmup >= 0 && s->r_steps >= s->warmup && s->d_steps >= s->warmup,
+              SBN_E_ARG,
+              "expected renorm limits reached at the warm-up's step %" PRId64
+              " or later, got r at %" PRId64 " and d at %" PRId64,
+              s->warmup, s->r_steps, s->d_steps);
+    return SBN_OK;
+}
 
 sbn_status sbni_settings_check(const sbn_trainer_config *c)
 {
@@ -25,6 +42,8 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               SBN_E_ARG,
               "expected epochs >= 1 or steps >= 1, got %" PRId64 " and %" PRId64,
               c->epochs, c->steps);
+    SBN_TRY(sbni_normkind_check(c->norm, c->norm_groups));
+    if (c->norm == SBN_MODEL_NORM_RENORM) SBN_TRY(check_renorm(&c->renorm));
     const sbn_schedule *s = &c->schedule;
     SBN_CHECK(s->lr >= 0 && isfinite(s->lr), SBN_E_ARG, "expected lr >= 0, got %g",
               s->lr);
@@ -43,12 +62,15 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
     int n = snprintf(
         text, sizeof text,
         "%s|%s|%s|%" PRId64 "|%" PRId64 "|%d|%a|%a|%" PRId64 "|%" PRId64 "|%d|%a|%" PRId64
-        "|%" PRId64 "|%a|%a|%a|%d|%d|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%d|%d|%" PRId64,
-        c->net, c->data, c->out ? c->out : "", c->batch, c->norm_batch, c->norm,
+        "|%" PRId64 "|%a|%a|%a|%d|%d|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%d|%d|%" PRId64
+        "|%" PRId64 "|%a|%a|%" PRId64 "|%" PRId64 "|%" PRId64,
+        c->net, c->data, c->out ? c->out : "", c->batch, c->norm_batch, (int)c->norm,
         c->norm_eps, c->norm_momentum, c->epochs, c->steps, (int)c->schedule.kind,
         c->schedule.lr, c->schedule.warmup, c->schedule.every, c->schedule.factor,
         c->momentum, c->weight_decay, c->nesterov, c->decay_all, c->seed, c->limit_train,
-        c->limit_test, c->drop_last, c->resume, c->checkpoint_every);
+        c->limit_test, c->drop_last, c->resume, c->checkpoint_every, c->norm_groups,
+        c->renorm.r_max, c->renorm.d_max, c->renorm.warmup, c->renorm.r_steps,
+        c->renorm.d_steps);
     if (n >= (int)sizeof text) n = (int)sizeof text - 1;
     return sbni_group_check_same(group, (int64_t)(XXH3_64bits(text, (size_t)n) >> 1),
                                  "digest of the settings");
@@ -95,6 +117,25 @@ static void put_schedule(list *l, const sbn_schedule *s, int64_t steps)
     if (s->kind == SBN_SCHEDULE_COSINE) put(l, "steps", "%" PRId64, steps);
 }
 
+static void put_norm(list *l, const sbn_trainer_config *c)
+{
+    char kind[SBNI_NORMKIND_BYTES];
+    sbni_normkind_print(c->norm, c->norm_groups, kind);
+    put(l, "norm", "%s", kind);
+    if (c->norm == SBN_MODEL_NORM_RENORM) {
+        put_real(l, "renorm-r-max", c->renorm.r_max);
+        put_real(l, "renorm-d-max", c->renorm.d_max);
+        put(l, "renorm-warmup", "%" PRId64, c->renorm.warmup);
+        put(l, "renorm-r-steps", "%" PRId64, c->renorm.r_steps);
+        put(l, "renorm-d-steps", "%" PRId64, c->renorm.d_steps);
+    }
+    put_real(l, "norm-eps", c->norm_eps);
+    if (c->norm_momentum == SBN_MOMENTUM_CUMULATIVE)
+        put(l, "norm-momentum", "none");
+    else
+        put_real(l, "norm-momentum", c->norm_momentum);
+}
+
 int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t digest,
                        int64_t steps, sbni_setting *settings)
 {
@@ -104,12 +145,7 @@ int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t dige
         put(&l, "norm-batch", "all");
     else
         put(&l, "norm-batch", "%" PRId64, c->norm_batch);
-    put(&l, "norm", "%s", c->norm ? "batch" : "none");
-    put_real(&l, "norm-eps", c->norm_eps);
-    if (c->norm_momentum == SBN_MOMENTUM_CUMULATIVE)
-        put(&l, "norm-momentum", "none");
-    else
-        put_real(&l, "norm-momentum", c->norm_momentum);
+    put_norm(&l, c);
     put_schedule(&l, &c->schedule, steps);
     put_real(&l, "momentum", c->momentum);
     put(&l, "nesterov", "%s", c->nesterov ? "on" : "off");

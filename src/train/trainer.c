@@ -51,7 +51,9 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .data = "fashion-mnist",
                                 .batch = 64,
                                 .norm_batch = SBN_NORM_BATCH_ALL,
-                                .norm = true,
+                                .norm = SBN_MODEL_NORM_BATCH,
+                                .norm_groups = 1,
+                                .renorm = sbn_renorm_schedule_default(),
                                 .norm_eps = 1e-5,
                                 .norm_momentum = 0.1,
                                 .epochs = 5,
@@ -162,6 +164,7 @@ static sbn_status create_model(run *r)
     sbn_model_config cfg = sbn_model_config_default(r->cfg->net, r->cfg->batch);
     cfg.seed = r->cfg->seed;
     cfg.norm = r->cfg->norm;
+    cfg.norm_groups = r->cfg->norm_groups;
     cfg.norm_batch = r->cfg->norm_batch;
     cfg.eps = r->cfg->norm_eps;
     cfg.momentum = r->cfg->norm_momentum;
@@ -258,6 +261,23 @@ static int64_t epoch_of(const run *r, int64_t step)
     return (step - 1) / r->per_epoch + 1;
 }
 
+/* Limits are a function of the step, so nothing of them is saved. */
+static sbn_status set_limits(const run *r)
+{
+    double r_max, d_max;
+    sbn_schedule_limits(&r->cfg->renorm, r->step, &r_max, &d_max);
+    return sbn_model_set_limits(r->model, r_max, d_max);
+}
+
+/* Limits and clipped fractions are those that the layers say they have. */
+static sbn_status log_step(run *r, double loss, double lr)
+{
+    bool renorm = r->cfg->norm == SBN_MODEL_NORM_RENORM;
+    sbn_norm_clipped clipped = sbn_model_get_clipped(r->model);
+    return sbni_metrics_step(r->metrics, r->step, epoch_of(r, r->step), loss, lr,
+                             renorm ? &clipped : NULL);
+}
+
 static sbn_status train_step(run *r)
 {
     const int64_t *index;
@@ -267,6 +287,7 @@ static sbn_status train_step(run *r)
     SBN_TRY(sbn_model_share(r->model, total, &first, &n));
     sbni_fetch(r->train.dataset, index + first, n, sbn_model_input(r->model, &capacity),
                r->labels);
+    SBN_TRY(set_limits(r));
     sbn_model_result result;
     sbn_status status = sbn_model_gradient(r->model, r->labels, total, &result);
     if (status != SBN_OK) return sbni_fail_in(status, "step %" PRId64, r->step);
@@ -276,9 +297,7 @@ static sbn_status train_step(run *r)
     if (r->progress)
         sbni_progress_step(r->progress, r->step, epoch_of(r, r->step), result.loss,
                            total);
-    if (r->metrics && r->written == SBN_OK)
-        r->written =
-            sbni_metrics_step(r->metrics, r->step, epoch_of(r, r->step), result.loss, lr);
+    if (r->metrics && r->written == SBN_OK) r->written = log_step(r, result.loss, lr);
     return SBN_OK;
 }
 

@@ -1,6 +1,7 @@
 #include "support/net.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,10 +91,14 @@ double net_grid_error(sbn_model *model, const char *name, int64_t slices)
     int n, exponents, at = 0;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
     const int64_t *exponent = sbn_model_grad_exponents(model, &exponents);
-    for (int i = 0; i < n && t[i].grad; i++) {
+    int params = 0;
+    while (params < n && t[params].grad) params++;
+    bool groups = exponents == params; /* group norm's gradients are summed like others */
+    for (int i = 0; i < params; i++) {
         /* one exponent for each weight and bias of conv and linear, in the net's order;
          * the weight of a norm layer has one axis and does not decay */
         bool norm = t[i].decays ? false : i % 2 == 0 || !t[i - 1].decays;
+        norm &= !groups;
         if (!strcmp(t[i].name, name))
             return norm ? 0 : 0.5 * (double)slices * ldexp(1, (int)exponent[at]);
         at += !norm;

@@ -37,7 +37,7 @@ double *net_values(const sbn_model_tensor *t, sbn_dtype dtype);
 double *net_grads(const sbn_model_tensor *t, sbn_dtype dtype);
 
 /* What rounding to the grid can change in a tensor's gradient: half a unit per slice of
- * the whole batch; 0 for gamma and beta, whose grid is far below double. */
+ * the whole batch; 0 for gamma and beta of batch norm, whose grid is far below double. */
 double net_grid_error(sbn_model *model, const char *name, int64_t slices);
 
 /* How often gradients were computed anew is seen by the exponents alone: a copy of them.
