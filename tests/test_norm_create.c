@@ -75,7 +75,7 @@ static void trap_17_settings_differ(void **state)
 {
     (void)state;
     if (test_size == 1) return;
-    for (int k = 0; k < 8; k++) {
+    for (int k = 0; k < 16; k++) {
         sbn_norm_config cfg = sbn_norm_config_default(C);
         cfg.batch = 8;
         if (test_rank == test_size - 1) {
@@ -87,11 +87,20 @@ static void trap_17_settings_differ(void **state)
             if (k == 5) cfg.track_running_stats = false;
             if (k == 6) cfg.norm_batch = 8;
             if (k == 7) cfg.batch = 9;
+            if (k == 8) cfg.affine_grad = false;
+            if (k == 9) cfg.running = SBN_RUNNING_MEAN_OF_NORM_BATCHES;
+            if (k == 10) cfg.correction = SBN_CORRECTION_RENORM;
+            if (k == 11) cfg.r_max = 2;
+            if (k == 12) cfg.d_max = 1;
+            if (k == 13) cfg.relu = true;
+            if (k == 14) cfg.second_order = true;
+            if (k == 15) cfg.dtype = SBN_BF16;
         }
         sbn_norm *norm;
         FAILS(SBN_E_MISMATCH, sbn_norm_create(&cfg, test_group, &norm));
         assert_null(norm);
         assert_non_null(strstr(sbn_last_error(), "settings"));
+        check_next_layer();
     }
 }
 
