@@ -125,9 +125,41 @@ static void places(void **state)
     sbn_norm_destroy(&norm);
 }
 
+/* Sizes and places at the end of the integers: usable or refused, never wrapped. */
+static void huge_sizes(void **state)
+{
+    (void)state;
+    sbn_norm_config cfg = sbn_norm_config_default(C);
+    float x_data[6 * C] = {1, 2, 3}, y_data[6 * C], want[6 * C];
+    sbn_tensor x = sbn_tensor_nc(SBN_F32, x_data, 6, C), y = x, z = x;
+    y.data = want;
+    z.data = y_data;
+    sbn_norm *norm;
+    OK(sbn_norm_create(&cfg, test_group, &norm));
+    OK(sbn_norm_forward(norm, &x, &y));
+    FAILS(SBN_E_ARG, sbn_norm_set_place(norm, INT64_MAX));
+    FAILS(SBN_E_ARG, sbn_norm_set_place(norm, INT64_MAX - 3));
+    OK(sbn_norm_set_place(norm, INT64_C(1) << 60));
+    OK(sbn_norm_forward(norm, &x, &z));
+    assert_memory_equal(y_data, want, sizeof want);
+    sbn_norm_destroy(&norm);
+    for (int k = 0; k < 3; k++) { /* one norm batch that is never full */
+        cfg.batch = INT64_MAX;
+        cfg.norm_batch = INT64_MAX - k * (INT64_MAX / 8);
+        if (k > 0) cfg.batch = cfg.norm_batch;
+        memset(y_data, 0, sizeof y_data);
+        OK(sbn_norm_create(&cfg, test_group, &norm));
+        OK(sbn_norm_forward(norm, &x, &z));
+        assert_memory_equal(y_data, want, sizeof want);
+        FAILS(SBN_E_ARG, sbn_norm_set_place(norm, INT64_MAX));
+        sbn_norm_destroy(&norm);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(settings_out_of_range),
     cmocka_unit_test(trap_17_settings_differ),
     cmocka_unit_test(places),
+    cmocka_unit_test(huge_sizes),
 };
 TEST_MAIN(tests)
