@@ -9,10 +9,6 @@
 
 enum { C = 3 };
 
-/* Run for each process alone, and (bad = -1) for all. */
-#define EACH_BAD(bad) for (int bad = -1; bad < test_size; bad++)
-#define IS_BAD(bad) ((bad) < 0 || (bad) == test_rank)
-
 /* Layers made after a failure on some processes alone still match. */
 static void check_next_layer(void)
 {
