@@ -9,10 +9,6 @@
 
 enum { C = 3 };
 
-/* Run for each process alone, and (bad = -1) for all. */
-#define EACH_BAD(bad) for (int bad = -1; bad < test_size; bad++)
-#define IS_BAD(bad) ((bad) < 0 || (bad) == test_rank)
-
 /* Layers made after a failure on some processes alone still match. */
 static void check_next_layer(void)
 {
@@ -75,7 +71,7 @@ static void trap_17_settings_differ(void **state)
 {
     (void)state;
     if (test_size == 1) return;
-    for (int k = 0; k < 8; k++) {
+    for (int k = 0; k < 16; k++) {
         sbn_norm_config cfg = sbn_norm_config_default(C);
         cfg.batch = 8;
         if (test_rank == test_size - 1) {
@@ -87,11 +83,20 @@ static void trap_17_settings_differ(void **state)
             if (k == 5) cfg.track_running_stats = false;
             if (k == 6) cfg.norm_batch = 8;
             if (k == 7) cfg.batch = 9;
+            if (k == 8) cfg.affine_grad = false;
+            if (k == 9) cfg.running = SBN_RUNNING_MEAN_OF_NORM_BATCHES;
+            if (k == 10) cfg.correction = SBN_CORRECTION_RENORM;
+            if (k == 11) cfg.r_max = 2;
+            if (k == 12) cfg.d_max = 1;
+            if (k == 13) cfg.relu = true;
+            if (k == 14) cfg.second_order = true;
+            if (k == 15) cfg.dtype = SBN_BF16;
         }
         sbn_norm *norm;
         FAILS(SBN_E_MISMATCH, sbn_norm_create(&cfg, test_group, &norm));
         assert_null(norm);
         assert_non_null(strstr(sbn_last_error(), "settings"));
+        check_next_layer();
     }
 }
 
@@ -116,9 +121,41 @@ static void places(void **state)
     sbn_norm_destroy(&norm);
 }
 
+/* Sizes and places at the end of the integers: usable or refused, never wrapped. */
+static void huge_sizes(void **state)
+{
+    (void)state;
+    sbn_norm_config cfg = sbn_norm_config_default(C);
+    float x_data[6 * C] = {1, 2, 3}, y_data[6 * C], want[6 * C];
+    sbn_tensor x = sbn_tensor_nc(SBN_F32, x_data, 6, C), y = x, z = x;
+    y.data = want;
+    z.data = y_data;
+    sbn_norm *norm;
+    OK(sbn_norm_create(&cfg, test_group, &norm));
+    OK(sbn_norm_forward(norm, &x, &y));
+    FAILS(SBN_E_ARG, sbn_norm_set_place(norm, INT64_MAX));
+    FAILS(SBN_E_ARG, sbn_norm_set_place(norm, INT64_MAX - 3));
+    OK(sbn_norm_set_place(norm, INT64_C(1) << 60));
+    OK(sbn_norm_forward(norm, &x, &z));
+    assert_memory_equal(y_data, want, sizeof want);
+    sbn_norm_destroy(&norm);
+    for (int k = 0; k < 3; k++) { /* one norm batch that is never full */
+        cfg.batch = INT64_MAX;
+        cfg.norm_batch = INT64_MAX - k * (INT64_MAX / 8);
+        if (k > 0) cfg.batch = cfg.norm_batch;
+        memset(y_data, 0, sizeof y_data);
+        OK(sbn_norm_create(&cfg, test_group, &norm));
+        OK(sbn_norm_forward(norm, &x, &z));
+        assert_memory_equal(y_data, want, sizeof want);
+        FAILS(SBN_E_ARG, sbn_norm_set_place(norm, INT64_MAX));
+        sbn_norm_destroy(&norm);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(settings_out_of_range),
     cmocka_unit_test(trap_17_settings_differ),
     cmocka_unit_test(places),
+    cmocka_unit_test(huge_sizes),
 };
 TEST_MAIN(tests)

@@ -1,6 +1,6 @@
 /* Every failure of the layer, on one process and on all: its code there, SBN_E_PEER
- * elsewhere, nobody waits, nothing changes, and the layer goes on afterwards. Calls out of
- * order (SBN_E_STATE) are local by contract, so they are made by all processes. */
+ * elsewhere, nobody waits, nothing changes, and the layer goes on afterwards. Calls out
+ * of order (SBN_E_STATE) are local by contract, so they are made by all processes. */
 #include "support/harness.h"
 #include "support/layer.h"
 
@@ -125,10 +125,6 @@ static void backward_fails(setup *t, const sbn_tensor *dy, sbn_tensor *dx,
         t->dy_data[0] = dy0;
     }
 }
-
-/* Run for each process alone, and (bad = -1) for all. */
-#define EACH_BAD(bad) for (int bad = -1; bad < test_size; bad++)
-#define IS_BAD(bad) ((bad) < 0 || (bad) == test_rank)
 
 static void trap_31_not_finite_or_too_large(void **state)
 {

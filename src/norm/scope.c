@@ -4,7 +4,7 @@
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
-    return (a + b - 1) / b;
+    return a / b + (a % b > 0); /* a + b may not fit */
 }
 
 int64_t sbni_scope_norm_batches(int64_t n, int64_t norm_batch)

@@ -45,6 +45,13 @@ void test_status(sbn_status got, sbn_status want, const char *call, const char *
     _fail(file, line);
 }
 
+void test_failed_on(int bad, sbn_status code, sbn_status got, const char *file, int line)
+{
+    int mine = bad < 0 || bad == test_rank;
+    test_status(got, mine ? code : SBN_E_PEER, "the call", file, line);
+    if (!mine) assert_int_equal(sbn_peer_status(), code);
+}
+
 void test_close(double got, double want, double tolerance, const char *what,
                 const char *file, int line)
 {

@@ -35,6 +35,16 @@ int test_run(int argc, char **argv, const struct CMUnitTest *tests, size_t n);
 void test_status(sbn_status got, sbn_status want, const char *call, const char *file,
                  int line);
 
+/* Run for each process alone, and (bad = -1) for all. */
+#define EACH_BAD(bad) for (int bad = -1; bad < test_size; bad++)
+#define IS_BAD(bad) ((bad) < 0 || (bad) == test_rank)
+
+/* The call failed with `code` on process `bad` alone and with SBN_E_PEER on the others;
+ * bad -1: with `code` on all. */
+void test_failed_on(int bad, sbn_status code, sbn_status got, const char *file, int line);
+#define FAILS_ON(bad, code, call)                                                        \
+    test_failed_on((bad), (code), (call), __FILE__, __LINE__)
+
 /* |got - want| <= tolerance, also refusing NaN. */
 #define CLOSE(got, want, tolerance)                                                      \
     test_close((got), (want), (tolerance), #got, __FILE__, __LINE__)

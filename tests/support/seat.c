@@ -162,10 +162,3 @@ void uneven(int64_t total, int turn, int rank, int size, int64_t *first, int64_t
     *first = total * before / all;
     *n = total * (before + mine) / all - *first;
 }
-
-void failed_on(int bad, sbn_status code, sbn_status got, const char *file, int line)
-{
-    bool mine = bad < 0 || bad == test_rank;
-    test_status(got, mine ? code : SBN_E_PEER, "the call", file, line);
-    if (!mine) assert_int_equal(sbn_peer_status(), code);
-}

@@ -61,13 +61,4 @@ int64_t tensor_bytes(const sbn_tensor *t);
  * the list that begins at weight `turn`. */
 void uneven(int64_t total, int turn, int rank, int size, int64_t *first, int64_t *n);
 
-/* The call failed with `code` on process `bad` alone and with SBN_E_PEER on the others;
- * bad -1: with `code` on all. */
-void failed_on(int bad, sbn_status code, sbn_status got, const char *file, int line);
-#define FAILS_ON(bad, code, call) failed_on((bad), (code), (call), __FILE__, __LINE__)
-
-/* Run for each process alone, and (bad = -1) for all. */
-#define EACH_BAD(bad) for (int bad = -1; bad < test_size; bad++)
-#define IS_BAD(bad) ((bad) < 0 || (bad) == test_rank)
-
 #endif
