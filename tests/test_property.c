@@ -158,7 +158,7 @@ static void run(const trial *t, sbn_group *self)
 static void any_configuration(void **state)
 {
     (void)state;
-    duo_each(800, run);
+    duo_each(test_size > 4 ? 500 : 2000, run);
 }
 
 static const struct CMUnitTest tests[] = {
