@@ -14,14 +14,21 @@ static const char *const names[] = {"x", "z", "y", "dy", "dx", "dz"};
 
 void duo_fail(const duo *d, const char *format, ...)
 {
+    /* in one piece, as all processes may fail at once */
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
     va_list list;
     va_start(list, format);
-    fprintf(stderr, "process %d, case %u, step %d: ", test_rank, (unsigned)d->t->number,
+    fprintf(out, "process %d, case %u, step %d: ", test_rank, (unsigned)d->t->number,
             d->step);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    vfprintf(out, format, list);
+    fputc('\n', out);
     va_end(list);
-    trial_print(d->t);
+    trial_print(d->t, out);
+    fclose(out);
+    fputs(text, stderr);
+    free(text);
     fail();
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "norm/scope.h"
+#include "support/harness.h"
 #include "support/layer.h"
 
 dice dice_make(uint64_t seed, uint32_t number, int which)
@@ -210,6 +211,7 @@ static void draw_step(dice *d, const trial *t, trial_step *k)
 
 trial *trial_draw(uint64_t seed, uint32_t number, int size)
 {
+    assert_true(size <= TRIAL_SIZE);
     trial *t = calloc(1, sizeof *t);
     t->seed = seed;
     t->number = number;
@@ -287,15 +289,15 @@ void trial_batch_free(trial_batch *b)
     *b = (trial_batch){0};
 }
 
-static void print_share(const trial *t, const trial_step *k, int rank)
+static void print_share(const trial *t, const trial_step *k, int rank, FILE *out)
 {
     static const char *const names[] = {"x", "z", "y", "dy", "dx", "dz"};
     const trial_share *p = &k->share[rank];
-    fprintf(stderr, "    process %d: first %" PRId64 ", kept %" PRId64 " of %" PRId64,
-            rank, p->first, p->kept, p->n);
+    fprintf(out, "    process %d: first %" PRId64 ", kept %" PRId64 " of %" PRId64, rank,
+            p->first, p->kept, p->n);
     if (p->n > p->kept) {
-        fputs(", mask ", stderr);
-        for (int64_t i = 0; i < p->n; i++) fputc('0' + p->keep[i], stderr);
+        fputs(", mask ", out);
+        for (int64_t i = 0; i < p->n; i++) fputc('0' + p->keep[i], out);
     }
     const int place[] = {TRIAL_X,  TRIAL_Z,     p->y_place,
                          TRIAL_DY, p->dx_place, p->dz_place};
@@ -305,24 +307,24 @@ static void print_share(const trial *t, const trial_step *k, int rank)
             continue;
         const slab_layout *at = &p->layout[i];
         if (place[i] < 0)
-            fprintf(stderr, "; no %s", names[i]);
+            fprintf(out, "; no %s", names[i]);
         else if (place[i] != i)
-            fprintf(stderr, "; %s in %s", names[i], names[place[i]]);
+            fprintf(out, "; %s in %s", names[i], names[place[i]]);
         else
-            fprintf(stderr, "; %s (%" PRId64 " %" PRId64 " %" PRId64 ")+%" PRId64,
-                    names[i], at->stride_n, at->stride_c, at->stride_s, at->offset);
+            fprintf(out, "; %s (%" PRId64 " %" PRId64 " %" PRId64 ")+%" PRId64, names[i],
+                    at->stride_n, at->stride_c, at->stride_s, at->offset);
     }
-    fprintf(stderr, "%s\n", t->size > 1 && k->peek == rank ? "; peeks" : "");
+    fprintf(out, "%s\n", t->size > 1 && k->peek == rank ? "; peeks" : "");
 }
 
-void trial_print(const trial *t)
+void trial_print(const trial *t, FILE *out)
 {
     static const char *const types[] = {"f32", "f64", "bf16"}, *const modes[] = {
                                                                    "train", "eval",
                                                                    "eval_batch",
                                                                    "frozen"};
     const sbn_norm_config *cfg = &t->cfg;
-    fprintf(stderr,
+    fprintf(out,
             "alone again: SBN_TEST_SEED=%" PRIu64 " SBN_TEST_CASE=%" PRIu32
             " with %d processes\n"
             "  %s, c %" PRId64
@@ -335,13 +337,13 @@ void trial_print(const trial *t)
             cfg->r_max, cfg->d_max, cfg->relu, cfg->second_order, t->warm_batches);
     for (int i = 0; i < t->steps; i++) {
         const trial_step *k = &t->step[i];
-        fprintf(stderr,
+        fprintf(out,
                 "  step %d: %s, n %" PRId64 ", pixels %" PRId64 "x%" PRId64 "x%" PRId64
                 ", %s, add %d, masked %d (poison %d), backward %d, halves %d, meddle %d, "
                 "threads %d, peek %d, limits %g %g\n",
                 i, modes[k->mode], k->n, k->shape[0], k->shape[1], k->shape[2],
                 k->planes ? "planes" : "rows", k->add, k->masked, k->poison, k->backward,
                 k->halves, k->meddle, k->threads, k->peek, k->r_max, k->d_max);
-        for (int r = 0; r < t->size; r++) print_share(t, k, r);
+        for (int r = 0; r < t->size; r++) print_share(t, k, r, out);
     }
 }

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "core/rng.h"
 #include "support/slab.h"
@@ -58,8 +59,8 @@ typedef struct trial {
 
 trial *trial_draw(uint64_t seed, uint32_t number, int size);
 
-/* The whole configuration, readable, to the standard error. */
-void trial_print(const trial *t);
+/* The whole configuration, readable. */
+void trial_print(const trial *t, FILE *out);
 
 /* Whether the step takes running statistics as constants, without a message. */
 bool trial_is_fixed(const trial *t, const trial_step *k);
