@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "norm/scope.h"
 #include "support/harness.h"
 #include "support/layer.h"
 
@@ -145,17 +144,27 @@ static void draw_places(dice *d, const trial *t, const trial_step *k, trial_shar
     for (int i = 0; i < TRIAL_TENSORS; i++) p->layout[i] = draw_layout(d, t, k, p->n, i);
 }
 
+/* First samples of the slices, counted from the start of each norm batch, and the end. */
+static int64_t cut(int64_t n, int64_t norm_batch, int64_t *start)
+{
+    int64_t count = 0, row = 0, m = norm_batch ? norm_batch : n;
+    while (row < n) {
+        start[count++] = row;
+        int64_t left = m - row % m;
+        row += left < SBN_SLICE ? left : SBN_SLICE;
+    }
+    start[count] = n;
+    return count;
+}
+
 static void draw_shares(dice *d, const trial *t, trial_step *k)
 {
-    sbni_slice slices[TRIAL_ROWS + 1];
-    int64_t bound[TRIAL_SIZE + 1],
-        count = sbni_scope_cut(0, k->n, t->cfg.norm_batch, slices);
-    slices[count] = (sbni_slice){.row = k->n};
-    draw_bounds(d, count, t->size, bound);
+    int64_t start[TRIAL_ROWS + 1], bound[TRIAL_SIZE + 1];
+    draw_bounds(d, cut(k->n, t->cfg.norm_batch, start), t->size, bound);
     for (int r = 0; r < t->size; r++) {
         trial_share *p = &k->share[r];
-        p->first = slices[bound[r]].row;
-        p->kept = slices[bound[r + 1]].row - p->first;
+        p->first = start[bound[r]];
+        p->kept = start[bound[r + 1]] - p->first;
         draw_mask(d, p, k->masked);
         draw_places(d, t, k, p);
     }
