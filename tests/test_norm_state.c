@@ -345,6 +345,30 @@ static void trap_12_batches_of_other_sizes(void **state)
     }
 }
 
+/* A frozen layer whose y takes the place of x goes back without x, whatever became of y
+ * since. */
+static void frozen_in_place_reads_no_x(void **state)
+{
+    (void)state;
+    for (int type = 0; type < 2; type++) {
+        sbn_norm_config cfg = settings(type ? SBN_F64 : SBN_F32);
+        cfg.affine_grad = false;
+        setup *t = begin(cfg, 41);
+        sbn_norm_set_mode(t->norm, SBN_NORM_FROZEN);
+        OK(sbn_norm_forward(t->norm, &t->x, &t->x));
+        for (int64_t e = 0; e < t->n * ROW; e++)
+            set_element(cfg.dtype, t->x.data, e, NAN);
+        OK(sbn_norm_backward(t->norm, &t->dy, &t->dx));
+        double u = type ? DBL_EPSILON : (double)FLT_EPSILON;
+        for (int64_t e = 0; e < t->n * ROW; e++) {
+            double want = t->b.gamma_d[e % ROW / S] / sqrt(1 + 1e-5) *
+                          element(cfg.dtype, t->dy.data, e);
+            CLOSE(element(cfg.dtype, t->dx.data, e), want, 2 * u * fabs(want));
+        }
+        end(t);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(new_layer),
     cmocka_unit_test(trap_22_23_25_running_statistics),
@@ -356,5 +380,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(trap_18_two_layers_interleaved),
     cmocka_unit_test(trap_21_forward_twice),
     cmocka_unit_test(trap_12_batches_of_other_sizes),
+    cmocka_unit_test(frozen_in_place_reads_no_x),
 };
 TEST_MAIN(tests)

@@ -38,7 +38,7 @@ static long double clip(long double v, long double low, long double high)
 
 /* Samples from … to-1, counted without those left out. */
 static void refer(const trial *t, const joined *b, const joined *weights, const seat *s,
-                  int64_t from, int64_t to, int64_t i, reference *want)
+                  int64_t from, int64_t to, int64_t i, slopes *want)
 {
     int64_t pixels = b->h * b->w, most = b->n * pixels;
     probe p = {.x = zeros(most),
@@ -94,7 +94,7 @@ static sbn_norm_config settings(const trial *t, const joined *b)
 
 /* Results of the share of a process within round-off of the reference's. */
 static void compare(const joined *b, const seat *s, const sbn_tensor *ddy,
-                    const sbn_tensor *gx, const void *ggamma, const reference *want)
+                    const sbn_tensor *gx, const void *ggamma, const slopes *want)
 {
     sbn_dtype state = state_type(b->dtype);
     int64_t pixels = b->h * b->w, row = b->c * pixels;
@@ -181,13 +181,13 @@ static void is_the_derivative_of_the_first(void **state)
         sbn_tensor ddy = {.n = -1}, gx = {.n = -1};
         seat s = run(t, &b, &weights, test_group, first, n, &ddy, &gx, ggamma);
         seat_draw_running(&s); /* r and d are of before the step */
-        reference want = reference_make(b.n * b.c * b.h * b.w, b.c);
+        slopes want = slopes_make(b.n * b.c * b.h * b.w, b.c);
         for (int64_t i = 0; i < b.c; i++)
             for (int64_t from = 0; from < total; from += m)
                 refer(t, &b, &weights, &s, from, from + m < total ? from + m : total, i,
                       &want);
         compare(&b, &s, &ddy, &gx, ggamma, &want);
-        reference_free(&want);
+        slopes_free(&want);
         tensor_free(&ddy);
         tensor_free(&gx);
         seat_free(&s);

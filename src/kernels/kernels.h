@@ -68,7 +68,8 @@ typedef struct sbni_norm_kernels {
     void (*norm_backward_sums)(const sbni_block *b, const sbni_view *dy,
                                const sbni_view *x, const sbni_channels *ch,
                                const sbni_fused *fused, double *sum_dy, double *sum_dy_d);
-    /* dx, and dadd for what was added; NULL: not wanted. One of them may be dy. */
+    /* dx, and dadd for what was added; NULL: not wanted. One of them may be dy. x NULL,
+     * without relu: dx = a·dy. */
     void (*norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_view *x,
                              const sbni_channels *ch, const sbni_dx_factors *f,
                              const sbni_fused *fused, const sbni_view *dx,

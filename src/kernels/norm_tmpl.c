@@ -295,9 +295,10 @@ typedef struct run {
 } run;
 
 INLINE void dx_element(const run *p, int64_t j, T hi, T lo, T scale, T shift, T a, T bb,
-                       T k, const bool add, const bool relu, const bool wants_dz)
+                       T k, const bool reads_x, const bool add, const bool relu,
+                       const bool wants_dz)
 {
-    T u = (get(p->x[j]) - hi) - lo, g = get(p->dy[j]);
+    T u = reads_x ? (get(p->x[j]) - hi) - lo : 0, g = get(p->dy[j]);
     if (relu) g = gate(g, u * scale + shift + (add ? get(p->z[j]) : 0));
     if (p->dx) p->dx[j] = put((a * g - bb) - k * u);
     if (wants_dz) p->dz[j] = put(g);
@@ -306,7 +307,8 @@ INLINE void dx_element(const run *p, int64_t j, T hi, T lo, T scale, T shift, T 
 INLINE void backward_dx(const sbni_block *b, const sbni_view *dy, const sbni_view *x,
                         const sbni_channels *ch, const sbni_dx_factors *f,
                         const sbni_view *z, const sbni_view *dx, const sbni_view *dz,
-                        const bool add, const bool relu, const bool wants_dz)
+                        const bool reads_x, const bool add, const bool relu,
+                        const bool wants_dz)
 {
     const T *hi = ch->mean_hi, *lo = ch->mean_lo, *scale = ch->scale, *shift = ch->shift,
             *a = f->a, *bb = f->b, *k = f->k;
@@ -314,18 +316,19 @@ INLINE void backward_dx(const sbni_block *b, const sbni_view *dy, const sbni_vie
     for (int64_t r = 0; r < b->n; r++)
         for (int64_t o = 0; o < outer; o++) {
             int64_t row = b->rows[r];
-            run p = {run_at(b, x, row, o), run_at(b, dy, row, o),
+            run p = {reads_x ? run_at(b, x, row, o) : NULL, run_at(b, dy, row, o),
                      add ? run_at(b, z, row, o) : NULL, dx ? run_at(b, dx, row, o) : NULL,
                      wants_dz ? run_at(b, dz, row, o) : NULL};
             if (b->planes) {
                 T h = hi[o], l = lo[o], sc = scale[o], sh = shift[o], ao = a[o],
                   bo = bb[o], ko = k[o];
                 for (int64_t j = 0; j < inner; j++)
-                    dx_element(&p, j, h, l, sc, sh, ao, bo, ko, add, relu, wants_dz);
+                    dx_element(&p, j, h, l, sc, sh, ao, bo, ko, reads_x, add, relu,
+                               wants_dz);
             } else {
                 for (int64_t i = 0; i < inner; i++)
                     dx_element(&p, i, hi[i], lo[i], scale[i], shift[i], a[i], bb[i], k[i],
-                               add, relu, wants_dz);
+                               reads_x, add, relu, wants_dz);
             }
         }
 }
@@ -337,18 +340,22 @@ void K(norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_vi
 {
     const sbni_view *z = fused->add;
     bool gated = fused->relu, gated_add = gated && z;
-    if (dadd && gated_add)
-        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, true, true);
+    if (!x && dadd)
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, false, false, false, true);
+    else if (!x)
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, false, false, false, false);
+    else if (dadd && gated_add)
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, true, true, true);
     else if (dadd && gated)
-        backward_dx(b, dy, x, ch, f, z, dx, dadd, false, true, true);
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, false, true, true);
     else if (dadd)
-        backward_dx(b, dy, x, ch, f, z, dx, dadd, false, false, true);
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, false, false, true);
     else if (gated_add)
-        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, true, false);
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, true, true, false);
     else if (gated)
-        backward_dx(b, dy, x, ch, f, z, dx, dadd, false, true, false);
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, false, true, false);
     else
-        backward_dx(b, dy, x, ch, f, z, dx, dadd, false, false, false);
+        backward_dx(b, dy, x, ch, f, z, dx, dadd, true, false, false, false);
 }
 
 void K(norm_clear)(const sbni_block *b, const sbni_view *y)

@@ -129,6 +129,8 @@ static void write_gradients(sbn_norm *norm)
     sbni_view x = sbni_norm_view(&norm->x), dy = sbni_norm_view(&norm->dy), z,
               dx = sbni_norm_view(&norm->dx), dz = sbni_norm_view(&norm->dz);
     sbni_fused fused = fused_of(norm, &z);
+    /* with constant statistics y may lie where x was, and may have changed since */
+    bool reads_x = norm->ran != SBN_NORM_FROZEN || norm->cfg.relu;
 #pragma omp parallel for schedule(static)
     for (int64_t k = 0; k < samples->slice_count; k++) {
         sbni_slice slice = samples->slices[k];
@@ -139,7 +141,7 @@ static void write_gradients(sbn_norm *norm)
                              sbni_norm_at(norm, norm->dx_k, at)};
         sbni_block b =
             sbni_norm_block(samples, slice.row, slice.n, &norm->x, norm->planes);
-        norm->kernels->norm_backward_dx(&b, &dy, &x, &ch, &f, &fused,
+        norm->kernels->norm_backward_dx(&b, &dy, reads_x ? &x : NULL, &ch, &f, &fused,
                                         dx.data ? &dx : NULL, dz.data ? &dz : NULL);
     }
     if (dx.data) sbni_norm_clear(norm, samples, &norm->dx, norm->planes);

@@ -8,13 +8,13 @@ long double *zeros(int64_t count)
     return calloc((size_t)count + 1, sizeof(long double));
 }
 
-reference reference_make(int64_t all, int64_t c)
+slopes slopes_make(int64_t all, int64_t c)
 {
-    return (reference){all,      c,          zeros(all), zeros(all),
-                       zeros(c), zeros(all), zeros(all), zeros(c)};
+    return (slopes){all,      c,          zeros(all), zeros(all),
+                    zeros(c), zeros(all), zeros(all), zeros(c)};
 }
 
-void reference_free(reference *w)
+void slopes_free(slopes *w)
 {
     long double *owned[] = {w->ddy,      w->gx,      w->ggamma,
                             w->ddy_size, w->gx_size, w->ggamma_size};
@@ -68,7 +68,7 @@ long double slope(const probe *p, long double *by)
 
 /* Magnitudes by the terms of MATH.md (11), (12), every one taken positive; an xhat is a
  * difference from a mean, itself a sum of values within about 4 deviations. */
-void sizes(const probe *p, reference *want, int64_t i)
+void sizes(const probe *p, slopes *want, int64_t i)
 {
     long double mean, var, n = (long double)p->n;
     statistics(p, &mean, &var);

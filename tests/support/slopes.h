@@ -13,16 +13,16 @@ typedef struct probe {
     long double gamma, v_gamma, v_beta, r, d, eps;
 } probe;
 
-typedef struct reference {
+typedef struct slopes {
     int64_t all, c;
     long double *ddy, *gx, *ggamma;
     long double *ddy_size, *gx_size, *ggamma_size; /* magnitude of the terms */
-} reference;
+} slopes;
 
 long double *zeros(int64_t count);
 
-reference reference_make(int64_t all, int64_t c);
-void reference_free(reference *w);
+slopes slopes_make(int64_t all, int64_t c);
+void slopes_free(slopes *w);
 
 /* Mean and biased variance, in two passes. */
 void statistics(const probe *p, long double *mean, long double *var);
@@ -32,6 +32,6 @@ void statistics(const probe *p, long double *mean, long double *var);
 long double slope(const probe *p, long double *by);
 
 /* Add the magnitudes of channel i's terms to want. */
-void sizes(const probe *p, reference *want, int64_t i);
+void sizes(const probe *p, slopes *want, int64_t i);
 
 #endif
