@@ -369,6 +369,16 @@ static void refused(void **state)
     FAILS(SBN_E_ARG, sbn_groupnorm_forward(&other, 2, 1, NULL, NULL, &other, sums, sums));
     other = sbn_tensor_nchw(SBN_BF16, data, 1, 6, 2, 2);
     FAILS(SBN_E_ARG, sbn_groupnorm_forward(&other, 2, 1, NULL, NULL, &other, sums, sums));
+    /* gaps between samples, between channels */
+    for (int i = 0; i < 2; i++) {
+        sbn_tensor apart = sbn_tensor_nchw(SBN_F32, data, 2, 2, 2, 2);
+        *(i ? &apart.stride_c : &apart.stride_n) += i ? 2 : 4;
+        if (i) apart.n = 1;
+        FAILS(SBN_E_ARG,
+              sbn_groupnorm_forward(&apart, 1, 1, NULL, NULL, &apart, sums, sums));
+        FAILS(SBN_E_ARG, sbn_groupnorm_backward(&apart, &apart, 1, NULL, sums, sums, NULL,
+                                                sums, sums));
+    }
     sbn_tensor none = sbn_tensor_nchw(SBN_F32, NULL, 0, 6, 1 << 20, 1 << 20);
     OK(sbn_groupnorm_forward(&none, 1, 1, NULL, NULL, &none, NULL, NULL));
     OK(sbn_groupnorm_backward(&none, &none, 1, NULL, NULL, NULL, NULL, sums, sums));
