@@ -281,6 +281,8 @@ static void layer_kernels(const sbni_norm_kernels *k, sbn_dtype t)
             for (int c = 0; c < 5; c++)
                 for (int s = 0; s < EDGE_SIZES && edge_sizes[s] <= most_s; s++)
                     for (int which = 0; which < 5; which++) {
+                        /* every size of n, c and s, but not all the largest at once */
+                        if (samples[n] * channels[c] * edge_sizes[s] > 2500) continue;
                         slice v =
                             slice_make(t, planes, samples[n], channels[c], edge_sizes[s]);
                         v.b.rows = v.rows;

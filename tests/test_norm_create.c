@@ -117,6 +117,7 @@ static void places(void **state)
     OK(sbn_norm_set_place(norm, 8));
     FAILS(SBN_E_ARG, sbn_norm_forward(norm, &x, &y)); /* beyond the batch */
     OK(sbn_norm_set_place(norm, 2));
+    x.n = y.n = test_rank == 0 ? 6 : 0;
     OK(sbn_norm_forward(norm, &x, &y));
     sbn_norm_destroy(&norm);
 }
@@ -152,7 +153,44 @@ static void huge_sizes(void **state)
     }
 }
 
+/* Shares follow each other, are whole slices, and cover the batch; forgotten places are
+ * told from samples that belong together. */
+static void shares_and_forgotten_places(void **state)
+{
+    (void)state;
+    enum { BATCH = 64, GHOST = 40 };
+    sbn_norm_config cfg = sbn_norm_config_default(1);
+    cfg.dtype = SBN_F64;
+    cfg.norm_batch = GHOST;
+    cfg.batch = BATCH;
+    sbn_norm *norm;
+    OK(sbn_norm_create(&cfg, test_group, &norm));
+    for (int64_t total = 0; total <= BATCH; total++) {
+        int64_t first, n, starts[64] = {0}, all[64];
+        OK(sbn_norm_share(norm, total, &first, &n));
+        assert_true(first >= 0 && n >= 0 && first + n <= total);
+        assert_true(n == 0 || first % GHOST % SBN_SLICE == 0);
+        for (int64_t i = first; i < first + n; i++) starts[i] = 1;
+        MPI_Allreduce(starts, all, 64, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
+        for (int64_t i = 0; i < 64; i++) assert_int_equal(all[i], i < total);
+    }
+    int64_t first, n;
+    FAILS(SBN_E_ARG, sbn_norm_share(norm, BATCH + 1, &first, &n));
+    FAILS(SBN_E_ARG, sbn_norm_share(norm, -1, &first, &n));
+    FAILS(SBN_E_ARG, sbn_norm_share(NULL, 1, &first, &n));
+
+    double data[2 * GHOST] = {1, 2, 3};
+    sbn_tensor x = sbn_tensor_nc(SBN_F64, data, GHOST, 1),
+               y = sbn_tensor_nc(SBN_F64, data + GHOST, GHOST, 1);
+    sbn_status want = test_size > 1 ? SBN_E_MISMATCH : SBN_OK;
+    FAILS(want, sbn_norm_forward(norm, &x, &y)); /* all of them at place 0 */
+    assert_int_equal(*sbn_norm_get_state(norm).num_batches_tracked, test_size == 1);
+    if (test_size > 1) assert_non_null(strstr(sbn_last_error(), "sbn_norm_set_place"));
+    sbn_norm_destroy(&norm);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(shares_and_forgotten_places),
     cmocka_unit_test(settings_out_of_range),
     cmocka_unit_test(trap_17_settings_differ),
     cmocka_unit_test(places),

@@ -81,8 +81,9 @@ typedef enum sbn_norm_mode {
     SBN_NORM_TRAIN,      /**< batch statistics, running statistics updated */
     SBN_NORM_EVAL,       /**< running statistics, no communication, no backward (batch
                             statistics when they are not tracked) */
-    SBN_NORM_EVAL_BATCH, /**< batch statistics at evaluation: as train, but nothing is
-                            updated and there is no backward */
+    SBN_NORM_EVAL_BATCH, /**< batch statistics at evaluation: as train, but without
+                            renorm, nothing is updated, and there is no backward after it,
+                            nor of the forward before it */
     SBN_NORM_FROZEN /**< running statistics as constants, with backward, no communication:
                        dgamma and dbeta are sums over this process's samples */
 } sbn_norm_mode;
@@ -117,7 +118,8 @@ SBN_API sbn_status sbn_norm_create(const sbn_norm_config *cfg, sbn_group *group,
 /** Free the layer and null the pointer; NULL is fine. Local. */
 SBN_API void sbn_norm_destroy(sbn_norm **norm);
 
-/** Pointers to the state, for optimizers and checkpoints. Valid until destroy. */
+/** Pointers to the state, for optimizers and checkpoints: the layer's own memory, which
+ * forward and backward read and write. Valid until destroy. */
 SBN_API sbn_norm_state sbn_norm_get_state(sbn_norm *norm);
 
 /**
@@ -133,7 +135,8 @@ SBN_API sbn_status sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode);
  * Sums and counts go over the samples kept; y and dx of the others are set to 0, and
  * their dy is not read. Holds for the forwards that follow and their backwards, until
  * changed.
- * @param keep  [n] 0 or 1, for the samples of this process; copied. NULL keeps all.
+ * @param keep  [n] 0 or 1, for the samples of this process; copied. NULL keeps all, and
+ * then n is not read.
  * @param n     samples of each call that follows.
  * Places of sbn_norm_set_place and slices count the samples kept. Local.
  * @errors SBN_E_ARG (another value than 0 or 1), SBN_E_MEMORY
@@ -162,7 +165,8 @@ typedef struct sbn_norm_clipped {
         d; /**< fractions of (norm batch, channel) whose r and d met a limit, 0 … 1 */
 } sbn_norm_clipped;
 
-/** Local. All zero fractions before the first forward and without renorm. */
+/** Local. All zero fractions before the first forward and without renorm. At r_max = 1,
+ * d_max = 0 nearly everything meets a limit. */
 SBN_API sbn_norm_clipped sbn_norm_get_clipped(const sbn_norm *norm);
 
 /**
@@ -170,10 +174,21 @@ SBN_API sbn_norm_clipped sbn_norm_get_clipped(const sbn_norm *norm);
  * is set.
  * @param first  global index of this process's first sample, 0 … batch. Where it begins a
  * slice, counted from the start of its norm batch, results do not depend on the split;
- * elsewhere they are right, but their last bits do. Stays until changed. Local.
+ * elsewhere they are right, but their last bits do. Stays until changed. Local. Places
+ * that overlap so that a norm batch gets more than norm_batch samples are SBN_E_MISMATCH
+ * in forward.
  * @errors SBN_E_ARG
  */
 SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first);
+
+/**
+ * Which samples of a batch of `total` this process may best own: [*first, *first + *n),
+ * whole slices, about as many as the others, perhaps none. first is what set_place takes.
+ * Local; the same question has the same answer on every process.
+ * @errors SBN_E_ARG (null; total below 0, or above cfg.batch with norm_batch set)
+ */
+SBN_API sbn_status sbn_norm_share(const sbn_norm *norm, int64_t total, int64_t *first,
+                                  int64_t *n);
 
 /**
  * Normalize. In training mode the layer remembers x and its statistics for backward.
@@ -189,17 +204,21 @@ SBN_API sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first);
  * @errors SBN_E_ARG (shape, type or null), SBN_E_FEW (a norm batch with one value per
  * channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx| of 2^60 or Σx² of
  * 2^110 and more: |x| of about 1e13), SBN_E_STATE (a
- * begin is outstanding), SBN_E_MISMATCH (another layer or phase on another process),
- * SBN_E_PEER. No state changes. SBN_E_STATE is local: no message can go, and the
- * others are not told. With no samples in the whole group nothing changes and
- * SBN_OK is returned.
+ * begin is outstanding), SBN_E_MISMATCH (another process is in another layer, phase or
+ * call whose message is as long as this one; where lengths differ the processes wait for
+ * each other, as in any collectives out of order), SBN_E_PEER. No state changes.
+ * SBN_E_STATE is local: no message can go, and the others are not told. With no samples
+ * in the whole group nothing changes and SBN_OK is returned.
  * @reproducible for whole slices per process: same bits for every number of processes and
- * threads.
+ * threads. Neighbouring pixels and neighbouring channels are summed in different orders,
+ * so NCHW and NHWC agree within rounding.
  */
 SBN_API sbn_status sbn_norm_forward(sbn_norm *norm, const sbn_tensor *x, sbn_tensor *y);
 
-/** First half of sbn_norm_forward: local sums, message sent. x and y must stay in place
- * until _end. */
+/** First half of sbn_norm_forward: local sums, message sent. The data of x and y must
+ * stay in place until _end; the sbn_tensors are copied. Other layers of the group may
+ * begin and end in between, and other calls send their messages, as long as all processes
+ * begin everything in the same order. */
 SBN_API sbn_status sbn_norm_forward_begin(sbn_norm *norm, const sbn_tensor *x,
                                           sbn_tensor *y);
 
@@ -238,7 +257,8 @@ SBN_API sbn_status sbn_norm_forward_add_begin(sbn_norm *norm, const sbn_tensor *
 SBN_API sbn_status sbn_norm_backward(sbn_norm *norm, const sbn_tensor *dy,
                                      sbn_tensor *dx);
 
-/** First half of sbn_norm_backward. dy and dx must stay in place until _end. */
+/** First half of sbn_norm_backward. The data of dy and dx must stay in place until _end.
+ */
 SBN_API sbn_status sbn_norm_backward_begin(sbn_norm *norm, const sbn_tensor *dy,
                                            sbn_tensor *dx);
 
@@ -282,7 +302,7 @@ SBN_API sbn_status sbn_norm_second_backward(sbn_norm *norm, const sbn_tensor *v,
  * the running averages. Begin, then add every batch, then end; a net's layers one after
  * the other, each with inputs that the precise statistics of the layers before it gave.
  * Independent of how the data is cut into batches of whole slices and dealt to processes.
- * Forward and backward may run in between.
+ * Forward and backward may run in between. A second begin drops what was added.
  * @collective 4 bytes.
  * @errors SBN_E_ARG (not tracked; local), SBN_E_MEMORY, SBN_E_PEER
  * @source Wu & Johnson 2021 (arXiv 2105.07576) §3

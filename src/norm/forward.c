@@ -23,7 +23,8 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
             sbni_norm_section(norm, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS);
         int64_t m = samples->slices[k].n * s;
         section[SBNI_SECTION_N] += (uint64_t)m;
-        section[SBNI_SECTION_SLICES] += 1;
+        section[SBNI_SECTION_COUNTS] +=
+            1 + ((uint64_t)samples->slices[k].n << SBNI_SAMPLES_BIT);
         flags |= norm->kernels->words_add_moments(c, (double)m, pivot + k * c,
                                                   sum_d + k * c, sum_dd + k * c,
                                                   section + SBNI_SECTION_WORDS);
@@ -43,7 +44,14 @@ static sbn_status read_moments(sbn_norm *norm)
                   "%s: norm batch %" PRId64 " has one value per channel, so no variance; "
                   "expected at least 2: choose another batch or norm batch size",
                   norm->name, g);
-        slices += (int64_t)section[SBNI_SECTION_SLICES];
+        slices += sbni_section_slices(section);
+        SBN_CHECK(norm->cfg.norm_batch == SBN_NORM_BATCH_ALL ||
+                      sbni_section_samples(section) <= norm->cfg.norm_batch,
+                  SBN_E_MISMATCH,
+                  "%s: norm batch %" PRId64 " got %" PRId64
+                  " samples, expected at most %" PRId64
+                  ": say with sbn_norm_set_place where each process's samples lie",
+                  norm->name, g, sbni_section_samples(section), norm->cfg.norm_batch);
         SBN_CHECK(slices <= SBNI_GRID_ADDS, SBN_E_RANGE,
                   "%s: more than %d slices in a batch", norm->name, SBNI_GRID_ADDS);
     }
@@ -57,9 +65,9 @@ static sbn_status read_moments(sbn_norm *norm)
         norm->counts[g] = (int64_t)section[SBNI_SECTION_N];
         if (norm->counts[g] == 0) continue;
         for (int64_t i = 0; i < norm->cfg.channels; i++) {
-            sbni_moments m = sbni_exact_moments(section + SBNI_SECTION_WORDS + i,
-                                                norm->cfg.channels, norm->counts[g],
-                                                (int64_t)section[SBNI_SECTION_SLICES]);
+            sbni_moments m =
+                sbni_exact_moments(section + SBNI_SECTION_WORDS + i, norm->cfg.channels,
+                                   norm->counts[g], sbni_section_slices(section));
             sbni_norm_set_factors(norm, g, i, m, sbni_norm_correct(norm, i, m));
         }
     }

@@ -17,9 +17,23 @@ typedef enum sbni_norm_phase {
     SBNI_NORM_BACKWARD /* backward begun, not ended */
 } sbni_norm_phase;
 
-/* Payload of a norm batch in a message: n values per channel, slices, then words of the
- * channels. */
-enum { SBNI_SECTION_N, SBNI_SECTION_SLICES, SBNI_SECTION_WORDS };
+/* Payload of a norm batch in a message: n values per channel, slices and samples, then
+ * words of the channels. */
+enum { SBNI_SECTION_N, SBNI_SECTION_COUNTS, SBNI_SECTION_WORDS };
+
+/* Two sums in one word: slices below, samples above, of which only 24 bits are kept. */
+enum { SBNI_SAMPLES_BIT = 40 };
+
+static inline int64_t sbni_section_slices(const uint64_t *section)
+{
+    return (int64_t)(section[SBNI_SECTION_COUNTS] &
+                     ((UINT64_C(1) << SBNI_SAMPLES_BIT) - 1));
+}
+
+static inline int64_t sbni_section_samples(const uint64_t *section)
+{
+    return (int64_t)(section[SBNI_SECTION_COUNTS] >> SBNI_SAMPLES_BIT);
+}
 enum { SBNI_BACKWARD_WORDS = 2 * SBNI_SUM_WORDS, SBNI_SECOND_WORDS = 3 * SBNI_SUM_WORDS };
 
 /* xhat becomes xhat·r + d; 1 and 0 leave it alone. */

@@ -11,8 +11,9 @@ sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
         return c;
     double s_b = sqrt(m.var + norm->cfg.eps),
            s = sqrt(sbni_norm_get(norm, norm->state.running_var, i) + norm->cfg.eps);
-    double r = s_b / s,
-           d = (m.mean - sbni_norm_get(norm, norm->state.running_mean, i)) / s;
+    double r = s_b / s, d = ((m.mean - sbni_norm_get(norm, norm->state.running_mean, i)) +
+                             m.mean_low) /
+                            s;
     c.r = fmin(fmax(r, 1 / norm->cfg.r_max), norm->cfg.r_max);
     c.d = fmin(fmax(d, -norm->cfg.d_max), norm->cfg.d_max);
     norm->corrects |= c.r != 1 || c.d != 0;

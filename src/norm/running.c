@@ -12,7 +12,7 @@ static sbni_moments moments(const sbn_norm *norm, const uint64_t *section, int64
 {
     return sbni_exact_moments(section + SBNI_SECTION_WORDS + i, norm->cfg.channels,
                               (int64_t)section[SBNI_SECTION_N],
-                              (int64_t)section[SBNI_SECTION_SLICES]);
+                              sbni_section_slices(section));
 }
 
 static double unbiased(double var, int64_t n)
@@ -103,8 +103,8 @@ static sbn_status add(sbn_norm *norm, const sbn_tensor *x)
               "expected channels and type of the layer, got others");
     SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, &norm->aside));
     SBN_TRY(sbni_norm_choose_form(&x, 1, &planes));
-    uint64_t slices = norm->precise.send[SBNI_HEAD_WORDS + SBNI_SECTION_SLICES];
-    SBN_CHECK(slices + (uint64_t)norm->aside.slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,
+    int64_t slices = sbni_section_slices(norm->precise.send + SBNI_HEAD_WORDS);
+    SBN_CHECK(slices + norm->aside.slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,
               "expected at most %d slices for precise statistics", SBNI_GRID_ADDS);
     sbni_norm_add_moments(norm, &norm->aside, x, planes, &norm->precise);
     return SBN_OK;
@@ -143,7 +143,7 @@ sbn_status sbn_norm_precise_end(sbn_norm *norm)
     SBN_CHECK(n > 1, SBN_E_FEW,
               "%s: one value per channel has no variance; expected at least 2",
               norm->name);
-    SBN_CHECK(all[SBNI_SECTION_SLICES] <= SBNI_GRID_ADDS, SBN_E_RANGE,
+    SBN_CHECK(sbni_section_slices(all) <= SBNI_GRID_ADDS, SBN_E_RANGE,
               "%s: expected at most %d slices for precise statistics", norm->name,
               SBNI_GRID_ADDS);
     for (int64_t i = 0; i < norm->cfg.channels; i++) {

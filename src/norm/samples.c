@@ -104,6 +104,19 @@ sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first)
     return SBN_OK;
 }
 
+sbn_status sbn_norm_share(const sbn_norm *norm, int64_t total, int64_t *first, int64_t *n)
+{
+    SBN_CHECK(norm && first && n, SBN_E_ARG,
+              "sbn_norm_share: expected a layer and places for the share");
+    SBN_CHECK(total >= 0 && (norm->cfg.norm_batch == SBN_NORM_BATCH_ALL ||
+                             total <= norm->cfg.batch),
+              SBN_E_ARG, "%s: expected a batch of 0 to %" PRId64 " samples, got %" PRId64,
+              norm->name, norm->cfg.norm_batch ? norm->cfg.batch : INT64_MAX, total);
+    sbni_scope_share(total, norm->cfg.norm_batch, norm->group->rank, norm->group->size,
+                     first, n);
+    return SBN_OK;
+}
+
 sbn_status sbn_norm_set_mask(sbn_norm *norm, const uint8_t *keep, int64_t n)
 {
     SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_mask: expected a layer, got NULL");
