@@ -120,6 +120,12 @@ static void moments(const reference *k, int64_t from, int64_t to, int64_t i,
     ch->var_e = (m + 3) * D * 8 * far * far + 4 * D * ch->var;
 }
 
+/* Where the mean is one double and not two, the sum and the quotient are rounded. */
+static long double mean_of_one_part_e(const ref_channel *ch)
+{
+    return ch->mean_e + 2 * D * fabsl(ch->mean);
+}
+
 static long double clip(long double v, long double low, long double high)
 {
     return v < low ? low : v > high ? high : v;
@@ -134,7 +140,7 @@ static void correct(const reference *k, int64_t i, ref_channel *ch)
     ch->r = clip(sqrtl(ch->var + eps) / s, 1 / r_max, r_max);
     ch->r_rel = ch->rstd_rel + 6 * D;
     ch->d = clip(off, -d_max, d_max);
-    if (d_max > 0) ch->d_e = (ch->mean_e + D * fabsl(ch->mean)) / s + 6 * D * fabsl(off);
+    if (d_max > 0) ch->d_e = mean_of_one_part_e(ch) / s + 6 * D * fabsl(off);
 }
 
 static void statistics(reference *k, int64_t from, int64_t to, int64_t i, ref_channel *ch)
@@ -200,7 +206,7 @@ static void track(const reference *k, int64_t from, int64_t to, const ref_channe
                   bounded *mean, bounded *var)
 {
     long double n = (long double)((to - from) * k->s);
-    *mean = (bounded){ch->mean, ch->mean_e + D * fabsl(ch->mean)};
+    *mean = (bounded){ch->mean, mean_of_one_part_e(ch)};
     *var = (bounded){ch->var * n / (n - 1), n / (n - 1) * (ch->var_e + 3 * D * ch->var)};
 }
 
