@@ -66,6 +66,26 @@ variant norm16 --norm-batch 16
 variant norm10 --norm-batch 10
 variant norm24 --norm-batch 24
 variant norm2-mlp --norm-batch 2 --net mlp
+variant running --norm-batch 10 --norm-running norm-batches
+check 'running statistics of norm batches change no weight, but statistics' \
+  same <(field loss norm10-1/metrics.jsonl) <(field loss running-1/metrics.jsonl)
+check 'and they do change' differs norm10-1/model.safetensors running-1/model.safetensors
+
+# Precise statistics: layer by layer, so they are a fixed point of their own estimate; how
+# the data was cut does not show.
+for np in 1 2 4; do
+  must $np eval plain-1 --data data --precise-stats all --save precise-$np.safetensors
+done
+check 'precise statistics: np=2 as np=1' same precise-1.safetensors precise-2.safetensors
+check 'precise statistics: np=4 as np=1' same precise-1.safetensors precise-4.safetensors
+check 'precise statistics are not the running ones' \
+  differs precise-1.safetensors plain-1/model.safetensors
+must 3 eval precise-1.safetensors --data data --precise-stats all --save again.safetensors
+check 'precise statistics of precise statistics: the same' \
+  same precise-1.safetensors again.safetensors
+must 3 eval plain-1 --data data --precise-stats 64 --save part.safetensors
+check 'precise statistics of fewer samples: others' \
+  differs precise-1.safetensors part.safetensors
 variant none --norm none
 variant group --norm group:10
 variant group-mlp --norm group:4 --net mlp --norm-batch 10

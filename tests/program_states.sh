@@ -44,6 +44,14 @@ bad_model 'folder without weights' 74 'model.safetensors'
 fresh && LC_ALL=C sed -i 's/"norm":"batch"/"norm":"botch"/' $model
 bad_model 'weights of an unknown norm' 65 'expected norm batch.* got "botch"'
 refused 'missing weights' 74 'nowhere' 4 eval nowhere --data data
+refused 'saving what was not made precise' 64 'precise-stats' 4 eval run --data data --save x
+refused 'precise statistics of no samples' 64 'precise-stats' 4 eval run --data data \
+  --precise-stats 0
+refused 'precise statistics into a missing folder' 74 'nowhere' 4 eval run --data data \
+  --precise-stats all --save nowhere/model.safetensors
+must 2 "${train[@]}" --norm group:5 --net mlp --out grouped
+refused 'precise statistics of a net without any' 64 'running statistics' 4 eval grouped \
+  --data data --precise-stats all
 refused 'metrics for weights' 65 'metrics.jsonl' 4 eval run/metrics.jsonl --data data
 refused 'weights on missing data' 65 'nowhere' 4 eval run --data nowhere
 fresh && sed -i '2s/.*/nonsense/' bad/metrics.jsonl

@@ -50,6 +50,7 @@ typedef struct sbn_model_config {
     int64_t norm_groups; /**< group norm: groups of every norm line, ≥ 1, a divisor of its
                             channels; else not read; default 1 */
     double eps, momentum; /**< of the norm layers; defaults 1e-5 and 0.1 */
+    sbn_running running;  /**< likewise; default SBN_RUNNING_WHOLE_BATCH */
 } sbn_model_config;
 
 /** A named array of the model: a parameter or a buffer. */

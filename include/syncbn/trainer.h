@@ -33,9 +33,10 @@ typedef struct sbn_trainer_config {
     int64_t norm_groups;        /**< group norm: groups of every norm line */
     sbn_renorm_schedule renorm; /**< batch renormalization: its limits over the steps */
     double norm_eps, norm_momentum;
-    int64_t epochs;        /**< ≥ 1 when steps is 0 */
-    int64_t steps;         /**< ≥ 1: stop there whatever the epochs; 0: by epochs */
-    sbn_schedule schedule; /**< its steps are filled in */
+    sbn_running norm_running; /**< what running statistics follow under norm batches */
+    int64_t epochs;           /**< ≥ 1 when steps is 0 */
+    int64_t steps;            /**< ≥ 1: stop there whatever the epochs; 0: by epochs */
+    sbn_schedule schedule;    /**< its steps are filled in */
     double momentum, weight_decay;
     bool nesterov;
     bool decay_all; /**< weight decay also on gamma, beta and biases */

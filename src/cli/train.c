@@ -9,7 +9,7 @@
 typedef struct settings {
     sbn_trainer_config run;
     const char *norm;
-    int schedule, progress;
+    int schedule, progress, running;
 } settings;
 
 #define AT(field) offsetof(settings, field)
@@ -45,6 +45,11 @@ static const sbni_option options[] = {
     {"norm-momentum", SBNI_OPTION_REAL, AT(run.norm_momentum), "X|none",
      "weight of the new value in running statistics; none: plain average (default 0.1)",
      "none", 0, SBN_MOMENTUM_CUMULATIVE, 1},
+    {"norm-running", SBNI_OPTION_CHOICE, AT(running), "batch|norm-batches",
+     "running statistics follow the whole batch, or the mean of what its norm batches "
+     "saw "
+     "(default batch)",
+     "batch|norm-batches", 0, 0, 0},
     {"renorm-r-max", SBNI_OPTION_REAL, AT(run.renorm.r_max), "X",
      "renorm: limit of r in the end (default 3)", 0, 1, 0, 0},
     {"renorm-d-max", SBNI_OPTION_REAL, AT(run.renorm.d_max), "X",
@@ -132,6 +137,7 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     sbn_status parsed = sbni_normkind_parse(s.norm, &s.run.norm, &s.run.norm_groups);
     if (parsed != SBN_OK) return sbni_fail_in(parsed, "--norm");
     s.run.schedule.kind = (sbn_schedule_kind)s.schedule;
+    s.run.norm_running = (sbn_running)s.running;
     s.run.progress = (sbn_progress_style)s.progress;
     sbn_trainer_result result;
     SBN_TRY(sbn_train(&s.run, group, &result));

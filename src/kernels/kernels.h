@@ -54,9 +54,9 @@ typedef struct sbni_second_factors {
 /* The kernels of normalization, for storage of one type; arithmetic is in T, the storage
  * type itself or float for bfloat16. */
 typedef struct sbni_norm_kernels {
-    /* Sums of a slice about its own pivot, Σ(x-p) and Σ(x-p)²: p is its first value of the
-     * channel or, in long slices where that lies far off, their mean rounded to T. Out:
-     * [c] each. */
+    /* Sums of a slice about its own pivot, Σ(x-p) and Σ(x-p)²: p is its first value of
+     * the channel or, in long slices where that lies far off, their mean rounded to T.
+     * Out: [c] each. */
     void (*norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
                          double *sum_d, double *sum_dd);
     /* y = (x - mean)·scale + shift, then what is fused; y may be x. */

@@ -85,14 +85,15 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
 /* Nets of other layers would send other messages, and other settings other weights. */
 static sbn_status check_alike(const sbn_model *m)
 {
-    uint64_t field[8] = {m->cfg.dtype,
+    uint64_t field[9] = {m->cfg.dtype,
                          m->cfg.seed,
                          (uint64_t)m->cfg.batch,
                          (uint64_t)m->cfg.norm_batch,
                          m->cfg.norm,
-                         (uint64_t)m->cfg.norm_groups};
-    memcpy(&field[6], &m->cfg.eps, 8);
-    memcpy(&field[7], &m->cfg.momentum, 8);
+                         (uint64_t)m->cfg.norm_groups,
+                         m->cfg.running};
+    memcpy(&field[7], &m->cfg.eps, 8);
+    memcpy(&field[8], &m->cfg.momentum, 8);
     SBN_TRY(sbni_group_check_same(m->group,
                                   (int64_t)(XXH3_64bits(m->text, strlen(m->text)) >> 1),
                                   "digest of the net's text"));

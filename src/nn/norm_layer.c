@@ -11,6 +11,7 @@ sbn_status sbni_norm_layers_create(sbn_model *m)
         cfg.dtype = m->cfg.dtype;
         cfg.eps = m->cfg.eps;
         cfg.momentum = m->cfg.momentum;
+        cfg.running = m->cfg.running;
         cfg.norm_batch = m->cfg.norm_batch;
         cfg.batch = m->cfg.norm_batch == SBN_NORM_BATCH_ALL ? 0 : m->cfg.batch;
         cfg.name = layer->spec.name;

@@ -167,6 +167,8 @@ static sbn_status make_precise(const sbn_evaluate_config *cfg, sbn_group *group,
 {
     sbni_hostdata train;
     if (!cfg->precise) return SBN_OK;
+    SBN_CHECK(sbn_model_norms(model) > 0, SBN_E_ARG,
+              "precise statistics: the net has no layer with running statistics");
     SBN_TRY(sbni_hostdata_open(cfg->data, SBN_SPLIT_TRAIN, cfg->seed, group, &train));
     int64_t n = train.info.n;
     if (cfg->precise != SBN_PRECISE_ALL && cfg->precise < n) n = cfg->precise;

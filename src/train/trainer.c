@@ -168,6 +168,7 @@ static sbn_status create_model(run *r)
     cfg.norm_batch = r->cfg->norm_batch;
     cfg.eps = r->cfg->norm_eps;
     cfg.momentum = r->cfg->norm_momentum;
+    cfg.running = r->cfg->norm_running;
     SBN_TRY(sbn_model_create(&cfg, r->group, &r->model));
     return sbn_group_agree(r->group, create_local(r));
 }
