@@ -54,17 +54,23 @@ static void own(sbn_group *group, MPI_Comm comm)
 
 sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
 {
-    SBN_TRY(check_comm(comm, group, "sbn_group_create"));
-    sbn_group *g;
+    /* A process that fails on its own still takes part, so that nobody waits. */
+    sbn_group *nowhere, **place = group ? group : &nowhere, *g = NULL, all = {0};
+    SBN_TRY(check_comm(comm, place, "sbn_group_create"));
     MPI_Comm duplicate;
-    SBN_TRY(sbni_alloc(1, sizeof *g, "group", &g));
-    sbn_status status = sbni_mpi(MPI_Comm_dup(comm, &duplicate), "MPI_Comm_dup");
+    SBN_TRY(sbni_mpi(MPI_Comm_dup(comm, &duplicate), "MPI_Comm_dup"));
+    own(&all, duplicate);
+    sbn_status status =
+        group ? sbni_alloc(1, sizeof *g, "group", &g)
+              : sbni_fail(SBN_E_ARG, "sbn_group_create: expected a place for the group");
+    status = sbn_group_agree(&all, status);
     if (status != SBN_OK) {
+        MPI_Comm_free(&all.comm);
         sbni_free(g);
         return status;
     }
-    own(g, duplicate);
-    *group = g;
+    *g = all;
+    *place = g;
     return SBN_OK;
 }
 

@@ -98,7 +98,9 @@ sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char 
         return sbni_fail(
             SBN_E_MISMATCH,
             "%s: the processes are not in the same call: expected the same layer, "
-            "phase and number of calls on all of them",
+            "phase and number of calls on all of them, and for renorm the same limits "
+            "and "
+            "running statistics",
             what);
     if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] | sum[SBNI_HEAD_LARGE]))
         return mine;

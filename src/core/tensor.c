@@ -91,17 +91,22 @@ bool sbni_tensor_has_rows(const sbn_tensor *t)
     return t->stride_c == 1 || t->c == 1;
 }
 
+/* Axes by their strides, smallest first. */
+static void sort_axes(const int64_t stride[3], int order[3])
+{
+    for (int i = 0; i < 3; i++) {
+        int k = i;
+        for (; k > 0 && stride[order[k - 1]] > stride[i]; k--) order[k] = order[k - 1];
+        order[k] = i;
+    }
+}
+
 /* Whether every axis steps over all of the axis inside it, so that no two elements share
  * a place, and the whole span can be counted in bytes. */
 static bool nests(const int64_t extent[3], const int64_t stride[3])
 {
-    int order[3] = {0, 1, 2};
-    for (int i = 1; i < 3; i++)
-        for (int k = i; k > 0 && stride[order[k]] < stride[order[k - 1]]; k--) {
-            int other = order[k];
-            order[k] = order[k - 1];
-            order[k - 1] = other;
-        }
+    int order[3];
+    sort_axes(stride, order);
     int64_t span = 1;
     for (int i = 0; i < 3; i++) {
         int axis = order[i];
@@ -170,8 +175,58 @@ sbn_status sbni_tensor_check_same(const sbn_tensor *a, const char *name_a,
     return SBN_OK;
 }
 
-bool sbni_tensor_same_place(const sbn_tensor *a, const sbn_tensor *b)
+static bool same_place(const sbn_tensor *a, const sbn_tensor *b)
 {
     return a->data == b->data && a->stride_n == b->stride_n &&
            a->stride_c == b->stride_c && a->stride_s == b->stride_s;
+}
+
+/* Whether two views of equal strides, `offset` elements apart, share one: whether steps
+ * of fewer than `extent` along the axes lead from one to the other. As axes nest, what an
+ * outer axis leaves over is less than its stride. */
+static bool reaches(int64_t offset, const int64_t extent[3], const int64_t stride[3],
+                    const int order[3], int axes)
+{
+    if (axes == 0) return offset == 0;
+    int axis = order[axes - 1];
+    if (extent[axis] == 1) return reaches(offset, extent, stride, order, axes - 1);
+    int64_t steps = offset / stride[axis];
+    for (int64_t k = steps - 1; k <= steps + 1; k++)
+        if (k > -extent[axis] && k < extent[axis] &&
+            reaches(offset - k * stride[axis], extent, stride, order, axes - 1))
+            return true;
+    return false;
+}
+
+static bool overlaps(const sbn_tensor *a, const sbn_tensor *b)
+{
+    if (a->n == 0 || b->n == 0) return false;
+    const int64_t extent[3] = {a->n, a->c, sbni_tensor_s(a)},
+                  stride_a[3] = {a->stride_n, a->stride_c, a->stride_s},
+                  stride_b[3] = {b->stride_n, b->stride_c, b->stride_s};
+    uintptr_t from_a = (uintptr_t)a->data, from_b = (uintptr_t)b->data,
+              size = (uintptr_t)sbn_dtype_bytes(a->dtype), end_a = from_a + size,
+              end_b = from_b + size;
+    bool alike = true;
+    for (int axis = 0; axis < 3; axis++) {
+        if (extent[axis] == 1) continue;
+        end_a += (uintptr_t)((extent[axis] - 1) * stride_a[axis]) * size;
+        end_b += (uintptr_t)((extent[axis] - 1) * stride_b[axis]) * size;
+        alike &= stride_a[axis] == stride_b[axis];
+    }
+    if (end_a <= from_b || end_b <= from_a) return false;
+    if (!alike || (from_a - from_b) % size) return true; /* perhaps; nobody needs it */
+    int order[3];
+    sort_axes(stride_a, order);
+    int64_t offset = ((int64_t)(from_a - from_b)) / (int64_t)size;
+    return reaches(offset, extent, stride_a, order, 3);
+}
+
+sbn_status sbni_tensor_check_apart(const sbn_tensor *a, const char *name_a,
+                                   const sbn_tensor *b, const char *name_b, bool same)
+{
+    if (same && same_place(a, b)) return SBN_OK;
+    SBN_CHECK(!overlaps(a, b), SBN_E_ARG, "expected %s apart from %s%s", name_a, name_b,
+              same ? ", or exactly in its place" : "");
+    return SBN_OK;
 }

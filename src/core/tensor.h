@@ -21,8 +21,10 @@ sbn_status sbni_tensor_check(const sbn_tensor *t, const char *name);
 sbn_status sbni_tensor_check_same(const sbn_tensor *a, const char *name_a,
                                   const sbn_tensor *b, const char *name_b);
 
-/* Whether two views have the same elements in the same places. */
-bool sbni_tensor_same_place(const sbn_tensor *a, const sbn_tensor *b);
+/* Check that two usable views of one shape share no element, or, where `same` allows it,
+ * lie exactly in the same place. Views cut out of one array may interleave. */
+sbn_status sbni_tensor_check_apart(const sbn_tensor *a, const char *name_a,
+                                   const sbn_tensor *b, const char *name_b, bool same);
 
 /* Whether the elements lie in the order of sbn_tensor_ncdhw, without gaps. */
 bool sbni_tensor_is_dense(const sbn_tensor *t);

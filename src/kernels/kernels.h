@@ -31,8 +31,8 @@ typedef struct sbni_view {
  * the mean is large. */
 typedef struct sbni_channels {
     const void *mean_hi, *mean_lo; /* [c] */
-    const void *scale;             /* [c] gamma·rstd */
-    const void *shift;             /* [c] beta */
+    const void *scale;             /* [c] gamma·rstd·r, r = 1 without renorm */
+    const void *shift;             /* [c] beta + gamma·d */
 } sbni_channels;
 
 /* What y goes through in the same pass. Backward finds the sign of the sum anew. */

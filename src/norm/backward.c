@@ -2,34 +2,6 @@
 
 #include <inttypes.h>
 
-/* Shapes and aliasing of dy and a gradient written from it. */
-static sbn_status check_gradient(const sbn_tensor *dy, const sbn_tensor *grad,
-                                 const char *name)
-{
-    if (!grad) return SBN_OK;
-    SBN_TRY(sbni_tensor_check(grad, name));
-    SBN_TRY(sbni_tensor_check_same(dy, "dy", grad, name));
-    SBN_CHECK(!grad->data || grad->data != dy->data || sbni_tensor_same_place(dy, grad),
-              SBN_E_ARG, "expected %s in the place of dy to have its strides", name);
-    return SBN_OK;
-}
-
-static sbn_status check_call(sbn_norm *norm, const sbn_tensor *dy, const sbn_tensor *dx,
-                             const sbn_tensor *dz)
-{
-    SBN_TRY(sbni_tensor_check(dy, "dy"));
-    SBN_TRY(sbni_tensor_check_same(&norm->x, "x", dy, "dy"));
-    SBN_TRY(check_gradient(dy, dx, "dx"));
-    SBN_TRY(check_gradient(dy, dz, "dz"));
-    SBN_CHECK(!dz || norm->adds, SBN_E_ARG,
-              "expected no dz after a forward that added nothing");
-    SBN_CHECK(!dx || !dz || !dx->data || dx->data != dz->data, SBN_E_ARG,
-              "expected dx apart from dz");
-    const sbn_tensor *z = norm->adds && norm->cfg.relu ? &norm->z : NULL;
-    return sbni_norm_choose_form((const sbn_tensor *[]){&norm->x, dy, dx, dz, z}, 5,
-                                 &norm->planes);
-}
-
 /* What was fused into the forward; z is where its view may lie. */
 static sbni_fused fused_of(const sbn_norm *norm, sbni_view *z)
 {
@@ -84,7 +56,7 @@ static void read_sums(sbn_norm *norm)
             double sum_dy_xhat = sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c);
             sbni_correction fix = norm->corrections[at];
             norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
-            double a = sbni_norm_gamma(norm, i) * norm->rstd_d[at] * fix.r;
+            double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
             sbni_norm_set(norm, norm->dx_a, at, a);
             sbni_norm_set(norm, norm->dx_b, at, a * (sum_dy / n));
             sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
@@ -99,7 +71,7 @@ static void read_sums(sbn_norm *norm)
 static void read_constants(sbn_norm *norm)
 {
     for (int64_t i = 0; i < norm->cfg.channels; i++) {
-        sbni_norm_set(norm, norm->dx_a, i, sbni_norm_gamma(norm, i) * norm->rstd_d[i]);
+        sbni_norm_set(norm, norm->dx_a, i, norm->gamma_d[i] * norm->rstd_d[i]);
         sbni_norm_set(norm, norm->dx_b, i, 0);
         sbni_norm_set(norm, norm->dx_k, i, 0);
     }
@@ -110,11 +82,8 @@ static void read_constants(sbn_norm *norm)
 static void set_gradients(sbn_norm *norm)
 {
     int64_t c = norm->cfg.channels;
-    int64_t length = SBNI_SECTION_WORDS + SBNI_BACKWARD_WORDS * c;
-    uint64_t *all = norm->backward.sum + sbni_norm_section(norm, 0, SBNI_BACKWARD_WORDS);
-    for (int64_t g = 1; g < norm->batches; g++)
-        for (int64_t k = 0; k < length; k++) all[k] += all[g * length + k];
-    uint64_t *words = all + SBNI_SECTION_WORDS;
+    const uint64_t *words =
+        sbni_norm_fold(norm, &norm->backward, SBNI_BACKWARD_WORDS) + SBNI_SECTION_WORDS;
     for (int64_t i = 0; i < c; i++) {
         sbni_norm_set(norm, norm->state.bias_grad, i, sbni_exact_sum(words + i, c));
         sbni_norm_set(norm, norm->state.weight_grad, i,
@@ -166,7 +135,7 @@ static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx, sbn_te
 {
     norm->second.ready = false;
     sbni_reduce_clear(&norm->backward, sbni_norm_tag(norm, SBNI_TAG_BACKWARD));
-    norm->local = check_call(norm, dy, dx, dz);
+    norm->local = sbni_norm_check_backward(norm, dy, dx, dz, &norm->planes);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
         norm->backward.send[SBNI_HEAD_FAILED] = 1;

@@ -84,11 +84,12 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
     norm->ran = norm->mode;
     sbni_reduce_clear(&norm->forward,
                       sbni_norm_tag(norm, norm->ran == SBN_NORM_TRAIN ? SBNI_TAG_TRAIN
-                                                                      : SBNI_TAG_EVAL));
+                                                                      : SBNI_TAG_EVAL) ^
+                          sbni_norm_correction_digest(norm));
     norm->local = sbni_norm_check_forward(norm, x, z, y, &norm->planes);
     if (norm->local == SBN_OK)
-        norm->local =
-            sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, &norm->samples);
+        norm->local = sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, true,
+                                     &norm->samples);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
         norm->forward.send[SBNI_HEAD_FAILED] = 1;

@@ -19,9 +19,7 @@ static sbn_status check_layer(const sbn_norm *norm)
     SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_merge: expected a layer, got NULL");
     SBN_CHECK(norm->cfg.track_running_stats, SBN_E_ARG,
               "%s: this layer tracks no running statistics to merge", norm->name);
-    SBN_CHECK(norm->phase != SBNI_NORM_FORWARD && norm->phase != SBNI_NORM_BACKWARD,
-              SBN_E_STATE, "%s: sbn_norm_merge while a begin waits for its end",
-              norm->name);
+    SBN_TRY(sbni_norm_check_free(norm, "sbn_norm_merge"));
     for (int64_t i = 0; i < norm->cfg.channels; i++) {
         double mean = sbni_norm_get(norm, norm->state.running_mean, i),
                var = sbni_norm_get(norm, norm->state.running_var, i);

@@ -48,6 +48,13 @@ static sbn_status check_config(const sbn_norm_config *cfg)
     SBN_CHECK(cfg->norm_batch == SBN_NORM_BATCH_ALL || cfg->batch >= cfg->norm_batch,
               SBN_E_ARG, "%s: expected batch >= norm_batch %" PRId64 ", got %" PRId64,
               name, cfg->norm_batch, cfg->batch);
+    int64_t batches = sbni_scope_norm_batches(cfg->batch, cfg->norm_batch), words;
+    SBN_CHECK(!__builtin_mul_overflow(
+                  batches + 1, SBNI_SECTION_WORDS + SBNI_SECOND_WORDS * cfg->channels,
+                  &words) &&
+                  words <= INT64_MAX / 64,
+              SBN_E_ARG, "%s: %" PRId64 " norm batches are too many for one message",
+              name, batches);
     SBN_CHECK(cfg->running == SBN_RUNNING_WHOLE_BATCH ||
                   cfg->running == SBN_RUNNING_MEAN_OF_NORM_BATCHES,
               SBN_E_ARG, "%s: unknown policy %d of running statistics", name,
@@ -136,6 +143,7 @@ static sbn_status alloc_work(sbn_norm *n)
     SBN_TRY(create_message(n, SBNI_BACKWARD_WORDS, &n->backward));
     if (n->cfg.second_order) SBN_TRY(alloc_second(n));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->rstd_d));
+    SBN_TRY(sbni_alloc(all, 8, n->name, &n->gamma_d));
     for (int i = 0; i < 7; i++) SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
     SBN_TRY(sbni_alloc(all, sizeof *n->corrections, n->name, &n->corrections));
     SBN_TRY(sbni_alloc(c, 8, n->name, &n->weight_grad_d));
@@ -212,6 +220,7 @@ void sbn_norm_destroy(sbn_norm **norm)
                      n->second.sum_dy_xhat,
                      n->second.factors,
                      n->rstd_d,
+                     n->gamma_d,
                      n->corrections,
                      n->weight_grad_d,
                      n->mean_hi,
@@ -250,11 +259,22 @@ uint32_t sbni_norm_tag(const sbn_norm *norm, uint32_t what)
     return h * 0x2c1b3c6du;
 }
 
-sbn_status sbni_norm_check_free(const sbn_norm *norm, const char *call)
+uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words)
 {
-    SBN_CHECK(norm != NULL, SBN_E_ARG, "%s: expected a layer, got NULL", call);
-    SBN_CHECK(norm->phase != SBNI_NORM_FORWARD && norm->phase != SBNI_NORM_BACKWARD &&
-                  !norm->fixed_begun,
-              SBN_E_STATE, "%s: %s while a begin waits for its end", norm->name, call);
+    uint64_t *all = message->sum + sbni_norm_section(norm, 0, words);
+    int64_t length = SBNI_SECTION_WORDS + words * norm->cfg.channels;
+    for (int64_t g = 1; g < norm->batches; g++)
+        for (int64_t k = 0; k < length; k++) all[k] += all[g * length + k];
+    return all;
+}
+
+sbn_status sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode)
+{
+    SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_mode: expected a layer, got NULL");
+    SBN_CHECK(mode >= SBN_NORM_TRAIN && mode <= SBN_NORM_FROZEN, SBN_E_ARG,
+              "%s: unknown mode %d", norm->name, (int)mode);
+    SBN_CHECK(mode != SBN_NORM_FROZEN || norm->cfg.track_running_stats, SBN_E_ARG,
+              "%s: a layer without running statistics cannot be frozen", norm->name);
+    norm->mode = mode;
     return SBN_OK;
 }

@@ -83,7 +83,7 @@ struct sbn_norm {
     sbni_samples samples;
     sbni_samples aside; /* of calls that leave the remembered forward alone */
 
-    double *rstd_d;               /* [batches + 1][c] of the norm batches */
+    double *rstd_d, *gamma_d;     /* [batches + 1][c] as forward used them */
     sbni_correction *corrections; /* [batches + 1][c] */
     bool corrects;                /* some correction of the last forward is not 1 and 0 */
     int64_t clipped_r, clipped_d, corrected;
@@ -116,11 +116,6 @@ static inline void sbni_norm_set(const sbn_norm *norm, void *array, int64_t i, d
         ((double *)array)[i] = v;
     else
         ((float *)array)[i] = (float)v;
-}
-
-static inline double sbni_norm_gamma(const sbn_norm *norm, int64_t i)
-{
-    return norm->cfg.affine ? sbni_norm_get(norm, norm->state.weight, i) : 1.0;
 }
 
 /* Array of the state's type, `count` elements further. */
@@ -161,9 +156,9 @@ sbn_status sbni_norm_check_free(const sbn_norm *norm, const char *call);
  * pixels. */
 sbn_status sbni_norm_choose_form(const sbn_tensor *const *views, int count, bool *planes);
 
-/* Samples of a call under the layer's mask. */
+/* Samples of a call under the layer's mask; sums: with room for their sums. */
 sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t first,
-                          int64_t norm_batch, sbni_samples *samples);
+                          int64_t norm_batch, bool sums, sbni_samples *samples);
 
 /* Write the factors of norm batch g, channel i, from its statistics and correction. */
 void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
@@ -196,10 +191,25 @@ bool sbni_norm_is_fixed(const sbn_norm *norm);
  * an error that the others hear of. */
 extern const sbn_tensor sbni_norm_missing;
 
-/* Shapes, types and aliasing of a forward, as far as one process can tell. */
+/* Whether the backward of a forward in this mode reads x. */
+bool sbni_norm_reads_x(const sbn_norm *norm, sbn_norm_mode mode);
+
+/* Shapes, types, layouts and shared memory of each call, as far as one process can tell;
+ * planes receives the form. */
 sbn_status sbni_norm_check_forward(const sbn_norm *norm, const sbn_tensor *x,
                                    const sbn_tensor *z, const sbn_tensor *y,
                                    bool *planes);
+
+sbn_status sbni_norm_check_backward(const sbn_norm *norm, const sbn_tensor *dy,
+                                    const sbn_tensor *dx, const sbn_tensor *dz,
+                                    bool *planes);
+sbn_status sbni_norm_check_second(const sbn_norm *norm, const sbn_tensor *v,
+                                  const sbn_tensor *ddy, const sbn_tensor *gx,
+                                  bool *planes);
+
+/* Add the sections of all norm batches of a summed message, into the first, and return
+ * it. The others' are still there. */
+uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words);
 
 /* Update running statistics from the summed message of a forward, which is used up. */
 void sbni_norm_track(sbn_norm *norm);
@@ -218,5 +228,8 @@ enum {
     SBNI_TAG_PRECISE
 };
 uint32_t sbni_norm_tag(const sbn_norm *norm, uint32_t what);
+
+/* One number that differs when what a correction uses does; 0 for layers without one. */
+uint32_t sbni_norm_correction_digest(const sbn_norm *norm);
 
 #endif

@@ -11,7 +11,8 @@ void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
     int64_t at = g * norm->cfg.channels + i;
     /* (6): one rounding of rstd, shared by forward and backward */
     double rstd = 1.0 / sqrt(m.var + norm->cfg.eps);
-    double gamma = sbni_norm_gamma(norm, i);
+    double gamma = norm->cfg.affine ? sbni_norm_get(norm, norm->state.weight, i) : 1.0;
+    norm->gamma_d[at] = gamma;
     norm->rstd_d[at] = rstd;
     sbni_norm_set(norm, norm->mean_hi, at, m.mean);
     double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
@@ -55,58 +56,13 @@ bool sbni_norm_is_fixed(const sbn_norm *norm)
            (norm->mode == SBN_NORM_EVAL && norm->cfg.track_running_stats);
 }
 
-/* Whether backward will read x again. */
-static bool keeps_x(const sbn_norm *norm)
-{
-    if (norm->mode == SBN_NORM_TRAIN) return true;
-    return norm->mode == SBN_NORM_FROZEN &&
-           (norm->cfg.relu || (norm->cfg.affine && norm->cfg.affine_grad));
-}
-
-/* y in the place of x, or of what is added. */
-static sbn_status check_place(const sbn_tensor *y, const sbn_tensor *input,
-                              const char *name, bool kept)
-{
-    if (!y->data || y->data != input->data) return SBN_OK;
-    SBN_CHECK(!kept, SBN_E_ARG, "expected y apart from %s, which backward reads again",
-              name);
-    SBN_CHECK(sbni_tensor_same_place(y, input), SBN_E_ARG,
-              "expected y in the place of %s to have its strides", name);
-    return SBN_OK;
-}
-
-const sbn_tensor sbni_norm_missing = {0};
-
-sbn_status sbni_norm_check_forward(const sbn_norm *norm, const sbn_tensor *x,
-                                   const sbn_tensor *z, const sbn_tensor *y, bool *planes)
-{
-    SBN_TRY(sbni_tensor_check(x, "x"));
-    SBN_TRY(sbni_tensor_check(y, "y"));
-    SBN_TRY(sbni_tensor_check_same(x, "x", y, "y"));
-    if (z) {
-        SBN_TRY(sbni_tensor_check(z == &sbni_norm_missing ? NULL : z, "z"));
-        SBN_TRY(sbni_tensor_check_same(x, "x", z, "z"));
-    }
-    SBN_CHECK(x->dtype == norm->cfg.dtype, SBN_E_ARG,
-              "expected elements of the layer's type, got another");
-    SBN_CHECK(x->c == norm->cfg.channels, SBN_E_ARG,
-              "expected %" PRId64 " channels, got %" PRId64, norm->cfg.channels, x->c);
-    if (x->n == 0) {
-        *planes = true;
-        return SBN_OK;
-    }
-    SBN_TRY(check_place(y, x, "x", keeps_x(norm)));
-    if (z) SBN_TRY(check_place(y, z, "z", norm->cfg.relu && keeps_x(norm)));
-    return sbni_norm_choose_form((const sbn_tensor *[]){x, z, y}, 3, planes);
-}
-
 static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
                                 sbn_tensor *y, bool frozen)
 {
     sbni_samples *samples = frozen ? &norm->samples : &norm->aside;
     bool planes;
     SBN_TRY(sbni_norm_check_forward(norm, x, z, y, &planes));
-    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, samples));
+    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, frozen, samples));
     int64_t set = frozen ? 0 : norm->batches;
     for (int64_t i = 0; i < norm->cfg.channels; i++)
         sbni_norm_set_factors(

@@ -2,6 +2,9 @@
 
 #include <math.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 /* Batch renormalization, MATH.md (10). */
 
 sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
@@ -21,6 +24,17 @@ sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
     norm->clipped_r += c.r != r;
     norm->clipped_d += c.d != d;
     return c;
+}
+
+uint32_t sbni_norm_correction_digest(const sbn_norm *norm)
+{
+    if (norm->cfg.correction != SBN_CORRECTION_RENORM || norm->ran != SBN_NORM_TRAIN)
+        return 0;
+    const double limits[2] = {norm->cfg.r_max, norm->cfg.d_max};
+    size_t bytes = (size_t)(norm->cfg.channels * sbn_dtype_bytes(norm->state_dtype));
+    uint64_t h = XXH3_64bits(limits, sizeof limits);
+    h = XXH3_64bits_withSeed(norm->state.running_mean, bytes, h);
+    return (uint32_t)XXH3_64bits_withSeed(norm->state.running_var, bytes, h);
 }
 
 sbn_status sbn_norm_set_limits(sbn_norm *norm, double r_max, double d_max)

@@ -20,17 +20,6 @@ static double unbiased(double var, int64_t n)
     return var * ((double)n / (double)(n - 1));
 }
 
-/* Add the sections of all norm batches: the words of the whole batch, into section 0 of
- * the receive buffer, which nobody reads after this. */
-static const uint64_t *whole_batch(sbn_norm *norm)
-{
-    uint64_t *all = norm->forward.sum + sbni_norm_section(norm, 0, SBNI_MOMENT_WORDS);
-    int64_t length = SBNI_SECTION_WORDS + SBNI_MOMENT_WORDS * norm->cfg.channels;
-    for (int64_t g = 1; g < norm->batches; g++)
-        for (int64_t k = 0; k < length; k++) all[k] += all[g * length + k];
-    return all;
-}
-
 /* MATH.md (9) */
 static void average(sbn_norm *norm, int64_t i, double w, double mean, double var)
 {
@@ -66,7 +55,7 @@ void sbni_norm_track(sbn_norm *norm)
         track_norm_batches(norm, w);
         return;
     }
-    const uint64_t *all = whole_batch(norm);
+    const uint64_t *all = sbni_norm_fold(norm, &norm->forward, SBNI_MOMENT_WORDS);
     for (int64_t i = 0; i < norm->cfg.channels; i++) {
         sbni_moments m = moments(norm, all, i);
         average(norm, i, w, m.mean, unbiased(m.var, (int64_t)all[SBNI_SECTION_N]));
@@ -101,7 +90,7 @@ static sbn_status add(sbn_norm *norm, const sbn_tensor *x)
     SBN_TRY(sbni_tensor_check(x, "x"));
     SBN_CHECK(x->dtype == norm->cfg.dtype && x->c == norm->cfg.channels, SBN_E_ARG,
               "expected channels and type of the layer, got others");
-    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, &norm->aside));
+    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, true, &norm->aside));
     SBN_TRY(sbni_norm_choose_form(&x, 1, &planes));
     int64_t slices = sbni_section_slices(norm->precise.send + SBNI_HEAD_WORDS);
     SBN_CHECK(slices + norm->aside.slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,

@@ -18,7 +18,7 @@ static sbn_status grow(int64_t count, int64_t size, int64_t *room, void *array)
     return SBN_OK;
 }
 
-sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, int64_t c, const uint8_t *keep,
+sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, const uint8_t *keep,
                             int64_t first, int64_t norm_batch)
 {
     SBN_TRY(grow(n, sizeof *s->rows, &s->rows_room, &s->rows));
@@ -31,9 +31,13 @@ sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, int64_t c, const uint8_t
 
     int64_t count = sbni_scope_cut(first, s->kept, norm_batch, NULL);
     SBN_TRY(grow(count, sizeof *s->slices, &s->slice_room, &s->slices));
-    SBN_TRY(grow(3 * count * c, 8, &s->sums_room, &s->sums));
     s->slice_count = sbni_scope_cut(first, s->kept, norm_batch, s->slices);
     return SBN_OK;
+}
+
+sbn_status sbni_samples_make_sums(sbni_samples *s, int64_t c)
+{
+    return grow(3 * s->slice_count * c, 8, &s->sums_room, &s->sums);
 }
 
 void sbni_samples_free(sbni_samples *s)
@@ -45,49 +49,23 @@ void sbni_samples_free(sbni_samples *s)
 }
 
 sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t first,
-                          int64_t norm_batch, sbni_samples *samples)
+                          int64_t norm_batch, bool sums, sbni_samples *samples)
 {
     SBN_CHECK(!norm->mask || norm->mask_n == x->n, SBN_E_ARG,
               "expected %" PRId64 " samples, as many as the mask has, got %" PRId64,
               norm->mask_n, x->n);
-    SBN_TRY(sbni_samples_cut(samples, x->n, x->c, norm->mask, first, norm_batch));
+    SBN_TRY(sbni_samples_cut(samples, x->n, norm->mask, first, norm_batch));
     SBN_CHECK(norm_batch == SBN_NORM_BATCH_ALL ||
                   samples->kept <= norm->cfg.batch - first,
               SBN_E_ARG,
               "expected samples within the batch of %" PRId64 ", got %" PRId64
               " from place %" PRId64,
               norm->cfg.batch, samples->kept, first);
-    SBN_CHECK(samples->slice_count < SBNI_GRID_ADDS, SBN_E_ARG,
-              "expected fewer than %d samples, got %" PRId64, SBNI_GRID_ADDS * SBN_SLICE,
-              x->n);
-    return SBN_OK;
-}
-
-sbn_status sbni_norm_choose_form(const sbn_tensor *const *views, int count, bool *planes)
-{
-    bool all_planes = true, all_rows = true, pixels = false;
-    for (int i = 0; i < count; i++) {
-        if (!views[i] || !views[i]->data) continue;
-        all_planes &= sbni_tensor_has_planes(views[i]);
-        all_rows &= sbni_tensor_has_rows(views[i]);
-        pixels |= sbni_tensor_s(views[i]) > 1;
-    }
-    SBN_CHECK(all_planes || all_rows, SBN_E_ARG,
-              "expected one layout in all tensors of a call: neighbouring pixels (NCHW) "
-              "or neighbouring channels (NHWC), got both");
-    *planes = all_planes && (pixels || !all_rows);
-    return SBN_OK;
-}
-
-sbn_status sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode)
-{
-    SBN_CHECK(norm != NULL, SBN_E_ARG, "sbn_norm_set_mode: expected a layer, got NULL");
-    SBN_CHECK(mode >= SBN_NORM_TRAIN && mode <= SBN_NORM_FROZEN, SBN_E_ARG,
-              "%s: unknown mode %d", norm->name, (int)mode);
-    SBN_CHECK(mode != SBN_NORM_FROZEN || norm->cfg.track_running_stats, SBN_E_ARG,
-              "%s: a layer without running statistics cannot be frozen", norm->name);
-    norm->mode = mode;
-    return SBN_OK;
+    if (!sums) return SBN_OK;
+    SBN_CHECK(samples->slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,
+              "expected at most %d slices, got %" PRId64, SBNI_GRID_ADDS,
+              samples->slice_count);
+    return sbni_samples_make_sums(samples, x->c);
 }
 
 sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first)

@@ -14,11 +14,14 @@ typedef struct sbni_samples {
 } sbni_samples;
 
 /*
- * Cut n samples with c channels into slices; keep NULL keeps all. first: place of the
+ * Cut n samples into slices; keep NULL keeps all. first: place of the
  * first kept one in the batch. Memory grows only when a call is larger than all before.
  */
-sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, int64_t c,
-                            const uint8_t *keep, int64_t first, int64_t norm_batch);
+sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, const uint8_t *keep,
+                            int64_t first, int64_t norm_batch);
+
+/* Room for the sums of the slices' c channels. */
+sbn_status sbni_samples_make_sums(sbni_samples *samples, int64_t c);
 void sbni_samples_free(sbni_samples *samples);
 
 #endif

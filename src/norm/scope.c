@@ -44,10 +44,22 @@ static int64_t slice_start(int64_t k, int64_t total, int64_t norm_batch)
     return at < total ? at : total;
 }
 
+/* Slices of a whole batch, without walking over it. */
+static int64_t count_slices(int64_t total, int64_t norm_batch)
+{
+    if (norm_batch == SBN_NORM_BATCH_ALL) return ceil_div(total, SBN_SLICE);
+    return total / norm_batch * ceil_div(norm_batch, SBN_SLICE) +
+           ceil_div(total % norm_batch, SBN_SLICE);
+}
+
 void sbni_scope_share(int64_t total, int64_t norm_batch, int rank, int size,
                       int64_t *first, int64_t *n)
 {
-    int64_t slices = sbni_scope_cut(0, total, norm_batch, NULL);
-    *first = slice_start(slices * rank / size, total, norm_batch);
-    *n = slice_start(slices * (rank + 1) / size, total, norm_batch) - *first;
+    int64_t slices = count_slices(total, norm_batch);
+    /* slices·rank/size where the product may not fit */
+    int64_t each = slices / size, rest = slices % size;
+    int64_t from = each * rank + rest * rank / size,
+            to = each * (rank + 1) + rest * (rank + 1) / size;
+    *first = slice_start(from, total, norm_batch);
+    *n = slice_start(to, total, norm_batch) - *first;
 }

@@ -10,32 +10,6 @@ static double cotangent(const sbn_norm *norm, const void *v, int64_t i)
     return v && norm->cfg.affine ? sbni_norm_get(norm, v, i) : 0;
 }
 
-static sbn_status check_output(const sbn_tensor *v, const sbn_tensor *out,
-                               const char *name)
-{
-    if (!out) return SBN_OK;
-    SBN_TRY(sbni_tensor_check(out, name));
-    return sbni_tensor_check_same(v, "v", out, name);
-}
-
-static sbn_status check_call(const sbn_norm *norm, const sbn_tensor *v,
-                             const sbn_tensor *ddy, const sbn_tensor *gx, bool *planes)
-{
-    SBN_TRY(sbni_tensor_check(v, "v"));
-    SBN_TRY(sbni_tensor_check_same(&norm->x, "x", v, "v"));
-    SBN_CHECK(norm->second.dy_kept, SBN_E_ARG,
-              "expected dy as backward read it, but dx was written in its place");
-    SBN_TRY(check_output(v, ddy, "ddy"));
-    SBN_TRY(check_output(v, gx, "gx"));
-    const void *inputs[] = {norm->x.data, norm->dy.data, v->data, ddy ? ddy->data : NULL};
-    for (int k = 0; k < 4 && v->data; k++)
-        SBN_CHECK((!gx || gx->data != inputs[k]) &&
-                      (k == 3 || !ddy || ddy->data != inputs[k]),
-                  SBN_E_ARG, "expected ddy and gx apart from x, dy, v and each other");
-    return sbni_norm_choose_form((const sbn_tensor *[]){&norm->x, &norm->dy, v, ddy, gx},
-                                 5, planes);
-}
-
 /* Σv, Σv·xhat, Σv·dy of every slice, onto the grid, into the message. */
 static void sum_slices(sbn_norm *norm, const sbn_tensor *v, bool planes)
 {
@@ -85,7 +59,7 @@ static double set_factors(sbn_norm *norm, int64_t g, int64_t i, double v_gamma,
                             SBNI_SECTION_WORDS;
     sbni_correction fix = norm->corrections[at];
     double n = (double)norm->counts[g], rstd = norm->rstd_d[at],
-           a = sbni_norm_gamma(norm, i) * fix.r * rstd, e = v_gamma * fix.r;
+           a = norm->gamma_d[at] * fix.r * rstd, e = v_gamma * fix.r;
     double dy = norm->second.sum_dy[at] / n, dy_xhat = norm->second.sum_dy_xhat[at] / n,
            v = sbni_exact_sum(words + i, c) / n,
            v_xhat = sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c) / n,
@@ -143,7 +117,7 @@ sbn_status sbn_norm_second_backward(sbn_norm *norm, const sbn_tensor *v,
     sbni_reduce *message = &norm->second.message;
     sbni_reduce_clear(message, sbni_norm_tag(norm, SBNI_TAG_SECOND));
     bool planes = true;
-    norm->local = check_call(norm, v, ddy, gx, &planes);
+    norm->local = sbni_norm_check_second(norm, v, ddy, gx, &planes);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
         message->send[SBNI_HEAD_FAILED] = 1;

@@ -85,9 +85,13 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
 {
     static const uint32_t tag = 0x6576616c; /* "eval" */
     sbni_reduce message;
-    SBN_TRY(
-        sbn_group_agree(group, sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message)));
-    SBN_TRY(sbni_reduce_connect(&message));
+    sbn_status made =
+        sbn_group_agree(group, sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message));
+    if (made == SBN_OK) made = sbni_reduce_connect(&message);
+    if (made != SBN_OK) {
+        sbni_reduce_destroy(&message);
+        return made;
+    }
     sbni_reduce_clear(&message, tag);
     int64_t first, rows;
     sbni_scope_share(n, SBN_NORM_BATCH_ALL, sbn_group_rank(group), sbn_group_size(group),

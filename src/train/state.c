@@ -32,7 +32,7 @@ static void *array_of(const sbn_norm *norm, int field)
 
 static int64_t element_bytes(const sbn_norm *norm)
 {
-    return norm->cfg.dtype == SBN_F64 ? 8 : 4;
+    return sbn_dtype_bytes(norm->state_dtype);
 }
 
 static void name_of(const char *prefix, const char *field, char name[NAME_BYTES])
@@ -52,8 +52,7 @@ static sbn_status check_entries(const char *call, const sbn_state_entry *entries
         SBN_CHECK(strlen(prefix) <= MAX_PREFIX, SBN_E_ARG,
                   "%s: entry %d: expected a prefix of at most %d bytes, got %zu", call, i,
                   MAX_PREFIX, strlen(prefix));
-        SBN_CHECK(norm->phase != SBNI_NORM_FORWARD && norm->phase != SBNI_NORM_BACKWARD,
-                  SBN_E_STATE, "%s: %s while a begin waits for its end", call, prefix);
+        SBN_TRY(sbni_norm_check_free(norm, call));
     }
     return SBN_OK;
 }
