@@ -19,7 +19,7 @@ for net in cnn mlp; do
           test "$(grep -c '"step","step"' "$out/metrics.jsonl")" = $((8 * (149 / batch + 1)))
         continue
       fi
-      check "$net batch $batch: np=$np as np=1" same_run "$net-$batch-1" "$out"
+      check "trap_12_33: $net batch $batch: np=$np as np=1" same_run "$net-$batch-1" "$out"
     done
   done
 done
@@ -94,17 +94,17 @@ variant renorm --norm renorm --norm-batch 24 --renorm-r-max 2.5 --renorm-d-max 2
 # limits of the 12 steps; closed ones are batch norm, open ones are not
 limits() { field "$1" renorm-1/metrics.jsonl | xargs; }
 losses() { field loss "$1/metrics.jsonl" | sed -n "$2"; }
-check 'trap 38: r_max opens from step 2 to 8' \
+check 'trap_38: r_max opens from step 2 to 8' \
   test "$(limits r_max)" = '1 1 1.25 1.5 1.75 2 2.25 2.5 2.5 2.5 2.5 2.5'
-check 'trap 38: d_max opens from step 2 to 6' \
+check 'trap_38: d_max opens from step 2 to 6' \
   test "$(limits d_max)" = '0 0 0.5 1 1.5 2 2 2 2 2 2 2'
-check 'trap 38: closed, every r and d is clipped' test "$(limits r_clipped | cut -c-3) \
+check 'trap_38: closed, every r and d is clipped' test "$(limits r_clipped | cut -c-3) \
 $(limits d_clipped | cut -c-3)" = '1 1 1 1'
-check 'trap 38: open, not every d is' test "$(limits d_clipped | cut -d" " -f12)" != 1
-check 'trap 38: closed, the losses are those of batch norm' \
+check 'trap_38: open, not every d is' test "$(limits d_clipped | cut -d" " -f12)" != 1
+check 'trap_38: closed, the losses are those of batch norm' \
   same <(losses renorm-1 1,2p) <(losses norm24-1 1,2p)
-check 'trap 38: open, they are not' differs <(losses renorm-1 3p) <(losses norm24-1 3p)
-check 'trap 38: other weights than those of batch norm' \
+check 'trap_38: open, they are not' differs <(losses renorm-1 3p) <(losses norm24-1 3p)
+check 'trap_38: other weights than those of batch norm' \
   differs renorm-1/model.safetensors norm24-1/model.safetensors
 check 'lines of other norms have no limits' lacks r_max norm24-1/metrics.jsonl
 variant momentum --norm-momentum none --schedule cosine --warmup 3 --nesterov \
@@ -117,7 +117,7 @@ if [ ${#quiet[@]} -gt 0 ]; then
     mpi --mca coll_tuned_use_dynamic_rules 1 \
       --mca coll_tuned_allreduce_algorithm $algorithm \
       -np 4 "$program" "${train[@]}" --batch 60 --epochs 8 --out "allreduce-$algorithm"
-    check "trap 15: allreduce algorithm $algorithm at np=4" \
+    check "trap_15: allreduce algorithm $algorithm at np=4" \
       same_run cnn-60-1 "allreduce-$algorithm"
   done
   mpi --mca btl self,tcp --mca btl_tcp_if_include lo -np 4 \

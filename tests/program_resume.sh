@@ -23,7 +23,7 @@ must 4 "${train[@]}" --steps 40 --out whole
 for after in 4 3 1; do
   must 4 "${train[@]}" --steps 20 --out "at-$after"
   must $after "${train[@]}" --steps 40 --resume --out "at-$after"
-  check "20 steps at np=4, then 20 at np=$after: as 40" same_end whole "at-$after"
+  check "trap_30: 20 steps at np=4, then 20 at np=$after: as 40" same_end whole "at-$after"
 done
 must 4 "${train[@]}" --steps 20 --out half
 check "20 steps are not yet 40" differs half/model.safetensors whole/model.safetensors

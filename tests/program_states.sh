@@ -69,7 +69,7 @@ must 2 eval run --data data
 expected=$(figures)
 fresh && without num_batches_tracked $model
 check 'the count is gone' lacks 'conv2_bn\.num_batches_tracked' $model
-works 'weights without a count of batches' 2 eval bad --data data
+works 'trap_30: weights without a count of batches' 2 eval bad --data data
 check 'evaluate alike' test -n "$expected" -a "$(figures)" = "$expected"
 fresh && without num_batches_tracked $checkpoint
 bad_checkpoint 'checkpoint without a count of batches' 'conv2_bn.num_batches_tracked'
@@ -112,7 +112,8 @@ for command in --help --version 'train --help' 'inspect cnn'; do
 done
 
 # not finite
-refused 'rate that leads to infinity' 77 'step [0-9]*: ' 4 "${train[@]}" --lr 1e30 --out inf
+refused 'trap_31: rate that leads to infinity' 77 'step [0-9]*: ' \
+  4 "${train[@]}" --lr 1e30 --out inf
 check 'the steps before are in the metrics' has '"step":1,' inf/metrics.jsonl
 check 'no weights are written' absent inf/model.safetensors
 refused 'infinity without norm layers' 77 'step' 4 "${train[@]}" --lr 1e30 --norm none

@@ -298,7 +298,7 @@ static void trap_18_two_layers_interleaved(void **state)
 }
 
 /* Two forwards and one backward: counted twice, gradient of the last; backward may run
- * again. */
+ * again, and no backward touches the running statistics. */
 static void trap_21_forward_twice(void **state)
 {
     (void)state;
@@ -308,11 +308,17 @@ static void trap_21_forward_twice(void **state)
     OK(sbn_norm_forward(t->norm, &t->dy, &t->y));
     OK(sbn_norm_forward(t->norm, &t->x, &t->y));
     assert_int_equal(*t->state.num_batches_tracked, 2);
+    double mean[C], var[C];
+    memcpy(mean, t->state.running_mean, sizeof mean);
+    memcpy(var, t->state.running_var, sizeof var);
     for (int k = 0; k < 2; k++) {
         memset(t->dx_data, 0, sizeof t->dx_data);
         OK(sbn_norm_backward(t->norm, &t->dy, &t->dx));
         same_bits(t->dx_data, once->dx_data, sizeof t->dx_data);
         same_bits(t->state.weight_grad, once->state.weight_grad, C * 8);
+        assert_int_equal(*t->state.num_batches_tracked, 2);
+        same_bits(t->state.running_mean, mean, sizeof mean);
+        same_bits(t->state.running_var, var, sizeof var);
     }
     end(once);
     end(t);

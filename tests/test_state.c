@@ -115,7 +115,7 @@ static void momentum_to_the_bit(void **state)
 }
 
 /* The framework's numbers, its evaluation, and a file without a count. */
-static void a_state_of_a_framework(void **state)
+static void trap_30_a_state_of_a_framework(void **state)
 {
     (void)state;
     sbni_st_file *file;
@@ -356,7 +356,7 @@ static void element_types(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(trap_25_momentum_convention),
     cmocka_unit_test(momentum_to_the_bit),
-    cmocka_unit_test(a_state_of_a_framework),
+    cmocka_unit_test(trap_30_a_state_of_a_framework),
     cmocka_unit_test(trap_30_state_in_checkpoint),
     cmocka_unit_test(bytes_of_a_file),
     cmocka_unit_test(trap_37_loading_keeps_mode_and_statistics),

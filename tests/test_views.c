@@ -167,7 +167,7 @@ static void check_around(sbn_tensor *t, layout form, int64_t more, int64_t every
     free(array);
 }
 
-static void cut_out_of_larger_arrays(void **state)
+static void trap_20_cut_out_of_larger_arrays(void **state)
 {
     (void)state;
     for (int k = 0; k < 3 * 2 * 2 * 4; k++) {
@@ -374,7 +374,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(trap_20_channels_last),
     cmocka_unit_test(bfloat16_is_rounded_float32),
     cmocka_unit_test(volumes_are_images),
-    cmocka_unit_test(cut_out_of_larger_arrays),
+    cmocka_unit_test(trap_20_cut_out_of_larger_arrays),
     cmocka_unit_test(every_second_feature),
     cmocka_unit_test(single_axes_have_no_stride),
     cmocka_unit_test(refused_views),
