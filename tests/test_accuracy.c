@@ -158,13 +158,13 @@ static void share(const channel *ch, bool whole, int64_t *first, int64_t *n)
     if (whole) sbni_scope_share(ch->n, 0, test_rank, test_size, first, n);
 }
 
-static const double ratios[] = {0, 1, 1e2, 1e4, 1e6, 1e8}, scales[] = {1e-6, 1, 1e6};
+static const double ratios[] = {0, 1, 1e2, 1e4, 1e6, 1e8}, scales[] = {1e-12, 1e-6, 1, 1e6};
 
 static void variance_at_every_mean_and_scale(void **state)
 {
     (void)state;
     static const int64_t shapes[][2] = {{4001, 1}, {257, 17}, {40, 100}, {3, 700}};
-    for (int k = 0; k < 2 * 4 * 6 * 3; k++) {
+    for (int k = 0; k < 2 * 4 * 6 * 4; k++) {
         channel ch = {k % 2 ? SBN_F64 : SBN_F32,
                       shapes[k / 2 % 4][0],
                       shapes[k / 2 % 4][1],
@@ -181,7 +181,7 @@ static void variance_at_every_mean_and_scale(void **state)
 static void trap_05_constant_channels(void **state)
 {
     (void)state;
-    for (int k = 0; k < 2 * 6 * 3; k++) {
+    for (int k = 0; k < 2 * 6 * 4; k++) {
         double mean = ratios[k / 2 % 6] * scales[k / 12] / 3;
         channel ch = {k % 2 ? SBN_F64 : SBN_F32, 1000, 37, mean, 0, 0};
         int64_t first, n;

@@ -418,7 +418,19 @@ static void walk_kernels(void **state)
     each_table(kernels);
 }
 
+/* Values whose squares overflow give NaN in their group, and only there. */
+static void too_large(void **state)
+{
+    (void)state;
+    double data[8] = {1e160, -1e160, 1, 2, 3, 4, 5, 7}, mean[4], rstd[4];
+    sbn_tensor x = sbn_tensor_nc(SBN_F64, data, 2, 4);
+    OK(sbn_groupnorm_forward(&x, 2, 1e-5, NULL, NULL, &x, mean, rstd));
+    assert_true(isnan(data[0]) && isnan(data[1]));
+    for (int i = 2; i < 8; i++) assert_true(isfinite(data[i]));
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(too_large),
     cmocka_unit_test(against_the_reference),
     cmocka_unit_test(big_means),
     cmocka_unit_test(samples_and_groups_are_apart),

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "syncbn/norm.h"
@@ -189,8 +190,34 @@ static void shares_and_forgotten_places(void **state)
     sbn_norm_destroy(&norm);
 }
 
+/* 2^20 slices may be added, and one more may not, on however many processes they are;
+ * constants as statistics need no sums. */
+static void most_slices(void **state)
+{
+    (void)state;
+    const int64_t most = INT64_C(1) << 24;
+    for (int64_t extra = 0; extra <= SBN_SLICE; extra += SBN_SLICE) {
+        sbn_norm_config cfg = sbn_norm_config_default(1);
+        cfg.dtype = SBN_BF16;
+        sbn_norm *norm;
+        OK(sbn_norm_create(&cfg, test_group, &norm));
+        int64_t first, n;
+        OK(sbn_norm_share(norm, most + extra, &first, &n));
+        uint16_t *data = calloc((size_t)n + 1, sizeof *data);
+        assert_non_null(data);
+        sbn_tensor x = sbn_tensor_nc(SBN_BF16, data, n, 1);
+        OK(sbn_norm_set_mode(norm, SBN_NORM_EVAL_BATCH));
+        FAILS(extra ? SBN_E_RANGE : SBN_OK, sbn_norm_forward(norm, &x, &x));
+        OK(sbn_norm_set_mode(norm, SBN_NORM_EVAL));
+        OK(sbn_norm_forward(norm, &x, &x));
+        free(data);
+        sbn_norm_destroy(&norm);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(shares_and_forgotten_places),
+    cmocka_unit_test(most_slices),
     cmocka_unit_test(settings_out_of_range),
     cmocka_unit_test(trap_17_settings_differ),
     cmocka_unit_test(places),

@@ -18,7 +18,7 @@ typedef struct sbn_group sbn_group;
  * the job.
  * @param comm   any intracommunicator, MPI_COMM_SELF included; stays the caller's.
  * @param group  receives the group; destroy it before MPI_Finalize.
- * @collective over comm (one MPI_Comm_dup).
+ * @collective over comm (one MPI_Comm_dup, 4 bytes; 524 on failure).
  * @errors SBN_E_ARG (null), SBN_E_STATE (MPI not initialized or finalized), SBN_E_MPI,
  * SBN_E_MEMORY
  */

@@ -36,8 +36,8 @@ extern "C" {
  * Nothing is kept; all arrays stay the caller's. Local, on the calling thread; threads
  * may work on samples of their own.
  * @errors SBN_E_ARG (shape, type, groups, eps or null), SBN_E_FEW (a group of one value
- * has no variance). Nothing is written then. NaN and infinity in a group of x become NaN
- * in that group of y.
+ * has no variance). Nothing is written then. NaN and infinity in a group of x, or values
+ * whose squares overflow (1e154), become NaN in that group of y.
  * @reproducible the same bits however samples are dealt to calls, threads and processes.
  */
 SBN_API sbn_status sbn_groupnorm_forward(const sbn_tensor *x, int64_t groups, double eps,

@@ -133,8 +133,8 @@ SBN_API sbn_status sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode);
 /**
  * Leave out samples, such as padding: the result is to the bit that of removing them.
  * Sums and counts go over the samples kept; y and dx of the others are set to 0, and
- * their dy is not read. Holds for the forwards that follow and their backwards, until
- * changed.
+ * their dy is not read. Holds for the forwards that follow and their backwards, and for
+ * what is added to precise statistics, until changed.
  * @param keep  [n] 0 or 1, for the samples of this process; copied. NULL keeps all, and
  * then n is not read.
  * @param n     samples of each call that follows.
@@ -152,7 +152,8 @@ SBN_API sbn_status sbn_norm_set_mask(sbn_norm *norm, const uint8_t *keep, int64_
  * s_b, mean_b of the norm batch; s = sqrt(running_var + eps) and mean = running_mean as
  * they were before this step's update. r and d count as constants in backward.
  * @param r_max  ≥ 1, INFINITY for none. @param d_max  ≥ 0, INFINITY for none. Local, but
- * all processes must use the same.
+ * all processes must use the same; limits or running statistics that differ are
+ * SBN_E_MISMATCH in forward.
  * @errors SBN_E_ARG (out of range, or a layer without renorm)
  * @source Ioffe 2017, Algorithm 1
  */
@@ -194,16 +195,22 @@ SBN_API sbn_status sbn_norm_share(const sbn_norm *norm, int64_t total, int64_t *
  * Normalize. In training mode the layer remembers x and its statistics for backward.
  * @param x  n samples, c channels, any pixels, with the strides that sbn_tensor allows; n
  * may differ between processes and be 0. Must stay unchanged until backward has run.
- * @param y  same shape and type, same axis of neighbours. May be x where no backward
- * needs x any more: in both evaluation modes, and frozen without relu when gradients of
- * gamma and beta are not wanted.
+ * @param y  same shape and type, same axis of neighbours. Apart from x, or exactly in its
+ * place where no backward needs x any more: in both evaluation modes, and frozen without
+ * relu when gradients of gamma and beta are not wanted.
  * @collective in training: one MPI_Allreduce of 8·(4 + g·(2 + 10·c)) bytes with g norm
  * batches (1 when all share). In evaluation with tracked statistics, and frozen: none,
  * one process alone may call. A failure that a process reports costs one
  * agreement more.
- * @errors SBN_E_ARG (shape, type or null), SBN_E_FEW (a norm batch with one value per
- * channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx| of 2^60 or Σx² of
- * 2^110 and more: |x| of about 1e13), SBN_E_STATE (a
+ * Sums are exact down to 2^-100 and, of squares, 2^-130: deviations from about 1e-13 have
+ * a variance with a relative error below 1e-12, smaller ones have it within about 1e-38.
+ * All processes call this form, or all begin and end: MPI matches no blocking sum with a
+ * non-blocking one. weight may change as soon as the call is done; backward goes on with
+ * the one that forward used. In training the layer keeps room for 24·c bytes a slice.
+ * @errors SBN_E_ARG (shape, type, null, memory shared where it may not be), SBN_E_FEW (a
+ * norm batch with one value per channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx|
+ * of 2^60 or Σx² of 2^110 and more: |x| of about 1e13; or more than 2^20 slices in a
+ * batch, 2^24 samples where they are whole), SBN_E_STATE (a
  * begin is outstanding), SBN_E_MISMATCH (another process is in another layer, phase or
  * call whose message is as long as this one; where lengths differ the processes wait for
  * each other, as in any collectives out of order), SBN_E_PEER. No state changes.
@@ -248,10 +255,14 @@ SBN_API sbn_status sbn_norm_forward_add_begin(sbn_norm *norm, const sbn_tensor *
  *
  * With relu, dy counts where y is above 0. Frozen: dx = gamma·rstd·dy, sums over this
  * process's samples only.
- * @param dy  gradient by y, shape of x. @param dx  gradient by x, may be dy; NULL when
- * not wanted (on any processes; the message is sent all the same).
+ * @param dy  gradient by y, shape of x. @param dx  gradient by x: exactly in the place of
+ * dy, or apart from it and from x; NULL when not wanted (on any processes; the message is
+ * sent all the same).
+ * Sums are exact down to 2^-100: where a slice's |dy| add up to less than about 1e-18,
+ * they are right to that only. Backward may run again, with another dy.
  * @collective one MPI_Allreduce of 8·(4 + g·(2 + 8·c)) bytes; none when frozen.
- * @errors as forward; SBN_E_STATE, local, when no training forward came before.
+ * @errors as forward, SBN_E_RANGE from a slice with |Σdy| or |Σdy·xhat| of 2^60 (1e18);
+ * SBN_E_STATE, local, when no training forward came before.
  * @reproducible as forward.
  */
 SBN_API sbn_status sbn_norm_backward(sbn_norm *norm, const sbn_tensor *dy,
@@ -268,7 +279,8 @@ SBN_API sbn_status sbn_norm_backward_end(sbn_norm *norm);
 /**
  * Gradient of the last sbn_norm_forward_add.
  * @param dz  gradient by z: dy, where y is above 0 with relu. One of dx and dz may be dy;
- * either may be NULL. Everything else as sbn_norm_backward.
+ * either may be NULL; both are apart from x, and from z with relu. Everything else as
+ * sbn_norm_backward.
  */
 SBN_API sbn_status sbn_norm_backward_add(sbn_norm *norm, const sbn_tensor *dy,
                                          sbn_tensor *dx, sbn_tensor *dz);
@@ -309,8 +321,9 @@ SBN_API sbn_status sbn_norm_second_backward(sbn_norm *norm, const sbn_tensor *v,
  */
 SBN_API sbn_status sbn_norm_precise_begin(sbn_norm *norm);
 
-/** Add this process's samples, as many as it likes. Local; only a shape or type that does
- * not fit is reported here, other failures by _end. */
+/** Add this process's samples, as many as it likes. Local; a failure is returned here,
+ * and then by _end on all processes. Values that are not finite or too large only there.
+ */
 SBN_API sbn_status sbn_norm_precise_add(sbn_norm *norm, const sbn_tensor *x);
 
 /**

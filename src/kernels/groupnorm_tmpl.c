@@ -1,5 +1,6 @@
 #include "kernels/tmpl.h"
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 
@@ -73,7 +74,8 @@ void K(groupnorm)(const void *xv, int64_t n, int64_t c, int64_t s, int64_t group
         /* a second pass about the mean takes away what the pivot's distance cost */
         double rest = sum_about(x, m, at) / (double)m;
         double var = squares_about(x, m, at) / (double)m - rest * rest;
-        double r = 1 / sqrt((var > 0 || var != var ? var : 0) + eps);
+        /* squares that overflow must not pass for a deviation */
+        double r = var <= DBL_MAX ? 1 / sqrt((var > 0 ? var : 0) + eps) : (double)NAN;
         mean[k] = at;
         rstd[k] = r;
         normalize(x, channels, s, split_mean(at, rest), r, gamma ? gamma + first : NULL,
