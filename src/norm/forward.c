@@ -37,8 +37,7 @@ static sbn_status read_moments(sbn_norm *norm)
 {
     int64_t slices = 0;
     for (int64_t g = 0; g < norm->batches; g++) {
-        const uint64_t *section =
-            norm->forward.sum + sbni_norm_section(norm, g, SBNI_MOMENT_WORDS);
+        const uint64_t *section = sbni_norm_moment_section(norm, &norm->forward, g);
         int64_t n = (int64_t)section[SBNI_SECTION_N];
         SBN_CHECK(n != 1, SBN_E_FEW,
                   "%s: norm batch %" PRId64 " has one value per channel, so no variance; "
@@ -60,14 +59,11 @@ static sbn_status read_moments(sbn_norm *norm)
         norm->corrected = norm->clipped_r = norm->clipped_d = 0;
     norm->corrects = false;
     for (int64_t g = 0; g < norm->batches; g++) {
-        const uint64_t *section =
-            norm->forward.sum + sbni_norm_section(norm, g, SBNI_MOMENT_WORDS);
+        const uint64_t *section = sbni_norm_moment_section(norm, &norm->forward, g);
         norm->counts[g] = (int64_t)section[SBNI_SECTION_N];
         if (norm->counts[g] == 0) continue;
         for (int64_t i = 0; i < norm->cfg.channels; i++) {
-            sbni_moments m =
-                sbni_exact_moments(section + SBNI_SECTION_WORDS + i, norm->cfg.channels,
-                                   norm->counts[g], sbni_section_slices(section));
+            sbni_moments m = sbni_norm_moments(norm, section, i);
             sbni_norm_set_factors(norm, g, i, m, sbni_norm_correct(norm, i, m));
         }
     }

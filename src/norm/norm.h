@@ -103,6 +103,21 @@ static inline int64_t sbni_norm_section(const sbn_norm *norm, int64_t g, int wor
     return SBNI_HEAD_WORDS + g * (SBNI_SECTION_WORDS + words * norm->cfg.channels);
 }
 
+/* The same of a summed forward, and the statistics of channel i in it. */
+static inline const uint64_t *
+sbni_norm_moment_section(const sbn_norm *norm, const sbni_reduce *message, int64_t g)
+{
+    return message->sum + sbni_norm_section(norm, g, SBNI_MOMENT_WORDS);
+}
+
+static inline sbni_moments sbni_norm_moments(const sbn_norm *norm,
+                                             const uint64_t *section, int64_t i)
+{
+    return sbni_exact_moments(section + SBNI_SECTION_WORDS + i, norm->cfg.channels,
+                              (int64_t)section[SBNI_SECTION_N],
+                              sbni_section_slices(section));
+}
+
 /* Element i of an array of the state's type. */
 static inline double sbni_norm_get(const sbn_norm *norm, const void *array, int64_t i)
 {
