@@ -11,7 +11,7 @@ me=launch/$(basename "$0")
 build_packages=(gcc meson ninja-build pkg-config libopenmpi-dev openmpi-bin libopenblas-dev
   zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev)
 # shellcheck disable=SC2034 # for the scripts that source this
-test_packages=(libcmocka-dev binutils) data_package=dataset-fashion-mnist
+test_packages=(libcmocka-dev binutils locales) data_package=dataset-fashion-mnist
 
 say() { printf '%s\n' "$*"; }
 note() { printf '%s\n' "$*" >&2; }

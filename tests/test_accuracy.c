@@ -158,7 +158,8 @@ static void share(const channel *ch, bool whole, int64_t *first, int64_t *n)
     if (whole) sbni_scope_share(ch->n, 0, test_rank, test_size, first, n);
 }
 
-static const double ratios[] = {0, 1, 1e2, 1e4, 1e6, 1e8}, scales[] = {1e-12, 1e-6, 1, 1e6};
+static const double ratios[] = {0, 1, 1e2, 1e4, 1e6, 1e8},
+                    scales[] = {1e-12, 1e-6, 1, 1e6};
 
 static void variance_at_every_mean_and_scale(void **state)
 {
@@ -286,7 +287,44 @@ static void table_of_errors(void **state)
     }
 }
 
+/* Sums below the grid's lower end are told to all, by whichever process they were found;
+ * ordinary ones, zeros and constants are not. */
+static void too_fine_for_the_grid(void **state)
+{
+    (void)state;
+    enum { ROWS = 16 };
+    static const struct {
+        double x, dy; /* scales of the last process's values; the others' are 1 */
+        bool forward, backward;
+    } cases[] = {{1, 1, false, false},   {0, 1, false, false},
+                 {1, 0, false, false},   {1e-12, 1, false, false},
+                 {1e-15, 1, true, true}, {1, 1e-16, false, false},
+                 {1, 1e-21, false, true}};
+    for (int k = 0; k < 7; k++) {
+        sbn_norm_config cfg = sbn_norm_config_default(1);
+        cfg.dtype = SBN_F64;
+        sbn_norm *norm;
+        OK(sbn_norm_create(&cfg, test_group, &norm));
+        double data[3][ROWS];
+        bool last = test_rank == test_size - 1;
+        for (int i = 0; i < ROWS; i++) {
+            double v = 1 + (double)(i * 7 % 16) / 16;
+            data[0][i] = v * (last ? cases[k].x : 1);
+            data[1][i] = v * v * (last ? cases[k].dy : 1);
+        }
+        sbn_tensor x = sbn_tensor_nc(SBN_F64, data[0], ROWS, 1),
+                   dy = sbn_tensor_nc(SBN_F64, data[1], ROWS, 1),
+                   y = sbn_tensor_nc(SBN_F64, data[2], ROWS, 1);
+        OK(sbn_norm_forward(norm, &x, &y));
+        assert_int_equal(sbn_norm_is_rounded(norm), cases[k].forward);
+        OK(sbn_norm_backward(norm, &dy, &y));
+        assert_int_equal(sbn_norm_is_rounded(norm), cases[k].backward);
+        sbn_norm_destroy(&norm);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(too_fine_for_the_grid),
     cmocka_unit_test(variance_at_every_mean_and_scale),
     cmocka_unit_test(trap_05_constant_channels),
     cmocka_unit_test(ten_million_values),

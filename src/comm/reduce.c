@@ -7,6 +7,8 @@
 #include "core/grid.h"
 #include "core/memory.h"
 
+enum { FINE_BIT = 32 };
+
 sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce)
 {
     *reduce = (sbni_reduce){
@@ -43,12 +45,16 @@ void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag)
 {
     memset(reduce->send, 0, (size_t)reduce->words * 8);
     reduce->send[SBNI_HEAD_TAG] = tag;
+    reduce->fine = false;
 }
 
 void sbni_reduce_note(sbni_reduce *reduce, int flags)
 {
     if (flags & SBNI_GRID_NONFINITE) reduce->send[SBNI_HEAD_NONFINITE] = 1;
-    if (flags & SBNI_GRID_TOO_LARGE) reduce->send[SBNI_HEAD_LARGE] = 1;
+    /* once for each, however many conversions there were */
+    uint64_t *large = &reduce->send[SBNI_HEAD_LARGE];
+    if (flags & SBNI_GRID_TOO_LARGE) *large |= 1;
+    if (flags & SBNI_GRID_TOO_FINE) *large |= UINT64_C(1) << FINE_BIT;
 }
 
 sbn_status sbni_reduce_begin(sbni_reduce *reduce)
@@ -85,7 +91,7 @@ static sbn_status own_status(const sbni_reduce *reduce, sbn_status mine, const c
     SBN_TRY(mine);
     SBN_CHECK(!reduce->send[SBNI_HEAD_NONFINITE], SBN_E_NONFINITE,
               "%s: NaN or infinity in its input", what);
-    SBN_CHECK(!reduce->send[SBNI_HEAD_LARGE], SBN_E_RANGE,
+    SBN_CHECK(!(uint32_t)reduce->send[SBNI_HEAD_LARGE], SBN_E_RANGE,
               "%s: a value too large for the exact sums (about 1e13)", what);
     return SBN_OK;
 }
@@ -93,6 +99,7 @@ static sbn_status own_status(const sbni_reduce *reduce, sbn_status mine, const c
 sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what)
 {
     const uint64_t *sum = reduce->sum, *send = reduce->send;
+    uint32_t large = (uint32_t)sum[SBNI_HEAD_LARGE];
     uint64_t agreed = send[SBNI_HEAD_TAG] * (uint64_t)reduce->group->size;
     if (sum[SBNI_HEAD_TAG] != agreed)
         return sbni_fail(
@@ -102,13 +109,16 @@ sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char 
             "and "
             "running statistics",
             what);
-    if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] | sum[SBNI_HEAD_LARGE]))
+    if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] | large)) {
+        reduce->fine = sum[SBNI_HEAD_LARGE] >> FINE_BIT != 0;
         return mine;
+    }
     return sbn_group_agree(reduce->group, own_status(reduce, mine, what));
 }
 
 sbn_status sbni_reduce_alone(sbni_reduce *reduce, sbn_status mine, const char *what)
 {
     memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
+    reduce->fine = reduce->send[SBNI_HEAD_LARGE] >> FINE_BIT != 0;
     return own_status(reduce, mine, what);
 }

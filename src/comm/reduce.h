@@ -12,7 +12,8 @@ enum {
     SBNI_HEAD_TAG,    /* of layer, phase and call: size times one's own when all agree */
     SBNI_HEAD_FAILED, /* processes that can't go on */
     SBNI_HEAD_NONFINITE, /* processes that found NaN or infinity */
-    SBNI_HEAD_LARGE,     /* processes that found a value beyond the grid */
+    SBNI_HEAD_LARGE, /* processes that found a value beyond the grid; in the upper half
+                        of the word, those that found one too fine for it */
     SBNI_HEAD_WORDS
 };
 
@@ -23,6 +24,7 @@ typedef struct sbni_reduce {
     uint64_t *sum;    /* [words] valid after end */
     MPI_Comm comm;    /* MPI_COMM_NULL until connected */
     sbni_lane *spare; /* for connecting */
+    bool fine;        /* some process's sum was too fine; set with the verdict */
     MPI_Request request;
     bool outstanding;
 } sbni_reduce;

@@ -27,8 +27,9 @@ enum {
     SBNI_GRID_ADDS = 1 << 20
 };
 
-/* What a conversion to the grid found; the flags of a message. */
-enum { SBNI_GRID_NONFINITE = 1, SBNI_GRID_TOO_LARGE = 2 };
+/* What a conversion to the grid found; the flags of a message. Too fine: not zero, but
+ * below the second word, so that rounding to the grid cuts into its leading bits. */
+enum { SBNI_GRID_NONFINITE = 1, SBNI_GRID_TOO_LARGE = 2, SBNI_GRID_TOO_FINE = 4 };
 
 /* Adding and subtracting this rounds |v| < 2^51 to an integer, and leaves it in the low
  * bits. */

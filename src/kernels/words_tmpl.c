@@ -51,7 +51,8 @@ int K(words_add_moments)(int64_t c, double m, const double *pivot, const double 
                          const double *sum_dd, uint64_t *words)
 {
     const double sum_limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
-                 square_limit = UNIT(SBNI_SQUARE_LSB, SBNI_SQUARE_WORDS);
+                 square_limit = UNIT(SBNI_SQUARE_LSB, SBNI_SQUARE_WORDS),
+                 square_fine = UNIT(SBNI_SQUARE_LSB, 1);
     uint64_t *squares = words + SBNI_SUM_WORDS * c;
     int found = 0;
     for (int64_t i = 0; i < c; i++) {
@@ -67,6 +68,10 @@ int K(words_add_moments)(int64_t c, double m, const double *pivot, const double 
         int finite = finite_value(p) & finite_value(d);
         if (!fits) d = dd = mp = mp_low = pd = pd_low = mpp = mpp_low = pp_low = 0;
         found |= !finite ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
+        /* the spread about the pivot, or all of it where everything is tiny */
+        int fine =
+            ((dd > 0) & (dd < square_fine)) | ((mpp > 0) & (mpp + dd < square_fine));
+        found |= fine ? SBNI_GRID_TOO_FINE : 0;
         add_sum(d, words, c, i);
         add_sum(mp, words, c, i);
         add_sum(mp_low, words, c, i);
@@ -90,12 +95,14 @@ int K(words_add_moments)(int64_t c, double m, const double *pivot, const double 
 
 int K(words_add_sums)(int64_t c, const double *v, const double *factor, uint64_t *words)
 {
-    const double limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS);
+    const double limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
+                 finest = UNIT(SBNI_SUM_LSB, 1);
     int found = 0;
     for (int64_t i = 0; i < c; i++) {
         double a = factor ? v[i] * factor[i] : v[i];
         int fits = fabs(a) < limit;
         found |= !finite_value(a) ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
+        found |= (a != 0) & (fabs(a) < finest) ? SBNI_GRID_TOO_FINE : 0;
         add_sum(fits ? a : 0, words, c, i);
     }
     return found;

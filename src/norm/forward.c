@@ -77,6 +77,7 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
     norm->calls++;
     norm->phase = SBNI_NORM_IDLE;
     norm->second.ready = false;
+    norm->backward.fine = norm->second.message.fine = false;
     norm->ran = norm->mode;
     sbni_reduce_clear(&norm->forward,
                       sbni_norm_tag(norm, norm->ran == SBN_NORM_TRAIN ? SBNI_TAG_TRAIN

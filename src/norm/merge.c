@@ -80,7 +80,7 @@ static sbn_status add_statistics(const sbn_norm *norm, sbni_reduce *message)
     }
     int flags = norm->kernels->words_add_moments(c, 1, mean, zero, var,
                                                  message->send + SBNI_HEAD_WORDS);
-    message->send[SBNI_HEAD_LARGE] = (flags & SBNI_GRID_TOO_LARGE) != 0;
+    sbni_reduce_note(message, flags);
     sbni_free(mean);
     return SBN_OK;
 }

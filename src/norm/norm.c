@@ -241,6 +241,11 @@ sbn_norm_state sbn_norm_get_state(sbn_norm *norm)
     return norm->state;
 }
 
+bool sbn_norm_is_rounded(const sbn_norm *norm)
+{
+    return norm->forward.fine || norm->backward.fine || norm->second.message.fine;
+}
+
 void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,
                     void *bias_grad)
 {
