@@ -18,6 +18,8 @@ typedef struct sbni_block {
     const int64_t *rows; /* [n] places of the samples in the views */
     int64_t n, c, s;
     bool planes; /* pixels are neighbours: stride_s = 1, or s = 1 */
+    bool past;   /* what is written is too much to stay in the cache; the values are the
+                    same */
 } sbni_block;
 
 /* Where the elements lie, in elements of the storage type. */
@@ -86,13 +88,16 @@ typedef struct sbni_norm_kernels {
     /* Zero the samples. */
     void (*norm_clear)(const sbni_block *b, const sbni_view *y);
 
-    /* Add a slice's sums of m values per channel to words [SBNI_MOMENT_WORDS][c]: exact
-     * Σx, Σx². Returns SBNI_GRID_ flags; a flagged channel adds nothing. */
-    int (*words_add_moments)(int64_t c, double m, const double *pivot,
-                             const double *sum_d, const double *sum_dd, uint64_t *words);
-    /* Add factor[c]·v[c] (factor NULL: 1) to words [SBNI_SUM_WORDS][c]. */
-    int (*words_add_sums)(int64_t c, const double *v, const double *factor,
-                          uint64_t *words);
+    /* Add the sums of `slices` slices, arrays [slices][stride], of m[slices] values per
+     * channel, to words [SBNI_MOMENT_WORDS][stride]: exact Σx, Σx²; c channels of them.
+     * Returns SBNI_GRID_ flags; a flagged channel of a slice adds nothing. */
+    int (*words_add_moments)(int64_t c, int64_t slices, int64_t stride, const double *m,
+                             const double *pivot, const double *sum_d,
+                             const double *sum_dd, uint64_t *words);
+    /* Add factor[c]·v[slices][stride] (factor NULL: 1) to words
+     * [SBNI_SUM_WORDS][stride]. */
+    int (*words_add_sums)(int64_t c, int64_t slices, int64_t stride, const double *v,
+                          const double *factor, uint64_t *words);
 } sbni_norm_kernels;
 
 typedef struct sbni_image {

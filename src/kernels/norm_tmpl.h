@@ -6,34 +6,88 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+#include "kernels/lanes_tmpl.h"
+
 enum {
     PIECE = 4096, /* pixels whose sum is formed before it joins the channel's: no chain of
                      additions grows with the image */
-    ROWS = 64,    /* the same for pixels with channels last; they stay in the cache */
-    STRIP = 4     /* vectors of channels that are summed side by side */
+    ROWS = 16,    /* the same for pixels with channels last; they stay in the cache */
+    STRIP = 4,    /* vectors of channels that are summed side by side */
+    PIXELS = 4    /* pixels that share the loads of their channels' factors */
 };
 
-/* All bits of a lane set where a comparison holds. */
-typedef __typeof__((vt){0} > (vt){0}) vm;
-
-INLINE vt load_t(const T *p)
+INLINE int64_t at_most(int64_t n)
 {
-    vt v;
-    memcpy(&v, p, sizeof v);
+    return n < LANES ? n : LANES;
+}
+
+/* n ≤ LANES elements, with 0 behind them. */
+INLINE vt load_upto(const S *p, int64_t n)
+{
+    return n < LANES ? load_first(p, n) : load(p);
+}
+
+INLINE vt load_t(const T *p, int64_t n)
+{
+    vt v = {0};
+    if (n == LANES)
+        memcpy(&v, p, sizeof v);
+    else
+        for (int64_t k = 0; k < n; k++) v[k] = p[k];
     return v;
 }
 
-INLINE vd load_d(const double *p)
+INLINE vd load_d(const double *p, int64_t n)
 {
-    vd v;
-    memcpy(&v, p, sizeof v);
+    vd v = {0};
+    if (n == LANES)
+        memcpy(&v, p, sizeof v);
+    else
+        for (int64_t k = 0; k < n; k++) v[k] = p[k];
     return v;
 }
 
-INLINE void add_d(double *p, vd v)
+INLINE void add_d(double *p, vd v, int64_t n)
 {
-    v += load_d(p);
-    memcpy(p, &v, sizeof v);
+    if (n == LANES) {
+        v += load_d(p, LANES);
+        memcpy(p, &v, sizeof v);
+    } else {
+        for (int64_t k = 0; k < n; k++) p[k] += v[k];
+    }
+}
+
+/* dy where y was above zero. */
+INLINE vt gate_v(vt dy, vt y)
+{
+    return (vt)((vm)dy & (y > 0));
+}
+
+/* Factors of one channel in all lanes, or of n channels, a lane each. */
+typedef struct vectors {
+    vt hi, lo, scale, shift, a, b, k;
+} vectors;
+
+INLINE vt factor_at(const void *factor, int64_t i, int64_t n, const bool rows)
+{
+    const T *f = factor;
+    return rows ? load_t(f + i, n) : f[i] - (vt){0};
+}
+
+/* dx NULL: a, b and k are not used. */
+INLINE vectors vectors_at(const sbni_channels *ch, const sbni_dx_factors *dx, int64_t i,
+                          int64_t n, const bool rows)
+{
+    vectors v = {.hi = factor_at(ch->mean_hi, i, n, rows),
+                 .lo = factor_at(ch->mean_lo, i, n, rows),
+                 .scale = factor_at(ch->scale, i, n, rows),
+                 .shift = factor_at(ch->shift, i, n, rows)};
+    if (dx) {
+        v.a = factor_at(dx->a, i, n, rows);
+        v.b = factor_at(dx->b, i, n, rows);
+        v.k = factor_at(dx->k, i, n, rows);
+    }
+    return v;
 }
 
 /* First pixel of a channel of a sample, and first channel of a pixel. */

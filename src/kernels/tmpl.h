@@ -6,6 +6,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
 #include "kernels/kernels.h"
 
 /* Outside the kernels' own build (an editor, the header test) the base table of float. */
@@ -97,7 +101,11 @@ static inline void store(T *p, vt v)
 
 static inline vd widen(vt v)
 {
+#if defined(__AVX512F__) && !SBNI_TYPE_F64
+    return (vd)_mm512_cvtps_pd((__m256)v); /* gcc 12 makes five instructions of it */
+#else
     return __builtin_convertvector(v, vd);
+#endif
 }
 
 static inline uint64_t bits(double v)

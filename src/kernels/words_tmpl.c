@@ -47,13 +47,13 @@ static inline int finite_value(double v)
     return fabs(v) <= DBL_MAX;
 }
 
-int K(words_add_moments)(int64_t c, double m, const double *pivot, const double *sum_d,
-                         const double *sum_dd, uint64_t *words)
+static int add_moments(int64_t c, int64_t stride, double m, const double *pivot,
+                       const double *sum_d, const double *sum_dd, uint64_t *words)
 {
     const double sum_limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
                  square_limit = UNIT(SBNI_SQUARE_LSB, SBNI_SQUARE_WORDS),
                  square_fine = UNIT(SBNI_SQUARE_LSB, 1);
-    uint64_t *squares = words + SBNI_SUM_WORDS * c;
+    uint64_t *squares = words + SBNI_SUM_WORDS * stride;
     int found = 0;
     for (int64_t i = 0; i < c; i++) {
         double p = pivot[i], d = sum_d[i], dd = sum_dd[i];
@@ -72,28 +72,40 @@ int K(words_add_moments)(int64_t c, double m, const double *pivot, const double 
         int fine =
             ((dd > 0) & (dd < square_fine)) | ((mpp > 0) & (mpp + dd < square_fine));
         found |= fine ? SBNI_GRID_TOO_FINE : 0;
-        add_sum(d, words, c, i);
-        add_sum(mp, words, c, i);
-        add_sum(mp_low, words, c, i);
-        add_square(dd, squares, c, i);
-        add_square(pd, squares, c, i);
-        add_square(pd_low, squares, c, i);
-        add_square(mpp, squares, c, i);
+        add_sum(d, words, stride, i);
+        add_sum(mp, words, stride, i);
+        add_sum(mp_low, words, stride, i);
+        add_square(dd, squares, stride, i);
+        add_square(pd, squares, stride, i);
+        add_square(pd_low, squares, stride, i);
+        add_square(mpp, squares, stride, i);
 #if SBNI_TYPE_F64
         /* p² has up to 106 bits, so m·p² needs a third part; with it a constant channel
          * leaves no remainder. The square of a float fits one double. */
         double rest = m * pp_low, rest_low = fma(m, pp_low, -rest);
         double top = mpp_low + rest, back = top - mpp_low;
         rest_low += (mpp_low - (top - back)) + (rest - back);
-        add_square(rest_low, squares, c, i);
+        add_square(rest_low, squares, stride, i);
         mpp_low = top;
 #endif
-        add_square(mpp_low, squares, c, i);
+        add_square(mpp_low, squares, stride, i);
     }
     return found;
 }
 
-int K(words_add_sums)(int64_t c, const double *v, const double *factor, uint64_t *words)
+int K(words_add_moments)(int64_t c, int64_t slices, int64_t stride, const double *m,
+                         const double *pivot, const double *sum_d, const double *sum_dd,
+                         uint64_t *words)
+{
+    int flags = 0;
+    for (int64_t k = 0; k < slices; k++)
+        flags |= add_moments(c, stride, m[k], pivot + k * stride, sum_d + k * stride,
+                             sum_dd + k * stride, words);
+    return flags;
+}
+
+static int add_sums(int64_t c, int64_t stride, const double *v, const double *factor,
+                    uint64_t *words)
 {
     const double limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
                  finest = UNIT(SBNI_SUM_LSB, 1);
@@ -103,7 +115,16 @@ int K(words_add_sums)(int64_t c, const double *v, const double *factor, uint64_t
         int fits = fabs(a) < limit;
         found |= !finite_value(a) ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
         found |= (a != 0) & (fabs(a) < finest) ? SBNI_GRID_TOO_FINE : 0;
-        add_sum(fits ? a : 0, words, c, i);
+        add_sum(fits ? a : 0, words, stride, i);
     }
     return found;
+}
+
+int K(words_add_sums)(int64_t c, int64_t slices, int64_t stride, const double *v,
+                      const double *factor, uint64_t *words)
+{
+    int flags = 0;
+    for (int64_t k = 0; k < slices; k++)
+        flags |= add_sums(c, stride, v + k * stride, factor, words);
+    return flags;
 }

@@ -1,68 +1,84 @@
 #include "norm/norm.h"
 
 #include <inttypes.h>
+#include <omp.h>
 
 /* What was fused into the forward; z is where its view may lie. */
-static sbni_fused fused_of(const sbn_norm *norm, sbni_view *z)
+static sbni_fused fused_of(const sbn_norm *norm, int64_t first, sbni_view *z)
 {
-    if (norm->adds) *z = sbni_norm_view(&norm->z);
+    if (norm->adds) *z = sbni_norm_view(&norm->z, first);
     return (sbni_fused){norm->cfg.relu, norm->adds ? z : NULL};
 }
 
-/* Σdy and Σdy·xhat of every slice, onto the grid, into the message. MATH.md (7). */
-static void sum_slices(sbn_norm *norm)
+/* Where slice k's sums of a tile lie: two arrays [slices][of.c] for each message. */
+static double *sums_at(const sbni_samples *samples, sbni_range of, sbni_range tile,
+                       int64_t k)
+{
+    return samples->sums + 2 * samples->slice_count * of.first + k * of.c +
+           (tile.first - of.first);
+}
+
+/* Σdy and Σdy·(x-mean) of slice k. MATH.md (7). */
+static void sum_slice(const sbn_norm *norm, sbni_range of, sbni_range tile, int64_t k)
 {
     const sbni_samples *samples = &norm->samples;
-    int64_t c = norm->x.c, count = samples->slice_count;
-    double *sum_dy = samples->sums, *sum_dy_d = sum_dy + count * c;
-    sbni_view x = sbni_norm_view(&norm->x), dy = sbni_norm_view(&norm->dy), z;
-    sbni_fused fused = fused_of(norm, &z);
-#pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < count; k++) {
-        sbni_slice slice = samples->slices[k];
-        sbni_channels ch = sbni_norm_channels(norm, slice.norm_batch);
-        sbni_block b =
-            sbni_norm_block(samples, slice.row, slice.n, &norm->x, norm->planes);
-        norm->kernels->norm_backward_sums(&b, &dy, &x, &ch, &fused, sum_dy + k * c,
-                                          sum_dy_d + k * c);
-    }
+    sbni_view x = sbni_norm_view(&norm->x, tile.first),
+              dy = sbni_norm_view(&norm->dy, tile.first), z;
+    sbni_fused fused = fused_of(norm, tile.first, &z);
+    sbni_channels ch =
+        sbni_norm_channels(norm, samples->slices[k].norm_batch, tile.first);
+    sbni_block b = sbni_norm_slice_block(samples, k, &norm->x, tile.c, norm->planes);
+    double *sum_dy = sums_at(samples, of, tile, k);
+    norm->kernels->norm_backward_sums(&b, &dy, &x, &ch, &fused, sum_dy,
+                                      sum_dy + samples->slice_count * of.c);
+}
+
+/* Onto the grid, into the message; (x-mean) becomes xhat. */
+static int add_tile(const sbn_norm *norm, sbni_range of, sbni_range tile,
+                    sbni_reduce *message)
+{
+    const sbni_samples *samples = &norm->samples;
     int flags = 0;
-    for (int64_t k = 0; k < count; k++) {
+    for (int64_t k = 0, end; k < samples->slice_count; k = end) {
+        end = sbni_samples_same(samples, k);
         int64_t g = samples->slices[k].norm_batch;
-        uint64_t *words = norm->backward.send +
-                          sbni_norm_section(norm, g, SBNI_BACKWARD_WORDS) +
-                          SBNI_SECTION_WORDS;
-        flags |= norm->kernels->words_add_sums(c, sum_dy + k * c, NULL, words);
-        flags |= norm->kernels->words_add_sums(c, sum_dy_d + k * c, norm->rstd_d + g * c,
-                                               words + SBNI_SUM_WORDS * c);
+        const double *sum_dy = sums_at(samples, of, tile, k);
+        uint64_t *words = message->send + sbni_section(of.c, g, SBNI_BACKWARD_WORDS) +
+                          SBNI_SECTION_WORDS + (tile.first - of.first);
+        flags |=
+            norm->kernels->words_add_sums(tile.c, end - k, of.c, sum_dy, NULL, words);
+        flags |= norm->kernels->words_add_sums(
+            tile.c, end - k, of.c, sum_dy + samples->slice_count * of.c,
+            norm->rstd_d + g * norm->cfg.channels + tile.first,
+            words + SBNI_SUM_WORDS * of.c);
     }
-    sbni_reduce_note(&norm->backward, flags);
+    return flags;
 }
 
 /* Factors of dx per norm batch, MATH.md (8): dx = a·dy - b - k·(x - mean). */
-static void read_sums(sbn_norm *norm)
+static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
 {
-    int64_t c = norm->cfg.channels;
-    for (int64_t i = 0; i < c; i++) norm->weight_grad_d[i] = 0;
+    sbni_range of = chunk->channels;
+    for (int64_t i = tile.first; i < tile.first + tile.c; i++) norm->weight_grad_d[i] = 0;
     for (int64_t g = 0; g < norm->batches; g++) {
         if (norm->counts[g] == 0) continue;
-        const uint64_t *words = norm->backward.sum +
-                                sbni_norm_section(norm, g, SBNI_BACKWARD_WORDS) +
+        const uint64_t *words = chunk->backward.sum +
+                                sbni_section(of.c, g, SBNI_BACKWARD_WORDS) +
                                 SBNI_SECTION_WORDS;
         double n = (double)norm->counts[g];
-        for (int64_t i = 0; i < c; i++) {
-            int64_t at = g * c + i;
-            double sum_dy = sbni_exact_sum(words + i, c);
-            double sum_dy_xhat = sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c);
+        for (int64_t i = tile.first; i < tile.first + tile.c; i++) {
+            int64_t at = g * norm->cfg.channels + i;
+            double sum_dy = sbni_exact_sum(words + i - of.first, of.c);
+            double sum_dy_xhat =
+                sbni_exact_sum(words + SBNI_SUM_WORDS * of.c + i - of.first, of.c);
             sbni_correction fix = norm->corrections[at];
+            norm->sum_dy[at] = sum_dy;
+            norm->sum_dy_xhat[at] = sum_dy_xhat;
             norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
             double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
             sbni_norm_set(norm, norm->dx_a, at, a);
             sbni_norm_set(norm, norm->dx_b, at, a * (sum_dy / n));
             sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
-            if (!norm->cfg.second_order) continue;
-            norm->second.sum_dy[at] = sum_dy;
-            norm->second.sum_dy_xhat[at] = sum_dy_xhat;
         }
     }
 }
@@ -81,40 +97,110 @@ static void read_constants(sbn_norm *norm)
  * whole group; with corrections dgamma is theirs, norm batch by norm batch. */
 static void set_gradients(sbn_norm *norm)
 {
-    int64_t c = norm->cfg.channels;
-    const uint64_t *words =
-        sbni_norm_fold(norm, &norm->backward, SBNI_BACKWARD_WORDS) + SBNI_SECTION_WORDS;
-    for (int64_t i = 0; i < c; i++) {
-        sbni_norm_set(norm, norm->state.bias_grad, i, sbni_exact_sum(words + i, c));
-        sbni_norm_set(norm, norm->state.weight_grad, i,
-                      norm->corrects ? norm->weight_grad_d[i]
-                                     : sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c));
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sbni_range of = norm->chunks[q].channels;
+        const uint64_t *words =
+            sbni_norm_fold(norm, &norm->chunks[q].backward, of.c, SBNI_BACKWARD_WORDS) +
+            SBNI_SECTION_WORDS;
+        for (int64_t i = 0; i < of.c; i++) {
+            int64_t at = of.first + i;
+            bool known = norm->batches == 1 && norm->counts[0] > 0;
+            double dbeta = known ? norm->sum_dy[at] : sbni_exact_sum(words + i, of.c);
+            double dgamma = norm->corrects ? norm->weight_grad_d[at]
+                            : known
+                                ? norm->sum_dy_xhat[at]
+                                : sbni_exact_sum(words + SBNI_SUM_WORDS * of.c + i, of.c);
+            sbni_norm_set(norm, norm->state.bias_grad, at, dbeta);
+            sbni_norm_set(norm, norm->state.weight_grad, at, dgamma);
+        }
     }
 }
 
-static void write_gradients(sbn_norm *norm)
+static void write_slice(const sbn_norm *norm, sbni_range tile, int64_t k)
 {
     const sbni_samples *samples = &norm->samples;
-    sbni_view x = sbni_norm_view(&norm->x), dy = sbni_norm_view(&norm->dy), z,
-              dx = sbni_norm_view(&norm->dx), dz = sbni_norm_view(&norm->dz);
-    sbni_fused fused = fused_of(norm, &z);
+    int64_t first = tile.first, g = samples->slices[k].norm_batch,
+            at = g * norm->cfg.channels + first;
+    sbni_view x = sbni_norm_view(&norm->x, first), dy = sbni_norm_view(&norm->dy, first),
+              z, dx = sbni_norm_view(&norm->dx, first),
+              dz = sbni_norm_view(&norm->dz, first);
+    sbni_fused fused = fused_of(norm, first, &z);
     /* with constant statistics y may lie where x was, and may have changed since */
     bool reads_x = norm->ran != SBN_NORM_FROZEN || norm->cfg.relu;
-#pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < samples->slice_count; k++) {
-        sbni_slice slice = samples->slices[k];
-        int64_t at = slice.norm_batch * norm->x.c;
-        sbni_channels ch = sbni_norm_channels(norm, slice.norm_batch);
-        sbni_dx_factors f = {sbni_norm_at(norm, norm->dx_a, at),
-                             sbni_norm_at(norm, norm->dx_b, at),
-                             sbni_norm_at(norm, norm->dx_k, at)};
-        sbni_block b =
-            sbni_norm_block(samples, slice.row, slice.n, &norm->x, norm->planes);
-        norm->kernels->norm_backward_dx(&b, &dy, reads_x ? &x : NULL, &ch, &f, &fused,
-                                        dx.data ? &dx : NULL, dz.data ? &dz : NULL);
+    sbni_channels ch = sbni_norm_channels(norm, g, first);
+    sbni_dx_factors f = {sbni_norm_at(norm, norm->dx_a, at),
+                         sbni_norm_at(norm, norm->dx_b, at),
+                         sbni_norm_at(norm, norm->dx_k, at)};
+    sbni_block b = sbni_norm_slice_block(samples, k, &norm->x, tile.c, norm->planes);
+    norm->kernels->norm_backward_dx(&b, &dy, reads_x ? &x : NULL, &ch, &f, &fused,
+                                    dx.data ? &dx : NULL, dz.data ? &dz : NULL);
+}
+
+static bool wants_elements(const sbn_norm *norm)
+{
+    return norm->dx.data || norm->dz.data;
+}
+
+/* All of a chunk's sums, by all threads. */
+static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
+{
+    sbni_range of = chunk->channels;
+    int64_t parts = (of.c + SBNI_PART - 1) / SBNI_PART;
+    int flags = 0;
+    if (norm->local != SBN_OK || !norm->wants_sums) return;
+#pragma omp parallel reduction(| : flags)
+    {
+#pragma omp for schedule(static)
+        for (int64_t k = 0; k < norm->samples.slice_count; k++)
+            sum_slice(norm, of, of, k);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < parts; i++)
+            flags |=
+                add_tile(norm, of, sbni_range_part(of, SBNI_PART, i), &chunk->backward);
     }
-    if (dx.data) sbni_norm_clear(norm, samples, &norm->dx, norm->planes);
-    if (dz.data) sbni_norm_clear(norm, samples, &norm->dz, norm->planes);
+    sbni_reduce_note(&chunk->backward, flags);
+}
+
+/* A chunk whose message has come. */
+static sbn_status write_chunk(sbn_norm *norm, sbni_chunk *chunk)
+{
+    bool frozen = norm->ran == SBN_NORM_FROZEN;
+    sbni_range of = chunk->channels;
+    int64_t parts = (of.c + SBNI_PART - 1) / SBNI_PART;
+    SBN_TRY(frozen ? sbni_reduce_alone(&chunk->backward, norm->local, norm->name)
+                   : sbni_reduce_verdict(&chunk->backward, norm->local, norm->name));
+    if (frozen && chunk == norm->chunks) read_constants(norm);
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < (frozen ? 0 : parts); i++)
+            read_tile(norm, chunk, sbni_range_part(of, SBNI_PART, i));
+#pragma omp for schedule(static)
+        for (int64_t k = wants_elements(norm) ? norm->samples.slice_count : 0; k > 0; k--)
+            write_slice(norm, of, k - 1);
+    }
+    return SBN_OK;
+}
+
+/* As in forward, a group of one process does everything to a tile at once. */
+static void backward_tiles(sbn_norm *norm, int64_t tiles, int64_t width)
+{
+    sbni_chunk *chunk = &norm->chunks[0];
+    sbni_range of = chunk->channels;
+    int64_t count = norm->samples.slice_count;
+    int flags = 0;
+#pragma omp parallel for schedule(static) reduction(| : flags)
+    for (int64_t t = 0; t < tiles; t++) {
+        sbni_range tile = sbni_range_part(of, width, t);
+        for (int64_t k = 0; k < count; k++) sum_slice(norm, of, tile, k);
+        flags |= add_tile(norm, of, tile, &chunk->backward);
+        sbni_norm_keep_words(norm, &chunk->backward, of, tile, SBNI_BACKWARD_WORDS);
+        read_tile(norm, chunk, tile);
+        if (!wants_elements(norm)) continue;
+        for (int64_t k = count; k-- > 0;) write_slice(norm, tile, k);
+    }
+    sbni_reduce_note(&chunk->backward, flags);
+    sbni_reduce_run(&chunk->backward);
 }
 
 static sbn_status check_ready(const sbn_norm *norm, const char *call)
@@ -125,44 +211,85 @@ static sbn_status check_ready(const sbn_norm *norm, const char *call)
     return SBN_OK;
 }
 
-static bool wants_sums(const sbn_norm *norm)
-{
-    return norm->ran == SBN_NORM_TRAIN || (norm->cfg.affine && norm->cfg.affine_grad);
-}
-
-/* Everything before the message. A failure is not returned but carried in it. */
+/* Everything before the first sum. A failure is not returned but carried in all messages.
+ */
 static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx, sbn_tensor *dz)
 {
     norm->second.ready = false;
-    sbni_reduce_clear(&norm->backward, sbni_norm_tag(norm, SBNI_TAG_BACKWARD));
     norm->local = sbni_norm_check_backward(norm, dy, dx, dz, &norm->planes);
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sbni_reduce *message = &norm->chunks[q].backward;
+        sbni_reduce_clear(message, sbni_norm_tag(norm, SBNI_TAG_BACKWARD) + (uint32_t)q);
+        message->send[SBNI_HEAD_FAILED] = norm->local != SBN_OK;
+    }
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
-        norm->backward.send[SBNI_HEAD_FAILED] = 1;
         return;
     }
     norm->dy = *dy;
     norm->dx = dx ? *dx : (sbn_tensor){0};
     norm->dz = dz ? *dz : (sbn_tensor){0};
-    if (wants_sums(norm)) sum_slices(norm);
+    norm->wants_sums =
+        norm->ran == SBN_NORM_TRAIN || (norm->cfg.affine && norm->cfg.affine_grad);
 }
 
-/* Everything after the message. The forward stays remembered, so backward may run again.
- */
+/* Send, unless the sums are this process's own. */
+static sbn_status begin(sbn_norm *norm, sbni_chunk *chunk)
+{
+    return norm->ran == SBN_NORM_FROZEN ? SBN_OK : sbni_reduce_begin(&chunk->backward);
+}
+
+/* Everything after the last message and the last element. The forward stays remembered,
+ * so backward may run again. */
 static sbn_status finish(sbn_norm *norm)
 {
-    bool frozen = norm->ran == SBN_NORM_FROZEN;
-    SBN_TRY(frozen ? sbni_reduce_alone(&norm->backward, norm->local, norm->name)
-                   : sbni_reduce_verdict(&norm->backward, norm->local, norm->name));
-    if (frozen)
-        read_constants(norm);
-    else
-        read_sums(norm);
     if (norm->cfg.affine && norm->cfg.affine_grad) set_gradients(norm);
-    write_gradients(norm);
-    norm->second.ready = !frozen;
+    if (norm->dx.data) sbni_norm_clear(norm, &norm->samples, &norm->dx, norm->planes);
+    if (norm->dz.data) sbni_norm_clear(norm, &norm->samples, &norm->dz, norm->planes);
+    norm->second.ready = norm->ran != SBN_NORM_FROZEN;
     norm->second.dy_kept = norm->dx.data != norm->dy.data || norm->dy.n == 0;
     return SBN_OK;
+}
+
+/* Wait for all messages that are outstanding, whatever comes of it. */
+static void drain(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++)
+        sbni_reduce_end(&norm->chunks[q].backward);
+}
+
+/* While a chunk's message travels, the next is summed. */
+static sbn_status backward_chunks(sbn_norm *norm)
+{
+    sbni_chunk *chunks = norm->chunks;
+    sum_chunk(norm, &chunks[0]);
+    if (norm->chunk_count == 1) {
+        if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_run(&chunks[0].backward));
+        return write_chunk(norm, &chunks[0]);
+    }
+    SBN_TRY(begin(norm, &chunks[0]));
+    for (int q = 0; q < norm->chunk_count; q++) {
+        if (q + 1 < norm->chunk_count) {
+            sum_chunk(norm, &chunks[q + 1]);
+            SBN_TRY(begin(norm, &chunks[q + 1]));
+        }
+        SBN_TRY(sbni_reduce_end(&chunks[q].backward));
+        SBN_TRY(write_chunk(norm, &chunks[q]));
+    }
+    return SBN_OK;
+}
+
+static sbn_status backward_all(sbn_norm *norm)
+{
+    int64_t c = norm->cfg.channels, width = c;
+    if (norm->group->size > 1 || norm->local != SBN_OK || norm->ran == SBN_NORM_FROZEN)
+        return backward_chunks(norm);
+    width = sbni_norm_tile_channels(&norm->samples, &norm->x,
+                                    2 * sbn_dtype_bytes(norm->cfg.dtype), norm->planes);
+    int64_t tiles = (c + width - 1) / width;
+    if (tiles < omp_get_max_threads()) return backward_chunks(norm);
+    backward_tiles(norm, tiles, width);
+    return sbni_reduce_verdict(&norm->chunks[0].backward, norm->local, norm->name);
 }
 
 static sbn_status backward(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
@@ -170,8 +297,9 @@ static sbn_status backward(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
 {
     SBN_TRY(check_ready(norm, call));
     prepare(norm, dy, dx, dz);
-    if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_run(&norm->backward));
-    return finish(norm);
+    sbn_status status = backward_all(norm);
+    drain(norm);
+    return status == SBN_OK ? finish(norm) : status;
 }
 
 static sbn_status backward_begin(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
@@ -179,7 +307,10 @@ static sbn_status backward_begin(sbn_norm *norm, const sbn_tensor *dy, sbn_tenso
 {
     SBN_TRY(check_ready(norm, call));
     prepare(norm, dy, dx, dz);
-    if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_begin(&norm->backward));
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sum_chunk(norm, &norm->chunks[q]);
+        SBN_TRY(begin(norm, &norm->chunks[q]));
+    }
     norm->phase = SBNI_NORM_BACKWARD;
     return SBN_OK;
 }
@@ -213,6 +344,11 @@ sbn_status sbn_norm_backward_end(sbn_norm *norm)
     SBN_CHECK(norm->phase == SBNI_NORM_BACKWARD, SBN_E_STATE,
               "%s: sbn_norm_backward_end without its begin", norm->name);
     norm->phase = SBNI_NORM_READY;
-    SBN_TRY(sbni_reduce_end(&norm->backward));
-    return finish(norm);
+    sbn_status status = SBN_OK;
+    for (int q = 0; q < norm->chunk_count && status == SBN_OK; q++) {
+        status = sbni_reduce_end(&norm->chunks[q].backward);
+        if (status == SBN_OK) status = write_chunk(norm, &norm->chunks[q]);
+    }
+    drain(norm);
+    return status == SBN_OK ? finish(norm) : status;
 }

@@ -1,43 +1,85 @@
 #include "norm/norm.h"
 
 #include <inttypes.h>
+#include <omp.h>
+
+/* Where slice k's sums of a tile lie: three arrays [slices][of.c] for each message. */
+static double *sums_at(const sbni_samples *samples, sbni_range of, sbni_range tile,
+                       int64_t k)
+{
+    return samples->sums + 3 * samples->slice_count * of.first + k * of.c +
+           (tile.first - of.first);
+}
+
+void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *message)
+{
+    for (int64_t k = 0; k < samples->slice_count; k++) {
+        sbni_slice slice = samples->slices[k];
+        uint64_t *section =
+            message->send + sbni_section(c, slice.norm_batch, SBNI_MOMENT_WORDS);
+        section[SBNI_SECTION_N] += (uint64_t)(slice.n * s);
+        section[SBNI_SECTION_COUNTS] += 1 + ((uint64_t)slice.n << SBNI_SAMPLES_BIT);
+        samples->values[k] = (double)(slice.n * s);
+    }
+}
+
+void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
+                         const sbn_tensor *x, bool planes, sbni_range of, sbni_range tile,
+                         int64_t k)
+{
+    int64_t next = samples->slice_count * of.c;
+    double *pivot = sums_at(samples, of, tile, k);
+    sbni_view view = sbni_norm_view(x, tile.first);
+    sbni_block b = sbni_norm_slice_block(samples, k, x, tile.c, planes);
+    norm->kernels->norm_moments(&b, &view, pivot, pivot + next, pivot + 2 * next);
+}
+
+int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range of,
+                       sbni_range tile, sbni_reduce *message)
+{
+    int64_t next = samples->slice_count * of.c;
+    int flags = 0;
+    for (int64_t k = 0, end; k < samples->slice_count; k = end) {
+        end = sbni_samples_same(samples, k);
+        const double *pivot = sums_at(samples, of, tile, k);
+        uint64_t *words =
+            message->send +
+            sbni_section(of.c, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS) +
+            SBNI_SECTION_WORDS + (tile.first - of.first);
+        flags |= norm->kernels->words_add_moments(tile.c, end - k, of.c,
+                                                  samples->values + k, pivot,
+                                                  pivot + next, pivot + 2 * next, words);
+    }
+    return flags;
+}
 
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
-                           const sbn_tensor *x, bool planes, sbni_reduce *message)
+                           const sbn_tensor *x, bool planes, sbni_range of,
+                           sbni_reduce *message)
 {
-    int64_t c = x->c, s = sbni_tensor_s(x), count = samples->slice_count;
-    double *pivot = samples->sums, *sum_d = pivot + count * c,
-           *sum_dd = sum_d + count * c;
-    sbni_view view = sbni_norm_view(x);
-#pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < count; k++) {
-        sbni_block b = sbni_norm_block(samples, samples->slices[k].row,
-                                       samples->slices[k].n, x, planes);
-        norm->kernels->norm_moments(&b, &view, pivot + k * c, sum_d + k * c,
-                                    sum_dd + k * c);
-    }
+    sbni_norm_count(samples, sbni_tensor_s(x), of.c, message);
+    int64_t parts = (of.c + SBNI_PART - 1) / SBNI_PART;
     int flags = 0;
-    for (int64_t k = 0; k < count; k++) {
-        uint64_t *section =
-            message->send +
-            sbni_norm_section(norm, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS);
-        int64_t m = samples->slices[k].n * s;
-        section[SBNI_SECTION_N] += (uint64_t)m;
-        section[SBNI_SECTION_COUNTS] +=
-            1 + ((uint64_t)samples->slices[k].n << SBNI_SAMPLES_BIT);
-        flags |= norm->kernels->words_add_moments(c, (double)m, pivot + k * c,
-                                                  sum_d + k * c, sum_dd + k * c,
-                                                  section + SBNI_SECTION_WORDS);
+#pragma omp parallel reduction(| : flags)
+    {
+#pragma omp for schedule(static)
+        for (int64_t k = 0; k < samples->slice_count; k++)
+            sbni_norm_sum_slice(norm, samples, x, planes, of, of, k);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < parts; i++)
+            flags |= sbni_norm_add_tile(norm, samples, of,
+                                        sbni_range_part(of, SBNI_PART, i), message);
     }
     sbni_reduce_note(message, flags);
 }
 
-/* Statistics of every norm batch from the summed message. */
-static sbn_status read_moments(sbn_norm *norm)
+/* Counts of a summed message, of which every chunk has the same. */
+static sbn_status read_counts(sbn_norm *norm)
 {
-    int64_t slices = 0;
+    int64_t slices = 0, c = norm->chunks[0].channels.c;
     for (int64_t g = 0; g < norm->batches; g++) {
-        const uint64_t *section = sbni_norm_moment_section(norm, &norm->forward, g);
+        const uint64_t *section =
+            norm->chunks[0].forward.sum + sbni_section(c, g, SBNI_MOMENT_WORDS);
         int64_t n = (int64_t)section[SBNI_SECTION_N];
         SBN_CHECK(n != 1, SBN_E_FEW,
                   "%s: norm batch %" PRId64 " has one value per channel, so no variance; "
@@ -53,65 +95,175 @@ static sbn_status read_moments(sbn_norm *norm)
                   norm->name, g, sbni_section_samples(section), norm->cfg.norm_batch);
         SBN_CHECK(slices <= SBNI_GRID_ADDS, SBN_E_RANGE,
                   "%s: more than %d slices in a batch", norm->name, SBNI_GRID_ADDS);
-    }
-    /* evaluation leaves alone what the last training forward counted */
-    if (norm->ran == SBN_NORM_TRAIN)
-        norm->corrected = norm->clipped_r = norm->clipped_d = 0;
-    norm->corrects = false;
-    for (int64_t g = 0; g < norm->batches; g++) {
-        const uint64_t *section = sbni_norm_moment_section(norm, &norm->forward, g);
-        norm->counts[g] = (int64_t)section[SBNI_SECTION_N];
-        if (norm->counts[g] == 0) continue;
-        for (int64_t i = 0; i < norm->cfg.channels; i++) {
-            sbni_moments m = sbni_norm_moments(norm, section, i);
-            sbni_norm_set_factors(norm, g, i, m, sbni_norm_correct(norm, i, m));
-        }
+        norm->counts[g] = n;
     }
     return SBN_OK;
 }
 
-/* Everything before the message. A failure is not returned but carried in it. */
+/* Statistics and factors of a tile from the summed words. */
+static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
+{
+    sbni_range of = chunk->channels;
+    for (int64_t g = 0; g < norm->batches; g++) {
+        const uint64_t *section =
+            chunk->forward.sum + sbni_section(of.c, g, SBNI_MOMENT_WORDS);
+        if (section[SBNI_SECTION_N] == 0) continue;
+        for (int64_t i = tile.first; i < tile.first + tile.c; i++) {
+            sbni_moments m = sbni_norm_moments(section, of.c, i - of.first);
+            norm->mean_d[g * norm->cfg.channels + i] = m.mean;
+            norm->var_d[g * norm->cfg.channels + i] = m.var;
+            sbni_norm_set_factors(norm, g, i, m, sbni_norm_correct(norm, i, m));
+        }
+    }
+}
+
+static void read_chunk(sbn_norm *norm, const sbni_chunk *chunk)
+{
+    int64_t parts = (chunk->channels.c + SBNI_PART - 1) / SBNI_PART;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < parts; i++)
+        read_tile(norm, chunk, sbni_range_part(chunk->channels, SBNI_PART, i));
+}
+
+static sbni_elements elements_of(const sbn_norm *norm)
+{
+    return (sbni_elements){&norm->x, norm->adds ? &norm->z : NULL, &norm->y, norm->planes,
+                           SBNI_OWN_SET};
+}
+
+/* Everything before the first sum. A failure is not returned but carried in all messages.
+ */
 static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
                     sbn_tensor *y)
 {
     norm->calls++;
     norm->phase = SBNI_NORM_IDLE;
     norm->second.ready = false;
-    norm->backward.fine = norm->second.message.fine = false;
+    norm->second.message.fine = false;
     norm->ran = norm->mode;
-    sbni_reduce_clear(&norm->forward,
-                      sbni_norm_tag(norm, norm->ran == SBN_NORM_TRAIN ? SBNI_TAG_TRAIN
-                                                                      : SBNI_TAG_EVAL) ^
-                          sbni_norm_correction_digest(norm));
+    uint32_t tag = sbni_norm_tag(norm, norm->ran == SBN_NORM_TRAIN ? SBNI_TAG_TRAIN
+                                                                   : SBNI_TAG_EVAL) ^
+                   sbni_norm_correction_digest(norm);
+    for (int q = 0; q < norm->chunk_count; q++) {
+        norm->chunks[q].backward.fine = false;
+        sbni_reduce_clear(&norm->chunks[q].forward, tag + (uint32_t)q);
+    }
     norm->local = sbni_norm_check_forward(norm, x, z, y, &norm->planes);
     if (norm->local == SBN_OK)
         norm->local = sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, true,
                                      &norm->samples);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
-        norm->forward.send[SBNI_HEAD_FAILED] = 1;
+        for (int q = 0; q < norm->chunk_count; q++)
+            norm->chunks[q].forward.send[SBNI_HEAD_FAILED] = 1;
         return;
     }
     norm->x = *x;
     norm->adds = z != NULL;
     if (z) norm->z = *z;
     norm->y = *y;
-    sbni_norm_add_moments(norm, &norm->samples, x, norm->planes, &norm->forward);
+    /* evaluation leaves alone what the last training forward counted */
+    if (norm->ran == SBN_NORM_TRAIN)
+        norm->corrected = norm->clipped_r = norm->clipped_d = 0;
+    norm->corrects = false;
 }
 
-/* Everything after the message. */
+static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
+{
+    if (norm->local == SBN_OK)
+        sbni_norm_add_moments(norm, &norm->samples, &norm->x, norm->planes,
+                              chunk->channels, &chunk->forward);
+}
+
+/* A group of one process needs no message: each tile goes through everything while it is
+ * in a cache. */
+static void forward_tiles(sbn_norm *norm, int64_t tiles, int64_t width)
+{
+    sbni_chunk *chunk = &norm->chunks[0];
+    sbni_range of = chunk->channels;
+    const sbni_samples *samples = &norm->samples;
+    sbni_elements e = elements_of(norm);
+    sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), of.c, &chunk->forward);
+    sbni_reduce_run(&chunk->forward);
+    int flags = 0;
+#pragma omp parallel for schedule(static) reduction(| : flags)
+    for (int64_t t = 0; t < tiles; t++) {
+        sbni_range tile = sbni_range_part(of, width, t);
+        for (int64_t k = 0; k < samples->slice_count; k++)
+            sbni_norm_sum_slice(norm, samples, &norm->x, norm->planes, of, tile, k);
+        flags |= sbni_norm_add_tile(norm, samples, of, tile, &chunk->forward);
+        sbni_norm_keep_words(norm, &chunk->forward, of, tile, SBNI_MOMENT_WORDS);
+        read_tile(norm, chunk, tile);
+        for (int64_t k = samples->slice_count; k-- > 0;) /* the last is the freshest */
+            sbni_norm_apply_slice(norm, samples, &e, tile, k);
+    }
+    sbni_reduce_note(&chunk->forward, flags);
+    sbni_reduce_run(&chunk->forward);
+}
+
+/* Everything after the last message and the last element. */
 static sbn_status finish(sbn_norm *norm)
 {
-    SBN_TRY(sbni_reduce_verdict(&norm->forward, norm->local, norm->name));
-    SBN_TRY(read_moments(norm));
     bool any = false;
     for (int64_t g = 0; g < norm->batches; g++) any |= norm->counts[g] > 0;
-    sbni_norm_apply(norm, &norm->samples, &norm->x, norm->adds ? &norm->z : NULL,
-                    &norm->y, norm->planes, SBNI_OWN_SET);
+    sbni_norm_clear(norm, &norm->samples, &norm->y, norm->planes);
     if (norm->ran != SBN_NORM_TRAIN) return SBN_OK;
     if (any && norm->cfg.track_running_stats) sbni_norm_track(norm);
     norm->phase = SBNI_NORM_READY;
     return SBN_OK;
+}
+
+/* A chunk whose message has come. */
+static sbn_status write_chunk(sbn_norm *norm, sbni_chunk *chunk)
+{
+    SBN_TRY(sbni_reduce_verdict(&chunk->forward, norm->local, norm->name));
+    if (chunk == norm->chunks) SBN_TRY(read_counts(norm));
+    read_chunk(norm, chunk);
+    sbni_elements e = elements_of(norm);
+#pragma omp parallel for schedule(static)
+    for (int64_t k = norm->samples.slice_count; k > 0; k--)
+        sbni_norm_apply_slice(norm, &norm->samples, &e, chunk->channels, k - 1);
+    return SBN_OK;
+}
+
+/* Wait for all messages that are outstanding, whatever comes of it. */
+static void drain(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) sbni_reduce_end(&norm->chunks[q].forward);
+}
+
+/* While a chunk's message travels, the next is summed. */
+static sbn_status forward_chunks(sbn_norm *norm)
+{
+    sbni_chunk *chunks = norm->chunks;
+    sum_chunk(norm, &chunks[0]);
+    if (norm->chunk_count == 1) {
+        SBN_TRY(sbni_reduce_run(&chunks[0].forward));
+        return write_chunk(norm, &chunks[0]);
+    }
+    SBN_TRY(sbni_reduce_begin(&chunks[0].forward));
+    for (int q = 0; q < norm->chunk_count; q++) {
+        if (q + 1 < norm->chunk_count) {
+            sum_chunk(norm, &chunks[q + 1]);
+            SBN_TRY(sbni_reduce_begin(&chunks[q + 1].forward));
+        }
+        SBN_TRY(sbni_reduce_end(&chunks[q].forward));
+        SBN_TRY(write_chunk(norm, &chunks[q]));
+    }
+    return SBN_OK;
+}
+
+static sbn_status forward_all(sbn_norm *norm)
+{
+    int64_t c = norm->cfg.channels, width = c;
+    if (norm->group->size > 1 || norm->local != SBN_OK) return forward_chunks(norm);
+    width = sbni_norm_tile_channels(&norm->samples, &norm->x,
+                                    sbn_dtype_bytes(norm->cfg.dtype), norm->planes);
+    int64_t tiles = (c + width - 1) / width;
+    if (tiles < omp_get_max_threads()) return forward_chunks(norm);
+    forward_tiles(norm, tiles, width);
+    SBN_TRY(sbni_reduce_verdict(&norm->chunks[0].forward, norm->local, norm->name));
+    return read_counts(norm);
 }
 
 static sbn_status forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
@@ -120,8 +272,9 @@ static sbn_status forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor 
     SBN_TRY(sbni_norm_check_free(norm, call));
     if (sbni_norm_is_fixed(norm)) return sbni_norm_fixed_forward(norm, x, z, y);
     prepare(norm, x, z, y);
-    SBN_TRY(sbni_reduce_run(&norm->forward));
-    return finish(norm);
+    sbn_status status = forward_all(norm);
+    drain(norm);
+    return status == SBN_OK ? finish(norm) : status;
 }
 
 static sbn_status forward_begin(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
@@ -134,7 +287,10 @@ static sbn_status forward_begin(sbn_norm *norm, const sbn_tensor *x, const sbn_t
         return SBN_OK;
     }
     prepare(norm, x, z, y);
-    SBN_TRY(sbni_reduce_begin(&norm->forward));
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sum_chunk(norm, &norm->chunks[q]);
+        SBN_TRY(sbni_reduce_begin(&norm->chunks[q].forward));
+    }
     norm->phase = SBNI_NORM_FORWARD;
     return SBN_OK;
 }
@@ -173,6 +329,11 @@ sbn_status sbn_norm_forward_end(sbn_norm *norm)
     SBN_CHECK(norm->phase == SBNI_NORM_FORWARD, SBN_E_STATE,
               "%s: sbn_norm_forward_end without its begin", norm->name);
     norm->phase = SBNI_NORM_IDLE;
-    SBN_TRY(sbni_reduce_end(&norm->forward));
-    return finish(norm);
+    sbn_status status = SBN_OK;
+    for (int q = 0; q < norm->chunk_count && status == SBN_OK; q++) {
+        status = sbni_reduce_end(&norm->chunks[q].forward);
+        if (status == SBN_OK) status = write_chunk(norm, &norm->chunks[q]);
+    }
+    drain(norm);
+    return status == SBN_OK ? finish(norm) : status;
 }

@@ -78,7 +78,8 @@ static sbn_status add_statistics(const sbn_norm *norm, sbni_reduce *message)
         mean[i] = sbni_norm_get(norm, norm->state.running_mean, i);
         var[i] = sbni_norm_get(norm, norm->state.running_var, i);
     }
-    int flags = norm->kernels->words_add_moments(c, 1, mean, zero, var,
+    const double one = 1;
+    int flags = norm->kernels->words_add_moments(c, 1, c, &one, mean, zero, var,
                                                  message->send + SBNI_HEAD_WORDS);
     sbni_reduce_note(message, flags);
     sbni_free(mean);

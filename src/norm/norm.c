@@ -114,20 +114,11 @@ static sbn_status alloc_state(sbn_norm *n)
     return SBN_OK;
 }
 
-/* Room for all norm batches, with `words` words for each of their channels. */
-static sbn_status create_message(sbn_norm *n, int words, sbni_reduce *reduce)
-{
-    int64_t length = sbni_norm_section(n, n->batches, words) - SBNI_HEAD_WORDS;
-    sbn_status status = sbni_reduce_create(n->group, length, reduce);
-    return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", n->name);
-}
-
 static sbn_status alloc_second(sbn_norm *n)
 {
     int64_t all = n->batches * n->cfg.channels;
-    SBN_TRY(create_message(n, SBNI_SECOND_WORDS, &n->second.message));
-    SBN_TRY(sbni_alloc(all, 8, n->name, &n->second.sum_dy));
-    SBN_TRY(sbni_alloc(all, 8, n->name, &n->second.sum_dy_xhat));
+    SBN_TRY(sbni_norm_create_message(n, n->cfg.channels, SBNI_SECOND_WORDS,
+                                     &n->second.message));
     return sbni_alloc(7 * all, sbn_dtype_bytes(n->state_dtype), n->name,
                       &n->second.factors);
 }
@@ -139,9 +130,10 @@ static sbn_status alloc_work(sbn_norm *n)
     void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale, &n->shift,
                         &n->dx_a,    &n->dx_b,    &n->dx_k};
     /* first, as they know how long a message may be */
-    SBN_TRY(create_message(n, SBNI_MOMENT_WORDS, &n->forward));
-    SBN_TRY(create_message(n, SBNI_BACKWARD_WORDS, &n->backward));
+    SBN_TRY(sbni_norm_chunks_create(n));
     if (n->cfg.second_order) SBN_TRY(alloc_second(n));
+    double **sums[] = {&n->mean_d, &n->var_d, &n->sum_dy, &n->sum_dy_xhat};
+    for (int i = 0; i < 4; i++) SBN_TRY(sbni_alloc(n->batches * c, 8, n->name, sums[i]));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->rstd_d));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->gamma_d));
     for (int i = 0; i < 7; i++) SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
@@ -172,8 +164,7 @@ static sbn_status create_local(const sbn_norm_config *cfg, sbn_group *group,
 
 static sbn_status connect_all(sbn_norm *n)
 {
-    SBN_TRY(sbni_reduce_connect(&n->forward));
-    SBN_TRY(sbni_reduce_connect(&n->backward));
+    SBN_TRY(sbni_norm_chunks_connect(n));
     return n->cfg.second_order ? sbni_reduce_connect(&n->second.message) : SBN_OK;
 }
 
@@ -206,8 +197,7 @@ void sbn_norm_destroy(sbn_norm **norm)
     if (!norm || !*norm) return;
     sbn_norm *n = *norm;
     free_affine(n);
-    sbni_reduce_destroy(&n->forward);
-    sbni_reduce_destroy(&n->backward);
+    sbni_norm_chunks_destroy(n);
     sbni_reduce_destroy(&n->precise);
     sbni_reduce_destroy(&n->second.message);
     sbni_samples_free(&n->samples);
@@ -216,8 +206,10 @@ void sbn_norm_destroy(sbn_norm **norm)
                      n->state.running_mean,
                      n->state.running_var,
                      n->mask,
-                     n->second.sum_dy,
-                     n->second.sum_dy_xhat,
+                     n->mean_d,
+                     n->var_d,
+                     n->sum_dy,
+                     n->sum_dy_xhat,
                      n->second.factors,
                      n->rstd_d,
                      n->gamma_d,
@@ -243,7 +235,10 @@ sbn_norm_state sbn_norm_get_state(sbn_norm *norm)
 
 bool sbn_norm_is_rounded(const sbn_norm *norm)
 {
-    return norm->forward.fine || norm->backward.fine || norm->second.message.fine;
+    bool fine = norm->second.message.fine;
+    for (int q = 0; q < norm->chunk_count; q++)
+        fine |= norm->chunks[q].forward.fine || norm->chunks[q].backward.fine;
+    return fine;
 }
 
 void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,
@@ -262,15 +257,6 @@ uint32_t sbni_norm_tag(const sbn_norm *norm, uint32_t what)
     uint32_t h = norm->id * 0x9e3779b1u ^ what * 0x85ebca77u ^ norm->calls * 0xc2b2ae3du;
     h ^= h >> 15;
     return h * 0x2c1b3c6du;
-}
-
-uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words)
-{
-    uint64_t *all = message->sum + sbni_norm_section(norm, 0, words);
-    int64_t length = SBNI_SECTION_WORDS + words * norm->cfg.channels;
-    for (int64_t g = 1; g < norm->batches; g++)
-        for (int64_t k = 0; k < length; k++) all[k] += all[g * length + k];
-    return all;
 }
 
 sbn_status sbn_norm_set_mode(sbn_norm *norm, sbn_norm_mode mode)

@@ -9,6 +9,10 @@
 #include "norm/samples.h"
 #include "syncbn/norm.h"
 
+/* Tensors of at least so many bytes are written past the cache: one that holds 16 MiB or
+ * so beside the input would not keep them for the next reader. */
+enum { SBNI_PAST_BYTES = 12 << 20 };
+
 /* Where a layer is between calls. */
 typedef enum sbni_norm_phase {
     SBNI_NORM_IDLE,
@@ -34,7 +38,28 @@ static inline int64_t sbni_section_samples(const uint64_t *section)
 {
     return (int64_t)(section[SBNI_SECTION_COUNTS] >> SBNI_SAMPLES_BIT);
 }
+
 enum { SBNI_BACKWARD_WORDS = 2 * SBNI_SUM_WORDS, SBNI_SECOND_WORDS = 3 * SBNI_SUM_WORDS };
+
+/* Section of norm batch g in a message of c channels that hold `words` words each. */
+static inline int64_t sbni_section(int64_t c, int64_t g, int words)
+{
+    return SBNI_HEAD_WORDS + g * (SBNI_SECTION_WORDS + words * c);
+}
+
+/* Channels [first, first + c) of a layer. */
+typedef struct sbni_range {
+    int64_t first, c;
+} sbni_range;
+
+/* Channels that one thread converts or reads at a time. */
+enum { SBNI_PART = 64 };
+
+/* Channels whose sums travel together. */
+typedef struct sbni_chunk {
+    sbni_range channels;
+    sbni_reduce forward, backward;
+} sbni_chunk;
 
 /* xhat becomes xhat·r + d; 1 and 0 leave it alone. */
 typedef struct sbni_correction {
@@ -44,10 +69,9 @@ typedef struct sbni_correction {
 /* What the second derivative needs beyond backward; all NULL without it. */
 typedef struct sbni_second {
     sbni_reduce message;
-    double *sum_dy, *sum_dy_xhat; /* [batches][c] of the last backward */
-    void *factors;                /* [7][batches][c] of T */
-    bool ready;                   /* they belong to the remembered forward */
-    bool dy_kept;                 /* dx was not written over dy */
+    void *factors; /* [7][batches][c] of T */
+    bool ready;    /* the sums of backward belong to the remembered forward */
+    bool dy_kept;  /* dx was not written over dy */
 } sbni_second;
 
 struct sbn_norm {
@@ -67,7 +91,8 @@ struct sbn_norm {
     uint8_t *mask; /* [mask_n] samples to keep; NULL: all */
     int64_t mask_n;
     int64_t batches; /* norm batches that a message has room for */
-    sbni_reduce forward, backward;
+    sbni_chunk *chunks;
+    int chunk_count;
     sbni_reduce precise; /* words of precise statistics; made by the first begin */
     bool precises;       /* begun */
     sbn_status precise_local;
@@ -78,11 +103,15 @@ struct sbn_norm {
     bool fixed_begun;               /* a forward without message waits for its end */
     bool planes;                    /* form of the views of the call */
     bool adds;                      /* z is added */
+    bool wants_sums;                /* of dy: some gradient is made of them */
     sbn_tensor x, z, y, dy, dx, dz; /* dx, dz without data where not wanted */
     sbn_status local; /* this process's own failure, reported in the message */
     sbni_samples samples;
     sbni_samples aside; /* of calls that leave the remembered forward alone */
 
+    double *mean_d,
+        *var_d; /* [batches][c] of the last forward with statistics of its own */
+    double *sum_dy, *sum_dy_xhat; /* [batches][c] of the last backward */
     double *rstd_d, *gamma_d;     /* [batches + 1][c] as forward used them */
     sbni_correction *corrections; /* [batches + 1][c] */
     bool corrects;                /* some correction of the last forward is not 1 and 0 */
@@ -97,23 +126,11 @@ struct sbn_norm {
     sbni_second second;
 };
 
-/* Section of norm batch g in a message whose channels hold `words` words each. */
-static inline int64_t sbni_norm_section(const sbn_norm *norm, int64_t g, int words)
+/* Statistics of channel i of a section whose channels are c. */
+static inline sbni_moments sbni_norm_moments(const uint64_t *section, int64_t c,
+                                             int64_t i)
 {
-    return SBNI_HEAD_WORDS + g * (SBNI_SECTION_WORDS + words * norm->cfg.channels);
-}
-
-/* The same of a summed forward, and the statistics of channel i in it. */
-static inline const uint64_t *
-sbni_norm_moment_section(const sbn_norm *norm, const sbni_reduce *message, int64_t g)
-{
-    return message->sum + sbni_norm_section(norm, g, SBNI_MOMENT_WORDS);
-}
-
-static inline sbni_moments sbni_norm_moments(const sbn_norm *norm,
-                                             const uint64_t *section, int64_t i)
-{
-    return sbni_exact_moments(section + SBNI_SECTION_WORDS + i, norm->cfg.channels,
+    return sbni_exact_moments(section + SBNI_SECTION_WORDS + i, c,
                               (int64_t)section[SBNI_SECTION_N],
                               sbni_section_slices(section));
 }
@@ -139,25 +156,81 @@ static inline void *sbni_norm_at(const sbn_norm *norm, const void *array, int64_
     return (char *)array + count * sbn_dtype_bytes(norm->state_dtype);
 }
 
-/* Factors of norm batch g. */
-static inline sbni_channels sbni_norm_channels(const sbn_norm *norm, int64_t g)
+/* Factors of norm batch g, from channel `first` on. */
+static inline sbni_channels sbni_norm_channels(const sbn_norm *norm, int64_t g,
+                                               int64_t first)
 {
-    int64_t at = g * norm->cfg.channels;
+    int64_t at = g * norm->cfg.channels + first;
     return (sbni_channels){
         sbni_norm_at(norm, norm->mean_hi, at), sbni_norm_at(norm, norm->mean_lo, at),
         sbni_norm_at(norm, norm->scale, at), sbni_norm_at(norm, norm->shift, at)};
 }
 
-static inline sbni_view sbni_norm_view(const sbn_tensor *t)
+/* From channel `first` on. */
+static inline sbni_view sbni_norm_view(const sbn_tensor *t, int64_t first)
 {
-    return (sbni_view){t->data, t->stride_n, t->stride_c, t->stride_s};
+    char *data = t->data;
+    if (data) data += first * t->stride_c * sbn_dtype_bytes(t->dtype);
+    return (sbni_view){data, t->stride_n, t->stride_c, t->stride_s};
 }
 
+/* c of x's channels in n samples from row on. */
 static inline sbni_block sbni_norm_block(const sbni_samples *samples, int64_t row,
-                                         int64_t n, const sbn_tensor *x, bool planes)
+                                         int64_t n, const sbn_tensor *x, int64_t c,
+                                         bool planes)
 {
-    return (sbni_block){samples->rows + row, n, x->c, sbni_tensor_s(x), planes};
+    int64_t s = sbni_tensor_s(x);
+    return (sbni_block){samples->rows + row,
+                        n,
+                        c,
+                        s,
+                        planes,
+                        samples->kept * x->c * s * sbn_dtype_bytes(x->dtype) >=
+                            SBNI_PAST_BYTES};
 }
+
+static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int64_t k,
+                                               const sbn_tensor *x, int64_t c,
+                                               bool planes)
+{
+    return sbni_norm_block(samples, samples->slices[k].row, samples->slices[k].n, x, c,
+                           planes);
+}
+
+/* Slices [k, end) are of one norm batch; end is the return value. */
+static inline int64_t sbni_samples_same(const sbni_samples *samples, int64_t k)
+{
+    int64_t end = k + 1;
+    while (end < samples->slice_count &&
+           samples->slices[end].norm_batch == samples->slices[k].norm_batch)
+        end++;
+    return end;
+}
+
+/* Channels that one thread sums and writes in one go, so that it finds them in the cache
+ * the second time; `bytes` of memory are read for each value. norm/tiles.c */
+int64_t sbni_norm_tile_channels(const sbni_samples *samples, const sbn_tensor *x,
+                                int64_t bytes, bool planes);
+
+/* Part number i of the channels of `of`, parts of c each. */
+static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
+{
+    int64_t left = of.c - i * c;
+    return (sbni_range){of.first + i * c, left < c ? left : c};
+}
+
+/* A message of c channels with room for all norm batches, `words` words a channel. */
+sbn_status sbni_norm_create_message(sbn_norm *norm, int64_t c, int words,
+                                    sbni_reduce *reduce);
+
+/* Make the chunks, and each one's messages. */
+sbn_status sbni_norm_chunks_create(sbn_norm *norm);
+sbn_status sbni_norm_chunks_connect(sbn_norm *norm);
+void sbni_norm_chunks_destroy(sbn_norm *norm);
+
+/* In place of the message, for the words of a tile in a group of one process. */
+void sbni_norm_keep_words(const sbn_norm *norm, sbni_reduce *message, sbni_range of,
+                          sbni_range tile, int words);
 
 /* Let gamma, beta and their gradients live in memory of the owner, in place of the
  * layer's own. */
@@ -179,21 +252,40 @@ sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t fir
 void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
                            sbni_correction correction);
 
-/* z NULL: nothing is added. y of all samples, each with the factors of its norm batch, or
- * all with those of set. */
+/* What is done to the elements of a call: y of x, and of z unless that is NULL. */
+typedef struct sbni_elements {
+    const sbn_tensor *x, *z, *y;
+    bool planes;
+    int64_t set; /* the factors of all samples, or SBNI_OWN_SET: of its norm batch */
+} sbni_elements;
 enum { SBNI_OWN_SET = -1 };
-void sbni_norm_apply(const sbn_norm *norm, const sbni_samples *samples,
-                     const sbn_tensor *x, const sbn_tensor *z, sbn_tensor *y, bool planes,
-                     int64_t set);
+
+/* Slice k of some channels. */
+void sbni_norm_apply_slice(const sbn_norm *norm, const sbni_samples *samples,
+                           const sbni_elements *e, sbni_range tile, int64_t k);
 
 /* Zero the samples that the mask left out. */
 void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tensor *t,
                      bool planes);
 
-/* Add the sums of all slices to the words of a message, and note in its header what is
- * not finite or too large. MATH.md (1) to (3). */
+/* Put the counts of a call's slices into a message of c channels, and where the kernels
+ * find them. */
+void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *message);
+
+/* Sum slice k of a tile; `of` are the channels of the message that it is for. */
+void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
+                         const sbn_tensor *x, bool planes, sbni_range of, sbni_range tile,
+                         int64_t k);
+
+/* Add the sums of a tile to the words of the message; SBNI_GRID_ flags. MATH.md (1) to
+ * (3). */
+int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range of,
+                       sbni_range tile, sbni_reduce *message);
+
+/* Both, and the counts, for all channels of a message, by all threads. */
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
-                           const sbn_tensor *x, bool planes, sbni_reduce *message);
+                           const sbn_tensor *x, bool planes, sbni_range of,
+                           sbni_reduce *message);
 
 /* Forward with running statistics as constants: evaluation and frozen. */
 sbn_status sbni_norm_fixed_forward(sbn_norm *norm, const sbn_tensor *x,
@@ -222,15 +314,17 @@ sbn_status sbni_norm_check_second(const sbn_norm *norm, const sbn_tensor *v,
                                   const sbn_tensor *ddy, const sbn_tensor *gx,
                                   bool *planes);
 
-/* Add the sections of all norm batches of a summed message, into the first, and return
- * it. The others' are still there. */
-uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words);
+/* Add the sections of all norm batches of a summed message of c channels, into the
+ * first, and return it. The others' are still there. */
+uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int64_t c,
+                         int words);
 
-/* Update running statistics from the summed message of a forward, which is used up. */
+/* Update running statistics from the last forward, whose summed messages are used up. */
 void sbni_norm_track(sbn_norm *norm);
 
 /* The correction of a channel with these statistics, from the running averages as they
- * are now; counts what is clipped. 1 and 0 for layers without one. */
+ * are now; counts what is clipped, also when threads share out the channels. 1 and 0 for
+ * layers without one. */
 sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m);
 
 /* Tag of the next message: equal on all processes that are in the same call of the same

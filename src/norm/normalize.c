@@ -27,27 +27,23 @@ void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tens
                      bool planes)
 {
     if (!samples->dropped) return;
-    sbni_block b = sbni_norm_block(samples, samples->kept, samples->dropped, t, planes);
-    sbni_view v = sbni_norm_view(t);
+    sbni_block b =
+        sbni_norm_block(samples, samples->kept, samples->dropped, t, t->c, planes);
+    sbni_view v = sbni_norm_view(t, 0);
     norm->kernels->norm_clear(&b, &v);
 }
 
-void sbni_norm_apply(const sbn_norm *norm, const sbni_samples *samples,
-                     const sbn_tensor *x, const sbn_tensor *z, sbn_tensor *y, bool planes,
-                     int64_t set)
+void sbni_norm_apply_slice(const sbn_norm *norm, const sbni_samples *samples,
+                           const sbni_elements *e, sbni_range tile, int64_t k)
 {
-    sbni_view vx = sbni_norm_view(x), vy = sbni_norm_view(y), vz = {0};
-    if (z) vz = sbni_norm_view(z);
-    sbni_fused fused = {norm->cfg.relu, z ? &vz : NULL};
-#pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < samples->slice_count; k++) {
-        sbni_slice slice = samples->slices[k];
-        sbni_channels ch =
-            sbni_norm_channels(norm, set == SBNI_OWN_SET ? slice.norm_batch : set);
-        sbni_block b = sbni_norm_block(samples, slice.row, slice.n, x, planes);
-        norm->kernels->norm_normalize(&b, &vx, &ch, &fused, &vy);
-    }
-    sbni_norm_clear(norm, samples, y, planes);
+    int64_t set = e->set == SBNI_OWN_SET ? samples->slices[k].norm_batch : e->set;
+    sbni_view x = sbni_norm_view(e->x, tile.first), y = sbni_norm_view(e->y, tile.first),
+              z = {0};
+    if (e->z) z = sbni_norm_view(e->z, tile.first);
+    sbni_channels ch = sbni_norm_channels(norm, set, tile.first);
+    sbni_fused fused = {norm->cfg.relu, e->z ? &z : NULL};
+    sbni_block b = sbni_norm_slice_block(samples, k, e->x, tile.c, e->planes);
+    norm->kernels->norm_normalize(&b, &x, &ch, &fused, &y);
 }
 
 bool sbni_norm_is_fixed(const sbn_norm *norm)
@@ -70,7 +66,11 @@ static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_t
             (sbni_moments){sbni_norm_get(norm, norm->state.running_mean, i), 0,
                            sbni_norm_get(norm, norm->state.running_var, i)},
             (sbni_correction){1, 0});
-    sbni_norm_apply(norm, samples, x, z, y, planes, set);
+    sbni_elements e = {x, z, y, planes, set};
+#pragma omp parallel for schedule(static)
+    for (int64_t k = 0; k < samples->slice_count; k++)
+        sbni_norm_apply_slice(norm, samples, &e, (sbni_range){0, x->c}, k);
+    sbni_norm_clear(norm, samples, y, planes);
     if (!frozen) return SBN_OK;
     norm->x = *x;
     norm->adds = z != NULL;

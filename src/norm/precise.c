@@ -35,7 +35,8 @@ static sbn_status add(sbn_norm *norm, const sbn_tensor *x)
     int64_t slices = sbni_section_slices(norm->precise.send + SBNI_HEAD_WORDS);
     SBN_CHECK(slices + norm->aside.slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,
               "expected at most %d slices for precise statistics", SBNI_GRID_ADDS);
-    sbni_norm_add_moments(norm, &norm->aside, x, planes, &norm->precise);
+    sbni_norm_add_moments(norm, &norm->aside, x, planes, (sbni_range){0, x->c},
+                          &norm->precise);
     return SBN_OK;
 }
 
@@ -66,7 +67,7 @@ sbn_status sbn_norm_precise_end(sbn_norm *norm)
     }
     SBN_TRY(sbni_reduce_run(&norm->precise));
     SBN_TRY(sbni_reduce_verdict(&norm->precise, mine, norm->name));
-    const uint64_t *all = sbni_norm_moment_section(norm, &norm->precise, 0);
+    const uint64_t *all = norm->precise.sum + SBNI_HEAD_WORDS;
     int64_t n = (int64_t)all[SBNI_SECTION_N];
     if (n == 0) return SBN_OK;
     SBN_CHECK(n > 1, SBN_E_FEW,
@@ -76,7 +77,7 @@ sbn_status sbn_norm_precise_end(sbn_norm *norm)
               "%s: expected at most %d slices for precise statistics", norm->name,
               SBNI_GRID_ADDS);
     for (int64_t i = 0; i < norm->cfg.channels; i++) {
-        sbni_moments m = sbni_norm_moments(norm, all, i);
+        sbni_moments m = sbni_norm_moments(all, norm->cfg.channels, i);
         sbni_norm_set(norm, norm->state.running_mean, i, m.mean);
         sbni_norm_set(norm, norm->state.running_var, i, m.var);
     }

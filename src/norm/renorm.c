@@ -19,10 +19,15 @@ sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
                             s;
     c.r = fmin(fmax(r, 1 / norm->cfg.r_max), norm->cfg.r_max);
     c.d = fmin(fmax(d, -norm->cfg.d_max), norm->cfg.d_max);
-    norm->corrects |= c.r != 1 || c.d != 0;
+    bool differs = c.r != 1 || c.d != 0, clips_r = c.r != r, clips_d = c.d != d;
+#pragma omp atomic
+    norm->corrects |= differs;
+#pragma omp atomic
     norm->corrected++;
-    norm->clipped_r += c.r != r;
-    norm->clipped_d += c.d != d;
+#pragma omp atomic
+    norm->clipped_r += clips_r;
+#pragma omp atomic
+    norm->clipped_d += clips_d;
     return c;
 }
 

@@ -24,12 +24,24 @@ static void track_norm_batches(sbn_norm *norm, double w)
         double mean = 0, var = 0;
         for (int64_t g = 0; g < norm->batches; g++) {
             if (norm->counts[g] == 0) continue;
-            sbni_moments m = sbni_norm_moments(
-                norm, sbni_norm_moment_section(norm, &norm->forward, g), i);
-            mean += m.mean * (double)norm->counts[g];
-            var += unbiased(m.var, norm->counts[g]) * (double)norm->counts[g];
+            int64_t at = g * norm->cfg.channels + i;
+            mean += norm->mean_d[at] * (double)norm->counts[g];
+            var += unbiased(norm->var_d[at], norm->counts[g]) * (double)norm->counts[g];
         }
         average(norm, i, w, mean / n, var / n);
+    }
+}
+
+/* The whole batch's; those of its only norm batch are known. */
+static void track_chunk(sbn_norm *norm, sbni_chunk *chunk, double w)
+{
+    sbni_range of = chunk->channels;
+    const uint64_t *all = sbni_norm_fold(norm, &chunk->forward, of.c, SBNI_MOMENT_WORDS);
+    for (int64_t i = 0; i < of.c; i++) {
+        int64_t at = of.first + i;
+        sbni_moments m = {norm->mean_d[at], 0, norm->var_d[at]};
+        if (norm->batches > 1) m = sbni_norm_moments(all, of.c, i);
+        average(norm, at, w, m.mean, unbiased(m.var, (int64_t)all[SBNI_SECTION_N]));
     }
 }
 
@@ -43,9 +55,5 @@ void sbni_norm_track(sbn_norm *norm)
         track_norm_batches(norm, w);
         return;
     }
-    const uint64_t *all = sbni_norm_fold(norm, &norm->forward, SBNI_MOMENT_WORDS);
-    for (int64_t i = 0; i < norm->cfg.channels; i++) {
-        sbni_moments m = sbni_norm_moments(norm, all, i);
-        average(norm, i, w, m.mean, unbiased(m.var, (int64_t)all[SBNI_SECTION_N]));
-    }
+    for (int q = 0; q < norm->chunk_count; q++) track_chunk(norm, &norm->chunks[q], w);
 }

@@ -37,7 +37,9 @@ sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, const uint8_t *keep,
 
 sbn_status sbni_samples_make_sums(sbni_samples *s, int64_t c)
 {
-    return grow(3 * s->slice_count * c, 8, &s->sums_room, &s->sums);
+    SBN_TRY(grow(s->slice_count * (3 * c + 1), 8, &s->sums_room, &s->sums));
+    s->values = s->sums + 3 * s->slice_count * c;
+    return SBN_OK;
 }
 
 void sbni_samples_free(sbni_samples *s)

@@ -9,7 +9,8 @@ typedef struct sbni_samples {
     int64_t kept, dropped;
     sbni_slice *slices; /* their rows count the samples kept */
     int64_t slice_count;
-    double *sums; /* [3][slice_count][c] room for what kernels sum */
+    double *sums;   /* [3][slice_count][c] room for what kernels sum */
+    double *values; /* [slice_count] values per channel */
     int64_t rows_room, slice_room, sums_room;
 } sbni_samples;
 

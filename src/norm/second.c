@@ -17,26 +17,26 @@ static void sum_slices(sbn_norm *norm, const sbn_tensor *v, bool planes)
     int64_t c = norm->x.c, count = samples->slice_count;
     double *sum_v = samples->sums, *sum_v_d = sum_v + count * c,
            *sum_v_dy = sum_v_d + count * c;
-    sbni_view x = sbni_norm_view(&norm->x), dy = sbni_norm_view(&norm->dy),
-              vv = sbni_norm_view(v);
+    sbni_view x = sbni_norm_view(&norm->x, 0), dy = sbni_norm_view(&norm->dy, 0),
+              vv = sbni_norm_view(v, 0);
 #pragma omp parallel for schedule(static)
     for (int64_t k = 0; k < count; k++) {
-        sbni_slice slice = samples->slices[k];
-        sbni_channels ch = sbni_norm_channels(norm, slice.norm_batch);
-        sbni_block b = sbni_norm_block(samples, slice.row, slice.n, &norm->x, planes);
+        sbni_channels ch = sbni_norm_channels(norm, samples->slices[k].norm_batch, 0);
+        sbni_block b = sbni_norm_slice_block(samples, k, &norm->x, c, planes);
         norm->kernels->norm_second_sums(&b, &vv, &dy, &x, &ch, sum_v + k * c,
                                         sum_v_d + k * c, sum_v_dy + k * c);
     }
     int flags = 0;
     sbni_reduce *message = &norm->second.message;
-    for (int64_t k = 0; k < count; k++) {
-        int64_t g = samples->slices[k].norm_batch;
-        uint64_t *words = message->send + sbni_norm_section(norm, g, SBNI_SECOND_WORDS) +
-                          SBNI_SECTION_WORDS;
-        flags |= norm->kernels->words_add_sums(c, sum_v + k * c, NULL, words);
-        flags |= norm->kernels->words_add_sums(c, sum_v_d + k * c, norm->rstd_d + g * c,
-                                               words + SBNI_SUM_WORDS * c);
-        flags |= norm->kernels->words_add_sums(c, sum_v_dy + k * c, NULL,
+    for (int64_t k = 0, end; k < count; k = end) {
+        end = sbni_samples_same(samples, k);
+        int64_t g = samples->slices[k].norm_batch, n = end - k;
+        uint64_t *words =
+            message->send + sbni_section(c, g, SBNI_SECOND_WORDS) + SBNI_SECTION_WORDS;
+        flags |= norm->kernels->words_add_sums(c, n, c, sum_v + k * c, NULL, words);
+        flags |= norm->kernels->words_add_sums(
+            c, n, c, sum_v_d + k * c, norm->rstd_d + g * c, words + SBNI_SUM_WORDS * c);
+        flags |= norm->kernels->words_add_sums(c, n, c, sum_v_dy + k * c, NULL,
                                                words + 2 * SBNI_SUM_WORDS * c);
     }
     sbni_reduce_note(message, flags);
@@ -55,12 +55,11 @@ static double set_factors(sbn_norm *norm, int64_t g, int64_t i, double v_gamma,
 {
     int64_t c = norm->cfg.channels, at = g * c + i;
     const uint64_t *words = norm->second.message.sum +
-                            sbni_norm_section(norm, g, SBNI_SECOND_WORDS) +
-                            SBNI_SECTION_WORDS;
+                            sbni_section(c, g, SBNI_SECOND_WORDS) + SBNI_SECTION_WORDS;
     sbni_correction fix = norm->corrections[at];
     double n = (double)norm->counts[g], rstd = norm->rstd_d[at],
            a = norm->gamma_d[at] * fix.r * rstd, e = v_gamma * fix.r;
-    double dy = norm->second.sum_dy[at] / n, dy_xhat = norm->second.sum_dy_xhat[at] / n,
+    double dy = norm->sum_dy[at] / n, dy_xhat = norm->sum_dy_xhat[at] / n,
            v = sbni_exact_sum(words + i, c) / n,
            v_xhat = sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c) / n,
            v_dy = sbni_exact_sum(words + 2 * SBNI_SUM_WORDS * c + i, c) / n;
@@ -83,16 +82,15 @@ static void apply(const sbn_norm *norm, const sbn_tensor *v, sbn_tensor *ddy,
                   sbn_tensor *gx, bool planes)
 {
     const sbni_samples *samples = &norm->samples;
-    sbni_view x = sbni_norm_view(&norm->x), dy = sbni_norm_view(&norm->dy),
-              vv = sbni_norm_view(v), vddy = {0}, vgx = {0};
-    if (ddy) vddy = sbni_norm_view(ddy);
-    if (gx) vgx = sbni_norm_view(gx);
+    sbni_view x = sbni_norm_view(&norm->x, 0), dy = sbni_norm_view(&norm->dy, 0),
+              vv = sbni_norm_view(v, 0), vddy = {0}, vgx = {0};
+    if (ddy) vddy = sbni_norm_view(ddy, 0);
+    if (gx) vgx = sbni_norm_view(gx, 0);
 #pragma omp parallel for schedule(static)
     for (int64_t k = 0; k < samples->slice_count; k++) {
-        sbni_slice slice = samples->slices[k];
-        int64_t g = slice.norm_batch;
-        sbni_channels ch = sbni_norm_channels(norm, g);
-        sbni_block b = sbni_norm_block(samples, slice.row, slice.n, &norm->x, planes);
+        int64_t g = samples->slices[k].norm_batch;
+        sbni_channels ch = sbni_norm_channels(norm, g, 0);
+        sbni_block b = sbni_norm_slice_block(samples, k, &norm->x, norm->x.c, planes);
         sbni_second_factors f = {factors(norm, 0, g), factors(norm, 1, g),
                                  factors(norm, 2, g), factors(norm, 3, g),
                                  factors(norm, 4, g), factors(norm, 5, g),

@@ -1,0 +1,144 @@
+/*
+ * Vectors at the edges: the first lanes of one alone, and stores that pass the cache by.
+ * Intrinsics where the compiler has no portable word for it; every build gives the same
+ * values.
+ */
+#ifndef SBNI_LANES_TMPL_H
+#define SBNI_LANES_TMPL_H
+
+#include "kernels/tmpl.h"
+
+/* All bits of a lane set where a comparison holds. */
+typedef __typeof__((vt){0} > (vt){0}) vm;
+typedef int64_t vdm __attribute__((vector_size(8 * LANES)));
+
+/* Elements of a cache line. */
+enum { LINE = 64 / sizeof(S) };
+
+/* v in the first n lanes, 0 in the others. */
+INLINE vd keep_first(vd v, int64_t n)
+{
+    const vdm lane = {0, 1, 2, 3, 4, 5, 6, 7};
+    return (vd)((vdm)v & (vdm)(lane < n));
+}
+
+#if SBNI_STORE_BF16
+/* As put does, lane by lane. */
+INLINE void store(S *p, vt v)
+{
+    typedef uint16_t half __attribute__((vector_size(2 * LANES)));
+    typedef uint32_t word __attribute__((vector_size(4 * LANES)));
+    word b = (word)v, rounded = (b + 0x7fff + (b >> 16 & 1)) >> 16, nan = (word)(v != v);
+    half h = __builtin_convertvector((rounded & ~nan) | ((b >> 16 | 0x40) & nan), half);
+    memcpy(p, &h, sizeof h);
+}
+#endif
+
+/* The first n < LANES elements, with 0 behind them; nothing else is read or written. */
+#if defined(__AVX512VL__) && defined(__AVX512BW__)
+#define FIRST(n) ((__mmask8)((1u << (n)) - 1))
+#if SBNI_STORE_BF16
+INLINE vt load_first(const S *p, int64_t n)
+{
+    __m128i v = _mm_maskz_loadu_epi16(FIRST(n), p);
+    return (vt)_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16);
+}
+
+INLINE void store_first(S *p, vt v, int64_t n)
+{
+    S all[LANES];
+    store(all, v);
+    _mm_mask_storeu_epi16(p, FIRST(n), _mm_loadu_si128((const void *)all));
+}
+#elif SBNI_TYPE_F64
+INLINE vt load_first(const S *p, int64_t n)
+{
+    return (vt)_mm512_maskz_loadu_pd(FIRST(n), p);
+}
+
+INLINE void store_first(S *p, vt v, int64_t n)
+{
+    _mm512_mask_storeu_pd(p, FIRST(n), (__m512d)v);
+}
+#else
+INLINE vt load_first(const S *p, int64_t n)
+{
+    return (vt)_mm256_maskz_loadu_ps(FIRST(n), p);
+}
+
+INLINE void store_first(S *p, vt v, int64_t n)
+{
+    _mm256_mask_storeu_ps(p, FIRST(n), (__m256)v);
+}
+#endif
+#elif defined(__AVX2__) && !SBNI_TYPE_F64 && !SBNI_STORE_BF16
+INLINE __m256i first(int64_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE vt load_first(const S *p, int64_t n)
+{
+    return (vt)_mm256_maskload_ps(p, first(n));
+}
+
+INLINE void store_first(S *p, vt v, int64_t n)
+{
+    _mm256_maskstore_ps(p, first(n), (__m256)v);
+}
+#else
+INLINE vt load_first(const S *p, int64_t n)
+{
+    S all[LANES] = {0};
+    for (int64_t k = 0; k < n; k++) all[k] = p[k];
+    return load(all);
+}
+
+INLINE void store_first(S *p, vt v, int64_t n)
+{
+    S all[LANES];
+    store(all, v);
+    for (int64_t k = 0; k < n; k++) p[k] = all[k];
+}
+#endif
+
+/* Past the cache, where p is the place of a whole vector in a line that is all written
+ * so. past_end before anybody else reads. */
+INLINE void store_past(S *p, vt v)
+{
+#ifdef __SSE2__
+    enum { PARTS = LANES * sizeof(S) / 16 };
+    S all[LANES];
+    store(all, v);
+#ifdef __AVX2__
+    if (PARTS > 1) {
+        for (int k = 0; k < (int)PARTS; k += 2)
+            _mm256_stream_si256((void *)((char *)p + 16 * k),
+                                _mm256_loadu_si256((const void *)((char *)all + 16 * k)));
+        return;
+    }
+#endif
+    for (int k = 0; k < (int)PARTS; k++)
+        _mm_stream_si128((void *)((char *)p + 16 * k),
+                         _mm_loadu_si128((const void *)((char *)all + 16 * k)));
+#else
+    store(p, v);
+#endif
+}
+
+INLINE void past_end(void)
+{
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+}
+
+/* Elements of a run of n before the first whole line. */
+INLINE int64_t to_line(const S *p, int64_t n)
+{
+    int64_t head = (int64_t)((-(uintptr_t)p & 63) / sizeof(S));
+    return head < n ? head : n;
+}
+
+#endif

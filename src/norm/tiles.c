@@ -1,0 +1,86 @@
+#include <omp.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "norm/norm.h"
+
+/* How the channels of a layer are shared out: chunks that send their sums together, and
+ * tiles that a thread works on while they are in its cache. Sums are a channel's own, so
+ * no result depends on either. */
+
+/* Bytes of a tile: half a second-level cache. */
+enum { TILE_BYTES = 512 << 10 };
+
+int64_t sbni_norm_tile_channels(const sbni_samples *samples, const sbn_tensor *x,
+                                int64_t bytes, bool planes)
+{
+    int64_t channel = samples->kept * sbni_tensor_s(x) * bytes;
+    if (!planes || channel == 0) return x->c;
+    int64_t share = (x->c + omp_get_max_threads() - 1) / omp_get_max_threads(),
+            tile = TILE_BYTES / channel;
+    if (tile > share) return share;
+    return tile > 0 ? tile : 1;
+}
+
+sbn_status sbni_norm_create_message(sbn_norm *norm, int64_t c, int words,
+                                    sbni_reduce *reduce)
+{
+    int64_t length = sbni_section(c, norm->batches, words) - SBNI_HEAD_WORDS;
+    sbn_status status = sbni_reduce_create(norm->group, length, reduce);
+    return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", norm->name);
+}
+
+sbn_status sbni_norm_chunks_create(sbn_norm *norm)
+{
+    int64_t width = norm->cfg.channels;
+    sbni_range all = {0, norm->cfg.channels};
+    int64_t count = (all.c + width - 1) / width;
+    SBN_TRY(sbni_alloc(count, sizeof *norm->chunks, norm->name, &norm->chunks));
+    for (int64_t q = 0; q < count; q++) {
+        sbni_chunk *chunk = &norm->chunks[norm->chunk_count++];
+        chunk->channels = sbni_range_part(all, width, q);
+        int64_t c = chunk->channels.c;
+        SBN_TRY(sbni_norm_create_message(norm, c, SBNI_MOMENT_WORDS, &chunk->forward));
+        SBN_TRY(sbni_norm_create_message(norm, c, SBNI_BACKWARD_WORDS, &chunk->backward));
+    }
+    return SBN_OK;
+}
+
+sbn_status sbni_norm_chunks_connect(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) {
+        SBN_TRY(sbni_reduce_connect(&norm->chunks[q].forward));
+        SBN_TRY(sbni_reduce_connect(&norm->chunks[q].backward));
+    }
+    return SBN_OK;
+}
+
+void sbni_norm_chunks_destroy(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sbni_reduce_destroy(&norm->chunks[q].forward);
+        sbni_reduce_destroy(&norm->chunks[q].backward);
+    }
+    sbni_free(norm->chunks);
+}
+
+void sbni_norm_keep_words(const sbn_norm *norm, sbni_reduce *message, sbni_range of,
+                          sbni_range tile, int words)
+{
+    for (int64_t g = 0; g < norm->batches; g++) {
+        int64_t at =
+            sbni_section(of.c, g, words) + SBNI_SECTION_WORDS + tile.first - of.first;
+        for (int w = 0; w < words; w++)
+            memcpy(message->sum + at + w * of.c, message->send + at + w * of.c,
+                   (size_t)tile.c * 8);
+    }
+}
+
+uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int64_t c, int words)
+{
+    uint64_t *all = message->sum + sbni_section(c, 0, words);
+    int64_t length = SBNI_SECTION_WORDS + words * c;
+    for (int64_t g = 1; g < norm->batches; g++)
+        for (int64_t k = 0; k < length; k++) all[k] += all[g * length + k];
+    return all;
+}
