@@ -27,16 +27,27 @@ static void sum_slices(sbn_norm *norm)
                                           sum_dy_d + k * c);
     }
     int flags = 0;
-    for (int64_t k = 0; k < count; k++) {
+    for (int64_t k = 0, run; k < count; k += run) {
+        run = sbni_samples_run(samples, k);
         int64_t g = samples->slices[k].norm_batch;
         uint64_t *words = norm->backward.send +
                           sbni_norm_section(norm, g, SBNI_BACKWARD_WORDS) +
                           SBNI_SECTION_WORDS;
-        flags |= norm->kernels->words_add_sums(c, sum_dy + k * c, NULL, words);
-        flags |= norm->kernels->words_add_sums(c, sum_dy_d + k * c, norm->rstd_d + g * c,
+        flags |= norm->kernels->words_add_sums(c, run, c, sum_dy + k * c, NULL, words);
+        flags |= norm->kernels->words_add_sums(c, run, c, sum_dy_d + k * c,
+                                               norm->rstd_d + g * c,
                                                words + SBNI_SUM_WORDS * c);
     }
     sbni_reduce_note(&norm->backward, flags);
+}
+
+/* Σdy and Σdy·xhat of the channels from `from` on, as many as are read at a time. */
+static void read_both(const sbn_norm *norm, const uint64_t *words, int64_t from,
+                      double *dy, double *dy_xhat)
+{
+    int64_t c = norm->cfg.channels, count = sbni_read_count(from, c);
+    sbni_read_sums(norm->kernels, count, c, words + from, dy);
+    sbni_read_sums(norm->kernels, count, c, words + SBNI_SUM_WORDS * c + from, dy_xhat);
 }
 
 /* Factors of dx per norm batch, MATH.md (8): dx = a·dy - b - k·(x - mean). */
@@ -49,11 +60,12 @@ static void read_sums(sbn_norm *norm)
         const uint64_t *words = norm->backward.sum +
                                 sbni_norm_section(norm, g, SBNI_BACKWARD_WORDS) +
                                 SBNI_SECTION_WORDS;
-        double n = (double)norm->counts[g];
+        double n = (double)norm->counts[g], dy[SBNI_READ_CHANNELS],
+               dy_xhat[SBNI_READ_CHANNELS];
         for (int64_t i = 0; i < c; i++) {
-            int64_t at = g * c + i;
-            double sum_dy = sbni_exact_sum(words + i, c);
-            double sum_dy_xhat = sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c);
+            int64_t at = g * c + i, j = i % SBNI_READ_CHANNELS;
+            if (j == 0) read_both(norm, words, i, dy, dy_xhat);
+            double sum_dy = dy[j], sum_dy_xhat = dy_xhat[j];
             sbni_correction fix = norm->corrections[at];
             norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
             double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
@@ -84,11 +96,13 @@ static void set_gradients(sbn_norm *norm)
     int64_t c = norm->cfg.channels;
     const uint64_t *words =
         sbni_norm_fold(norm, &norm->backward, SBNI_BACKWARD_WORDS) + SBNI_SECTION_WORDS;
+    double dy[SBNI_READ_CHANNELS], dy_xhat[SBNI_READ_CHANNELS];
     for (int64_t i = 0; i < c; i++) {
-        sbni_norm_set(norm, norm->state.bias_grad, i, sbni_exact_sum(words + i, c));
+        int64_t j = i % SBNI_READ_CHANNELS;
+        if (j == 0) read_both(norm, words, i, dy, dy_xhat);
+        sbni_norm_set(norm, norm->state.bias_grad, i, dy[j]);
         sbni_norm_set(norm, norm->state.weight_grad, i,
-                      norm->corrects ? norm->weight_grad_d[i]
-                                     : sbni_exact_sum(words + SBNI_SUM_WORDS * c + i, c));
+                      norm->corrects ? norm->weight_grad_d[i] : dy_xhat[j]);
     }
 }
 

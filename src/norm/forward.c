@@ -17,17 +17,21 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
                                     sum_dd + k * c);
     }
     int flags = 0;
-    for (int64_t k = 0; k < count; k++) {
+    for (int64_t k = 0, run; k < count; k += run) {
+        run = sbni_samples_run(samples, k);
         uint64_t *section =
             message->send +
             sbni_norm_section(norm, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS);
-        int64_t m = samples->slices[k].n * s;
-        section[SBNI_SECTION_N] += (uint64_t)m;
-        section[SBNI_SECTION_COUNTS] +=
-            1 + ((uint64_t)samples->slices[k].n << SBNI_SAMPLES_BIT);
-        flags |= norm->kernels->words_add_moments(c, (double)m, pivot + k * c,
-                                                  sum_d + k * c, sum_dd + k * c,
-                                                  section + SBNI_SECTION_WORDS);
+        for (int64_t j = k; j < k + run; j++) {
+            int64_t m = samples->slices[j].n * s;
+            samples->m[j] = (double)m;
+            section[SBNI_SECTION_N] += (uint64_t)m;
+            section[SBNI_SECTION_COUNTS] +=
+                1 + ((uint64_t)samples->slices[j].n << SBNI_SAMPLES_BIT);
+        }
+        flags |= norm->kernels->words_add_moments(
+            c, run, c, samples->m + k, pivot + k * c, sum_d + k * c, sum_dd + k * c,
+            section + SBNI_SECTION_WORDS);
     }
     sbni_reduce_note(message, flags);
 }
@@ -62,9 +66,12 @@ static sbn_status read_moments(sbn_norm *norm)
         const uint64_t *section = sbni_norm_moment_section(norm, &norm->forward, g);
         norm->counts[g] = (int64_t)section[SBNI_SECTION_N];
         if (norm->counts[g] == 0) continue;
-        for (int64_t i = 0; i < norm->cfg.channels; i++) {
-            sbni_moments m = sbni_norm_moments(norm, section, i);
-            sbni_norm_set_factors(norm, g, i, m, sbni_norm_correct(norm, i, m));
+        sbni_moments m[SBNI_READ_CHANNELS];
+        for (int64_t from = 0, count; from < norm->cfg.channels; from += count) {
+            count = sbni_norm_read_moments(norm, section, from, m);
+            for (int64_t i = 0; i < count; i++)
+                sbni_norm_set_factors(norm, g, from + i, m[i],
+                                      sbni_norm_correct(norm, from + i, m[i]));
         }
     }
     return SBN_OK;

@@ -6,6 +6,7 @@
 #include "comm/reduce.h"
 #include "core/tensor.h"
 #include "kernels/kernels.h"
+#include "norm/read.h"
 #include "norm/samples.h"
 #include "syncbn/norm.h"
 
@@ -103,19 +104,22 @@ static inline int64_t sbni_norm_section(const sbn_norm *norm, int64_t g, int wor
     return SBNI_HEAD_WORDS + g * (SBNI_SECTION_WORDS + words * norm->cfg.channels);
 }
 
-/* The same of a summed forward, and the statistics of channel i in it. */
+/* The same of a summed forward, and the statistics of its channels from `from` on, at
+ * most SBNI_READ_CHANNELS; returns how many. */
 static inline const uint64_t *
 sbni_norm_moment_section(const sbn_norm *norm, const sbni_reduce *message, int64_t g)
 {
     return message->sum + sbni_norm_section(norm, g, SBNI_MOMENT_WORDS);
 }
 
-static inline sbni_moments sbni_norm_moments(const sbn_norm *norm,
-                                             const uint64_t *section, int64_t i)
+static inline int64_t sbni_norm_read_moments(const sbn_norm *norm,
+                                             const uint64_t *section, int64_t from,
+                                             sbni_moments *m)
 {
-    return sbni_exact_moments(section + SBNI_SECTION_WORDS + i, norm->cfg.channels,
-                              (int64_t)section[SBNI_SECTION_N],
-                              sbni_section_slices(section));
+    int64_t c = norm->cfg.channels, count = sbni_read_count(from, c);
+    sbni_read_moments(norm->kernels, count, c, section + SBNI_SECTION_WORDS + from,
+                      (int64_t)section[SBNI_SECTION_N], sbni_section_slices(section), m);
+    return count;
 }
 
 /* Element i of an array of the state's type. */

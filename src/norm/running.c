@@ -20,16 +20,21 @@ static void track_norm_batches(sbn_norm *norm, double w)
 {
     double n = 0;
     for (int64_t g = 0; g < norm->batches; g++) n += (double)norm->counts[g];
-    for (int64_t i = 0; i < norm->cfg.channels; i++) {
-        double mean = 0, var = 0;
+    sbni_moments m[SBNI_READ_CHANNELS];
+    for (int64_t from = 0, count; from < norm->cfg.channels; from += count) {
+        double mean[SBNI_READ_CHANNELS] = {0}, var[SBNI_READ_CHANNELS] = {0};
+        count = sbni_read_count(from, norm->cfg.channels);
         for (int64_t g = 0; g < norm->batches; g++) {
             if (norm->counts[g] == 0) continue;
-            sbni_moments m = sbni_norm_moments(
-                norm, sbni_norm_moment_section(norm, &norm->forward, g), i);
-            mean += m.mean * (double)norm->counts[g];
-            var += unbiased(m.var, norm->counts[g]) * (double)norm->counts[g];
+            const uint64_t *section = sbni_norm_moment_section(norm, &norm->forward, g);
+            sbni_norm_read_moments(norm, section, from, m);
+            for (int64_t i = 0; i < count; i++) {
+                mean[i] += m[i].mean * (double)norm->counts[g];
+                var[i] += unbiased(m[i].var, norm->counts[g]) * (double)norm->counts[g];
+            }
         }
-        average(norm, i, w, mean / n, var / n);
+        for (int64_t i = 0; i < count; i++)
+            average(norm, from + i, w, mean[i] / n, var[i] / n);
     }
 }
 
@@ -44,8 +49,11 @@ void sbni_norm_track(sbn_norm *norm)
         return;
     }
     const uint64_t *all = sbni_norm_fold(norm, &norm->forward, SBNI_MOMENT_WORDS);
-    for (int64_t i = 0; i < norm->cfg.channels; i++) {
-        sbni_moments m = sbni_norm_moments(norm, all, i);
-        average(norm, i, w, m.mean, unbiased(m.var, (int64_t)all[SBNI_SECTION_N]));
+    int64_t n = (int64_t)all[SBNI_SECTION_N];
+    sbni_moments m[SBNI_READ_CHANNELS];
+    for (int64_t from = 0, count; from < norm->cfg.channels; from += count) {
+        count = sbni_norm_read_moments(norm, all, from, m);
+        for (int64_t i = 0; i < count; i++)
+            average(norm, from + i, w, m[i].mean, unbiased(m[i].var, n));
     }
 }

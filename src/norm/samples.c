@@ -37,7 +37,17 @@ sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, const uint8_t *keep,
 
 sbn_status sbni_samples_make_sums(sbni_samples *s, int64_t c)
 {
-    return grow(3 * s->slice_count * c, 8, &s->sums_room, &s->sums);
+    SBN_TRY(grow((3 * c + 1) * s->slice_count, 8, &s->sums_room, &s->sums));
+    s->m = s->sums + 3 * c * s->slice_count;
+    return SBN_OK;
+}
+
+int64_t sbni_samples_run(const sbni_samples *s, int64_t k)
+{
+    int64_t end = k + 1;
+    while (end < s->slice_count && s->slices[end].norm_batch == s->slices[k].norm_batch)
+        end++;
+    return end - k;
 }
 
 void sbni_samples_free(sbni_samples *s)

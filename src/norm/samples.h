@@ -10,6 +10,7 @@ typedef struct sbni_samples {
     sbni_slice *slices; /* their rows count the samples kept */
     int64_t slice_count;
     double *sums; /* [3][slice_count][c] room for what kernels sum */
+    double *m;    /* [slice_count] room for the values per channel of each */
     int64_t rows_room, slice_room, sums_room;
 } sbni_samples;
 
@@ -22,6 +23,10 @@ sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, const uint8_t *kee
 
 /* Room for the sums of the slices' c channels. */
 sbn_status sbni_samples_make_sums(sbni_samples *samples, int64_t c);
+
+/* How many slices from k on are of one norm batch. */
+int64_t sbni_samples_run(const sbni_samples *samples, int64_t k);
+
 void sbni_samples_free(sbni_samples *samples);
 
 #endif
