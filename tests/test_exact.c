@@ -176,10 +176,11 @@ static sbni_moments moments(const double *x, int64_t n, int64_t slice, int *foun
         int64_t m = slice < n - at ? slice : n - at;
         double pivot, d, dd;
         const int64_t row = 0;
-        sbni_block b = {&row, 1, 1, m, true};
+        sbni_block b = {&row, 1, 1, m, true, false};
         sbni_view view = {(double *)(uintptr_t)(x + at), m, m, 1};
         k->norm_moments(&b, &view, &pivot, &d, &dd);
-        *found |= k->words_add_moments(1, (double)m, &pivot, &d, &dd, words);
+        const double values = (double)m;
+        *found |= k->words_add_moments(1, 1, 1, &values, &pivot, &d, &dd, words);
     }
     return sbni_exact_moments(words, 1, n, slices);
 }
@@ -265,16 +266,17 @@ static void moments_do_not_depend_on_order(void **state)
 {
     (void)state;
     enum { SLICES = 200 };
+    const double five = 5;
     const sbni_norm_kernels *k = sbni_norm_kernels_get(SBN_F64);
     uint64_t there[M] = {0}, back[M] = {0};
     for (int i = 0; i < 2 * SLICES; i++) {
         int at = i < SLICES ? i : 2 * SLICES - 1 - i;
         double pivot = any(at, -60, 40), d = any(at + 1000, -60, 40),
                dd = fabs(any(at + 2000, -100, 100));
-        assert_int_equal(
-            k->words_add_moments(1, 5, &pivot, &d, &dd, i < SLICES ? there : back) &
-                ~SBNI_GRID_TOO_FINE,
-            0);
+        assert_int_equal(k->words_add_moments(1, 1, 1, &five, &pivot, &d, &dd,
+                                              i < SLICES ? there : back) &
+                             ~SBNI_GRID_TOO_FINE,
+                         0);
     }
     assert_memory_equal(there, back, sizeof there);
 }
@@ -297,9 +299,9 @@ static void moments_flag_what_does_not_fit(void **state)
         }
     /* 1e12 everywhere in 16 images of 256×256 does fit */
     uint64_t words[M] = {0};
-    double pivot = 1e12, d = 1e12, dd = 1e24;
-    assert_int_equal(sbni_norm_kernels_get(SBN_F32)->words_add_moments(1, 0x1p20, &pivot,
-                                                                       &d, &dd, words),
+    double m = 0x1p20, pivot = 1e12, d = 1e12, dd = 1e24;
+    assert_int_equal(sbni_norm_kernels_get(SBN_F32)->words_add_moments(
+                         1, 1, 1, &m, &pivot, &d, &dd, words),
                      0);
 }
 

@@ -1,4 +1,4 @@
-/* Tables, and kernels of exact sums, on every instruction set and type. */
+/* Tables, and kernels of gradients, on every instruction set and type. */
 #include "support/harness.h"
 #include "support/tables.h"
 
@@ -7,112 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "comm/exact.h"
-#include "core/rng.h"
 #include "support/layer.h"
-
-/* A double with 53 random bits and exponent low … high-1. */
-static double any(int64_t i, int low, int high)
-{
-    sbni_rng_key key = {.seed = 52, .purpose = SBNI_RNG_TEST};
-    double m = 1 + sbni_rng_uniform(key, (uint64_t)i, 0);
-    int e = low + (int)(sbni_rng_uniform(key, (uint64_t)i, 1) * (high - low));
-    return ldexp(sbni_rng_u64(key, (uint64_t)i, 2) & 1 ? -m : m, e - 1);
-}
-
-/* The vector kernel and the scalar function put the same words. */
-static void words_of_sums(const sbni_norm_kernels *k, sbn_dtype t)
-{
-    (void)t;
-    for (int s = 0; s < EDGE_SIZES; s++)
-        for (int with = 0; with < 2; with++) {
-            int64_t c = edge_sizes[s];
-            double v[100], factor[100];
-            uint64_t words[4 * 100] = {0}, want[4] = {0};
-            for (int64_t i = 0; i < c; i++) {
-                v[i] = any(i + 100 * s, -200, 55);
-                factor[i] = any(i + 7000, -3, 3);
-            }
-            bool fine = false;
-            for (int64_t i = 0; i < c; i++)
-                fine |= fabs(with ? v[i] * factor[i] : v[i]) < 0x1p-60;
-            for (int pass = 0; pass < 3; pass++)
-                assert_int_equal(k->words_add_sums(c, v, with ? factor : NULL, words),
-                                 fine ? SBNI_GRID_TOO_FINE : 0);
-            for (int64_t i = 0; i < c; i++) {
-                memset(want, 0, sizeof want);
-                for (int pass = 0; pass < 3; pass++)
-                    sbni_exact_add(with ? v[i] * factor[i] : v[i], want);
-                for (int w = 0; w < 4; w++) assert_true(words[w * c + i] == want[w]);
-            }
-            record(words, 4 * c * 8);
-        }
-}
-
-/* Σx of m values: the words hold Σd + m·p exactly; Σx² is read back by the variance. */
-static void words_of_moments(const sbni_norm_kernels *k, sbn_dtype t)
-{
-    for (int s = 0; s < EDGE_SIZES; s++) {
-        int64_t c = edge_sizes[s];
-        double pivot[100], d[100], dd[100];
-        uint64_t words[SBNI_MOMENT_WORDS * 100] = {0};
-        for (int64_t i = 0; i < c; i++) {
-            pivot[i] = any(i, -20, 30);
-            if (t != SBN_F64) pivot[i] = (double)(float)pivot[i];
-            d[i] = any(i + 300, -20, 30);
-            dd[i] = d[i] * d[i] * 0.7;
-        }
-        assert_int_equal(k->words_add_moments(c, 3, pivot, d, dd, words), 0);
-        for (int64_t i = 0; i < c; i++) {
-            uint64_t want[SBNI_SUM_WORDS] = {0};
-            double mp = 3 * pivot[i];
-            sbni_exact_add(d[i], want);
-            sbni_exact_add(mp, want);
-            sbni_exact_add(fma(3, pivot[i], -mp), want);
-            for (int w = 0; w < SBNI_SUM_WORDS; w++)
-                assert_true(words[w * c + i] == want[w]);
-            /* 3Σx² − (Σx)² = 3Σd² − (Σd)²: the pivot drops out exactly */
-            long double spread =
-                3 * (long double)dd[i] - (long double)d[i] * (long double)d[i];
-            sbni_moments m = sbni_exact_moments(words + i, c, 3, 1);
-            CLOSE(m.var, (double)(spread / 9), 1e-14 * m.var);
-        }
-        record(words, (int64_t)sizeof words);
-    }
-}
-
-/* A channel that does not fit adds nothing and is told; its neighbours add. */
-static void flagged_channels(const sbni_norm_kernels *k, sbn_dtype t)
-{
-    (void)t;
-    const struct {
-        double p, d, dd;
-        int flag;
-    } bad[] = {{NAN, 0, 0, SBNI_GRID_NONFINITE},
-               {1, NAN, 1, SBNI_GRID_NONFINITE},
-               {INFINITY, NAN, NAN, SBNI_GRID_NONFINITE},
-               {1, -INFINITY, INFINITY, SBNI_GRID_NONFINITE},
-               {0x1p60, 0, 0, SBNI_GRID_TOO_LARGE},
-               {1, 0x1p60, 1, SBNI_GRID_TOO_LARGE},
-               {1, 1, 0x1p110, SBNI_GRID_TOO_LARGE},
-               {0x1p56, 0x1p55, 1, SBNI_GRID_TOO_LARGE},
-               {1, 1, INFINITY, SBNI_GRID_TOO_LARGE}};
-    enum { C = 11 };
-    for (int b = 0; b < 9; b++)
-        for (int at = 0; at < C; at++) {
-            double p[C], d[C], dd[C];
-            uint64_t words[SBNI_MOMENT_WORDS * C] = {0}, sums[SBNI_SUM_WORDS * C] = {0};
-            for (int i = 0; i < C; i++) p[i] = 1, d[i] = 2, dd[i] = 3;
-            p[at] = bad[b].p, d[at] = bad[b].d, dd[at] = bad[b].dd;
-            assert_int_equal(k->words_add_moments(C, 2, p, d, dd, words), bad[b].flag);
-            for (int i = 0; i < C; i++)
-                CLOSE(sbni_exact_sum(words + i, C), i == at ? 0 : 4, 0);
-            if (fabs(d[at]) < 0x1p60) continue;
-            assert_int_equal(k->words_add_sums(C, d, NULL, sums), bad[b].flag);
-            for (int i = 0; i < C; i++)
-                CLOSE(sbni_exact_sum(sums + i, C), i == at ? 0 : 2, 0);
-        }
-}
 
 static void gradients(const sbni_kernels *k, sbn_dtype t)
 {
@@ -158,9 +53,6 @@ static void gradients(const sbni_kernels *k, sbn_dtype t)
         (void)state;                                                                     \
         walk(check);                                                                     \
     }
-WALK(each_norm_table, words_of_sums)
-WALK(each_norm_table, words_of_moments)
-WALK(each_norm_table, flagged_channels)
 WALK(each_table, gradients)
 
 static void tables(void **state)
@@ -181,9 +73,6 @@ static void tables(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tables),
-    cmocka_unit_test(walk_words_of_sums),
-    cmocka_unit_test(walk_words_of_moments),
-    cmocka_unit_test(walk_flagged_channels),
     cmocka_unit_test(walk_gradients),
 };
 TEST_MAIN(tests)

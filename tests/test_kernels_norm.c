@@ -39,7 +39,7 @@ static sbni_view view_make(slice *v, uint32_t which)
 static slice slice_make(sbn_dtype t, bool planes, int64_t n, int64_t c, int64_t s)
 {
     slice v = {.t = t, .f = t == SBN_F64 ? SBN_F64 : SBN_F32};
-    v.b = (sbni_block){NULL, n, c, s, planes};
+    v.b = (sbni_block){NULL, n, c, s, planes, false};
     v.count = 2 * n * (planes ? c * (s + STRAY) : s * (c + STRAY));
     for (int64_t r = 0; r < n; r++) v.rows[r] = 2 * r + r % 2;
     v.x = view_make(&v, 0), v.dy = view_make(&v, 1), v.z = view_make(&v, 2);

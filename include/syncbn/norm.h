@@ -206,7 +206,7 @@ SBN_API sbn_status sbn_norm_share(const sbn_norm *norm, int64_t total, int64_t *
  * a variance with a relative error below 1e-12, smaller ones have it within about 1e-38.
  * All processes call this form, or all begin and end: MPI matches no blocking sum with a
  * non-blocking one. weight may change as soon as the call is done; backward goes on with
- * the one that forward used. In training the layer keeps room for 24·c bytes a slice.
+ * the one that forward used. In training the layer keeps room for 24·c + 8 bytes a slice.
  * @errors SBN_E_ARG (shape, type, null, memory shared where it may not be), SBN_E_FEW (a
  * norm batch with one value per channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx|
  * of 2^60 or Σx² of 2^110 and more: |x| of about 1e13; or more than 2^20 slices in a

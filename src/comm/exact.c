@@ -167,8 +167,8 @@ sbni_moments sbni_exact_moments(const uint64_t *words, int64_t stride, int64_t n
     left = big_shift_left(&left, SBNI_SQUARE_LSB - 2 * SBNI_SUM_LSB);
     big spread = big_subtract(&left, &right);
     double v = big_to_double(&spread, 2 * SBNI_SUM_LSB);
-    /* each slice rounds up to 3 parts of Σx and 6 of Σx² by half a grid unit */
-    double noise = (double)slices * (3.0 * count * ldexp(1, SBNI_SQUARE_LSB) +
+    /* each slice rounds up to 3 parts of Σx and of Σx² by half a grid unit */
+    double noise = (double)slices * (1.5 * count * ldexp(1, SBNI_SQUARE_LSB) +
                                      3.0 * fabs(high) * ldexp(1, SBNI_SUM_LSB));
     /* divided twice: n² may not fit 53 bits */
     m.var = v > noise ? v / count / count : 0.0;

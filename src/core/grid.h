@@ -13,17 +13,18 @@
 enum {
     SBNI_GRID_BITS = 40,
 
-    /* Σx, Σdy, Σdy·xhat, losses: resolution 2^-100, parts below 2^60 */
+    /* Σx, Σdy, Σdy·xhat, losses: resolution 2^-100, parts and slices below 2^60 */
     SBNI_SUM_WORDS = 4,
     SBNI_SUM_LSB = -100,
 
-    /* Σx²: resolution 2^-130, parts below 2^110 */
+    /* Σx²: resolution 2^-130, slices below 2^110 */
     SBNI_SQUARE_WORDS = 6,
     SBNI_SQUARE_LSB = -130,
 
     SBNI_MOMENT_WORDS = SBNI_SUM_WORDS + SBNI_SQUARE_WORDS,
 
-    /* Slices that may be added: each brings up to 6 parts of at most 2^40 to a word. */
+    /* Slices that may be added: each brings up to 3 parts of at most 2^40 to a word, so
+     * half of its range stays free. */
     SBNI_GRID_ADDS = 1 << 20
 };
 

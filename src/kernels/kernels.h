@@ -89,15 +89,28 @@ typedef struct sbni_norm_kernels {
     void (*norm_clear)(const sbni_block *b, const sbni_view *y);
 
     /* Add the sums of `slices` slices, arrays [slices][stride], of m[slices] values per
-     * channel, to words [SBNI_MOMENT_WORDS][stride]: exact Σx, Σx²; c channels of them.
-     * Returns SBNI_GRID_ flags; a flagged channel of a slice adds nothing. */
+     * channel, to words [SBNI_MOMENT_WORDS][stride], of c channels: exact Σx, Σx². pivot
+     * holds values of T. Returns SBNI_GRID_ flags; a flagged channel of a slice adds
+     * nothing. The words do not depend on how slices are spread over calls. */
     int (*words_add_moments)(int64_t c, int64_t slices, int64_t stride, const double *m,
                              const double *pivot, const double *sum_d,
                              const double *sum_dd, uint64_t *words);
-    /* Add factor[c]·v[slices][stride] (factor NULL: 1) to words
-     * [SBNI_SUM_WORDS][stride]. */
+    /* Add factor[c]·v[slices][stride] (factor NULL: 1) to words [SBNI_SUM_WORDS][stride].
+     */
     int (*words_add_sums)(int64_t c, int64_t slices, int64_t stride, const double *v,
                           const double *factor, uint64_t *words);
+
+    /* mean, mean_low, var [c] of summed words [SBNI_MOMENT_WORDS][stride], n values per
+     * channel in `slices` slices, with the bits of sbni_exact_moments (comm/exact.h).
+     * Returns how many channels it leaves to that, as it is not certain of a rounding:
+     * their var has its sign bit set. */
+    int64_t (*words_read_moments)(int64_t c, int64_t stride, const uint64_t *words,
+                                  int64_t n, int64_t slices, double *mean,
+                                  double *mean_low, double *var);
+    /* v [c] of summed words [SBNI_SUM_WORDS][stride], with the bits of sbni_exact_sum.
+     * Returns how many channels it leaves to that: their v is NaN. */
+    int64_t (*words_read_sums)(int64_t c, int64_t stride, const uint64_t *words,
+                               double *v);
 } sbni_norm_kernels;
 
 typedef struct sbni_image {

@@ -1,95 +1,240 @@
-#include "kernels/tmpl.h"
+#include "kernels/words_tmpl.h"
 
 #include <float.h>
-#include <math.h>
 
-#include "core/grid.h"
+/* Sums of slices become words in two ways with the same result. The quick one knows which
+ * words ordinary sums reach and that some remainders are 0, and notes where that was
+ * wrong; then what it did to a few slices is dropped and done by the full one. */
 
-/* Weight of word k; the compiler folds it. */
-#define UNIT(lsb, k) __builtin_ldexp(1.0, (lsb) + SBNI_GRID_BITS * (k))
+/* What a few slices add to the words of some channels. */
+typedef struct bins {
+    wu word[SBNI_MOMENT_WORDS];
+    wu wrong; /* not 0: the quick way does not hold */
+    wu fine;  /* sign bit set: the same */
+} bins;
 
-/* Round v/2^lsb' to an integer, add it to a word, return what is left of v. The rounding
- * constant puts the integer into the low bits, so this needs no conversion instruction.
- */
-static inline double peel(double v, double unit, double inverse, uint64_t *word)
+enum { SLICES = 32 }; /* done anew at most */
+
+/* Below this many units nothing reaches the word above. */
+#define REACH (UINT64_C(1) << (SBNI_GRID_BITS - 2))
+
+/* Add v rounded to a word, whose magic the caller subtracts at last, and return what is
+ * left. */
+INLINE wd step(wd v, const double magic, wu *word)
 {
-    double r = v * inverse + SBNI_GRID_ROUND;
-    *word += bits(r) - bits(SBNI_GRID_ROUND);
-    return v - (r - SBNI_GRID_ROUND) * unit;
+    wd t = v + magic;
+    *word += (wu)t;
+    return v - (t - magic);
 }
 
-/* Distribute v over the words of channel i; what is below the grid is rounded away. Step
- * by step, so that every unit is a constant: in a loop they would be calls of ldexp. */
-_Static_assert(SBNI_SUM_WORDS == 4 && SBNI_SQUARE_WORDS == 6, "a step for each word");
-
-#define STEP(lsb, k) v = peel(v, UNIT(lsb, k), UNIT(-(lsb), -(k)), words + (k)*c + i)
-
-static inline void add_sum(double v, uint64_t *words, int64_t c, int64_t i)
+/* The first step of a part: it must not reach the word above. */
+INLINE wd first(wd v, const double magic, wu *word, wu *wrong)
 {
-    STEP(SBNI_SUM_LSB, 3);
-    STEP(SBNI_SUM_LSB, 2);
-    STEP(SBNI_SUM_LSB, 1);
-    STEP(SBNI_SUM_LSB, 0);
+    wu at = (wu)(v + magic) - (bits(magic) - REACH);
+    *wrong |= at & ~(2 * REACH - 1);
+    return step(v, magic, word);
 }
 
-static inline void add_square(double v, uint64_t *words, int64_t c, int64_t i)
+/* a + b is sum without rounding. */
+INLINE void expect_exact(wd a, wd b, wd sum, wu *wrong)
 {
-    STEP(SBNI_SQUARE_LSB, 5);
-    STEP(SBNI_SQUARE_LSB, 4);
-    STEP(SBNI_SQUARE_LSB, 3);
-    STEP(SBNI_SQUARE_LSB, 2);
-    STEP(SBNI_SQUARE_LSB, 1);
-    STEP(SBNI_SQUARE_LSB, 0);
+    *wrong |= ((wu)(sum - a) ^ (wu)b) | ((wu)(sum - b) ^ (wu)a);
 }
 
-static inline int finite_value(double v)
+/* One way for all sums of a slice, MATH.md (2) and (3):
+ *   Σx = D + m·p,  E = Σx + D,  Σx² = Q + p·E
+ * each as its double, what that lacks, and what both lack. */
+typedef struct parts {
+    wd sum[3], square[3];
+} parts;
+
+INLINE parts all_parts(double m, wd p, wd d, wd dd)
 {
-    return fabs(v) <= DBL_MAX;
+    parts v;
+    wd mm = m - (wd){0}, mp = p * mm + 0.0, mp_rest = product_rest(p, mm, mp);
+    wd s, e, r1, r2, r3;
+    v.sum[0] = two_sum(d, mp, &s);
+    v.sum[1] = two_sum(s, mp_rest, &v.sum[2]);
+    /* E = e + r1 + r2 + r3 */
+    e = two_sum(v.sum[0], d, &r1);
+    r1 = two_sum(r1, s, &r2);
+    r1 = two_sum(r1, mp_rest, &r3);
+    wd pe = p * e, pe_rest = product_rest(p, e, pe), pr = p * r1,
+       pr_rest = product_rest(p, r1, pr);
+    wd q, q1, q2;
+    v.square[0] = two_sum(dd, pe, &q);
+    q = two_sum(q, pe_rest, &q1);
+    v.square[1] = two_sum(q, pr, &q2);
+    v.square[2] = ((q1 + q2) + pr_rest) + p * (r2 + r3);
+    return v;
 }
 
-static int add_moments(int64_t c, int64_t stride, double m, const double *pivot,
-                       const double *sum_d, const double *sum_dd, uint64_t *words)
+/* Every word, at any size. Returns the flags. */
+INLINE int full_moments(double m, wd p, wd d, wd dd, bins *b)
 {
     const double sum_limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
                  square_limit = UNIT(SBNI_SQUARE_LSB, SBNI_SQUARE_WORDS),
                  square_fine = UNIT(SBNI_SQUARE_LSB, 1);
-    uint64_t *squares = words + SBNI_SUM_WORDS * stride;
-    int found = 0;
-    for (int64_t i = 0; i < c; i++) {
-        double p = pivot[i], d = sum_d[i], dd = sum_dd[i];
-        /* Σx = Σd + m·p */
-        double mp = m * p, mp_low = fma(m, p, -mp);
-        /* Σx² = Σd² + 2p·Σd + m·p², every product as a pair that is exact */
-        double pd = 2 * p * d, pd_low = fma(2 * p, d, -pd);
-        double pp = p * p, pp_low = fma(p, p, -pp);
-        double mpp = m * pp, mpp_low = fma(m, pp, -mpp);
-        int fits = (fabs(d) < sum_limit) & (fabs(mp) < sum_limit) & (dd < square_limit) &
-                   (fabs(pd) < square_limit) & (mpp < square_limit);
-        int finite = finite_value(p) & finite_value(d);
-        if (!fits) d = dd = mp = mp_low = pd = pd_low = mpp = mpp_low = pp_low = 0;
-        found |= !finite ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
-        /* the spread about the pivot, or all of it where everything is tiny */
-        int fine =
-            ((dd > 0) & (dd < square_fine)) | ((mpp > 0) & (mpp + dd < square_fine));
-        found |= fine ? SBNI_GRID_TOO_FINE : 0;
-        add_sum(d, words, stride, i);
-        add_sum(mp, words, stride, i);
-        add_sum(mp_low, words, stride, i);
-        add_square(dd, squares, stride, i);
-        add_square(pd, squares, stride, i);
-        add_square(pd_low, squares, stride, i);
-        add_square(mpp, squares, stride, i);
-#if SBNI_TYPE_F64
-        /* p² has up to 106 bits, so m·p² needs a third part; with it a constant channel
-         * leaves no remainder. The square of a float fits one double. */
-        double rest = m * pp_low, rest_low = fma(m, pp_low, -rest);
-        double top = mpp_low + rest, back = top - mpp_low;
-        rest_low += (mpp_low - (top - back)) + (rest - back);
-        add_square(rest_low, squares, stride, i);
-        mpp_low = top;
-#endif
-        add_square(mpp_low, squares, stride, i);
+    parts v = all_parts(m, p, d, dd);
+    wu fits = (wu)(magnitude(v.sum[0]) < sum_limit) &
+              (wu)(magnitude(v.square[0]) < square_limit);
+    wu finite = (wu)(magnitude(p) <= DBL_MAX) & (wu)(magnitude(d) <= DBL_MAX);
+    /* the spread about the pivot, or all of it where everything is tiny */
+    wd mpp = m * p * p;
+    wu fine = ((wu)(dd > 0) & (wu)(dd < square_fine)) |
+              ((wu)(mpp > 0) & (wu)(mpp + dd < square_fine));
+    for (int k = 0; k < 3; k++) {
+        wd s = where(fits, v.sum[k]), q = where(fits, v.square[k]);
+        s = step(s, SUM_MAGIC(3), &b->word[SUM_AT(3)]);
+        s = step(s, SUM_MAGIC(2), &b->word[SUM_AT(2)]);
+        s = step(s, SUM_MAGIC(1), &b->word[SUM_AT(1)]);
+        step(s, SUM_MAGIC(0), &b->word[SUM_AT(0)]);
+        q = step(q, SQUARE_MAGIC(5), &b->word[SQUARE_AT(5)]);
+        q = step(q, SQUARE_MAGIC(4), &b->word[SQUARE_AT(4)]);
+        q = step(q, SQUARE_MAGIC(3), &b->word[SQUARE_AT(3)]);
+        q = step(q, SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)]);
+        q = step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
+        step(q, SQUARE_MAGIC(0), &b->word[SQUARE_AT(0)]);
     }
+    return (any(~finite) ? SBNI_GRID_NONFINITE : 0) |
+           (any(finite & ~fits) ? SBNI_GRID_TOO_LARGE : 0) |
+           (any(fine) ? SBNI_GRID_TOO_FINE : 0);
+}
+
+/* Nothing of Q, or enough for the second word. */
+INLINE void expect_not_fine(wd dd, wu *fine)
+{
+    *fine |= ((wu)dd - bits(UNIT(SBNI_SQUARE_LSB, 1))) & (0 - (wu)dd);
+}
+
+#if SBNI_TYPE_F64
+/* Sums of |Σx| < 2^18, Σx² < 2^28 that end above 2^-90. */
+static const int quick_steps[SBNI_MOMENT_WORDS] = {3, 2, 2, 0, 2, 3, 2, 1, 0, 0};
+static const double quick_m = DBL_MAX;
+
+INLINE void quick_moments(double m, wd p, wd d, wd dd, bins *b)
+{
+    parts v = all_parts(m, p, d, dd);
+    wd s = first(v.sum[0], SUM_MAGIC(2), &b->word[SUM_AT(2)], &b->wrong);
+    s = step(s, SUM_MAGIC(1), &b->word[SUM_AT(1)]);
+    step(s, SUM_MAGIC(0), &b->word[SUM_AT(0)]);
+    s = first(v.sum[1], SUM_MAGIC(2), &b->word[SUM_AT(2)], &b->wrong);
+    s = step(s, SUM_MAGIC(1), &b->word[SUM_AT(1)]);
+    step(s, SUM_MAGIC(0), &b->word[SUM_AT(0)]);
+    first(v.sum[2], SUM_MAGIC(0), &b->word[SUM_AT(0)], &b->wrong);
+
+    wd q = first(v.square[0], SQUARE_MAGIC(3), &b->word[SQUARE_AT(3)], &b->wrong);
+    q = step(q, SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)]);
+    b->wrong |= (wu)step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
+    q = first(v.square[1], SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)], &b->wrong);
+    q = step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
+    step(q, SQUARE_MAGIC(0), &b->word[SQUARE_AT(0)]);
+    q = first(v.square[2], SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)], &b->wrong);
+    step(q, SQUARE_MAGIC(0), &b->word[SQUARE_AT(0)]);
+    expect_not_fine(dd, &b->fine);
+}
+#else
+/* The same where moreover D, m·p, Σx, E and 53 bits more than Σx² has suffice, as sums of
+ * floats of ordinary sizes do. m·p is then exact, p being a float. */
+static const int quick_steps[SBNI_MOMENT_WORDS] = {0, 1, 1, 0, 1, 2, 2, 1, 0, 0};
+static const double quick_m = 0x1p29;
+
+INLINE void quick_moments(double m, wd p, wd d, wd dd, bins *b)
+{
+    wd mp = p * m + 0.0, sum = d + mp, e = sum + d;
+    expect_exact(d, mp, sum, &b->wrong);
+    expect_exact(sum, d, e, &b->wrong);
+    wd pe = p * e, pe_rest = product_rest(p, e, pe), rest;
+    wd square = two_sum(dd, pe, &rest), low = rest + pe_rest;
+    expect_exact(rest, pe_rest, low, &b->wrong);
+
+    wd s = first(sum, SUM_MAGIC(2), &b->word[SUM_AT(2)], &b->wrong);
+    b->wrong |= (wu)step(s, SUM_MAGIC(1), &b->word[SUM_AT(1)]);
+    wd q = first(square, SQUARE_MAGIC(3), &b->word[SQUARE_AT(3)], &b->wrong);
+    q = step(q, SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)]);
+    b->wrong |= (wu)step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
+    q = first(low, SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)], &b->wrong);
+    q = step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
+    step(q, SQUARE_MAGIC(0), &b->word[SQUARE_AT(0)]);
+    expect_not_fine(dd, &b->fine);
+}
+#endif
+
+/* Move bins to words of WIDE channels. The magics wrap away with the rest. */
+INLINE void flush(const bins *b, uint64_t slices, const int *steps, int from, int to,
+                  int lsb, int64_t stride, uint64_t *words)
+{
+    for (int k = from; k < to; k++) {
+        if (!steps[k]) continue;
+        uint64_t magics = slices * (uint64_t)steps[k] * bits(MAGIC(lsb, k - from));
+        uint64_t *at = words + k * stride;
+        store_u(at, load_u(at) + b->word[k] - magics);
+    }
+}
+
+INLINE void flush_moments(const bins *b, int64_t slices, const int *steps, int64_t stride,
+                          uint64_t *words)
+{
+    enum { SQUARES = SBNI_SUM_WORDS };
+    flush(b, (uint64_t)slices, steps, 0, SQUARES, SBNI_SUM_LSB, stride, words);
+    flush(b, (uint64_t)slices, steps, SQUARES, SBNI_MOMENT_WORDS, SBNI_SQUARE_LSB, stride,
+          words);
+}
+
+/* Sums of WIDE channels. */
+typedef struct sums {
+    const double *m, *pivot, *d, *dd;
+    int64_t stride;
+} sums;
+
+static __attribute__((noinline)) int add_in_full(int64_t slices, const sums *in,
+                                                 int64_t words_stride, uint64_t *words)
+{
+    static const int steps[SBNI_MOMENT_WORDS] = {3, 3, 3, 3, 3, 3, 3, 3, 3, 3};
+    bins b = {0};
+    int found = 0;
+    for (int64_t k = 0; k < slices; k++) {
+        int64_t at = k * in->stride;
+        found |= full_moments(in->m[k], load_w(in->pivot + at), load_w(in->d + at),
+                              load_w(in->dd + at), &b);
+    }
+    flush_moments(&b, slices, steps, words_stride, words);
+    return found;
+}
+
+INLINE int add_some(int64_t slices, const sums *in, int64_t words_stride, uint64_t *words)
+{
+    bins b = {0};
+    double most = 0;
+    for (int64_t k = 0; k < slices; k++) {
+        int64_t at = k * in->stride;
+        most = in->m[k] > most ? in->m[k] : most;
+        quick_moments(in->m[k], load_w(in->pivot + at), load_w(in->d + at),
+                      load_w(in->dd + at), &b);
+    }
+    if (any(b.wrong | b.fine >> 63) || !(most <= quick_m))
+        return add_in_full(slices, in, words_stride, words);
+    flush_moments(&b, slices, quick_steps, words_stride, words);
+    return 0;
+}
+
+/* The last channels, fewer than WIDE, with zeros beside them. */
+static __attribute__((noinline)) int
+add_last(int64_t width, int64_t slices, const sums *in, int64_t stride, uint64_t *words)
+{
+    double p[SLICES * WIDE], d[SLICES * WIDE], dd[SLICES * WIDE];
+    uint64_t out[SBNI_MOMENT_WORDS * WIDE] = {0};
+    for (int64_t k = 0; k < slices; k++)
+        for (int64_t l = 0; l < WIDE; l++) {
+            int64_t from = k * stride + l, to = k * WIDE + l;
+            p[to] = l < width ? in->pivot[from] : 0;
+            d[to] = l < width ? in->d[from] : 0;
+            dd[to] = l < width ? in->dd[from] : 0;
+        }
+    sums copy = {in->m, p, d, dd, WIDE};
+    int found = add_some(slices, &copy, WIDE, out);
+    for (int w = 0; w < SBNI_MOMENT_WORDS; w++)
+        for (int64_t l = 0; l < width; l++) words[w * stride + l] += out[w * WIDE + l];
     return found;
 }
 
@@ -97,34 +242,69 @@ int K(words_add_moments)(int64_t c, int64_t slices, int64_t stride, const double
                          const double *pivot, const double *sum_d, const double *sum_dd,
                          uint64_t *words)
 {
-    int flags = 0;
-    for (int64_t k = 0; k < slices; k++)
-        flags |= add_moments(c, stride, m[k], pivot + k * stride, sum_d + k * stride,
-                             sum_dd + k * stride, words);
-    return flags;
+    int found = 0;
+    for (int64_t k = 0; k < slices; k += SLICES) {
+        int64_t count = slices - k < SLICES ? slices - k : SLICES, at = k * stride, i = 0;
+        for (; i + WIDE <= c; i += WIDE) {
+            sums in = {m + k, pivot + at + i, sum_d + at + i, sum_dd + at + i, stride};
+            found |= add_some(count, &in, stride, words + i);
+        }
+        if (i == c) continue;
+        sums in = {m + k, pivot + at + i, sum_d + at + i, sum_dd + at + i, stride};
+        found |= add_last(c - i, count, &in, stride, words + i);
+    }
+    return found;
 }
 
-static int add_sums(int64_t c, int64_t stride, const double *v, const double *factor,
-                    uint64_t *words)
+/* One sum of WIDE channels; a value that does not fit adds nothing. */
+INLINE int add_sum(wd v, bins *b)
 {
     const double limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
                  finest = UNIT(SBNI_SUM_LSB, 1);
-    int found = 0;
-    for (int64_t i = 0; i < c; i++) {
-        double a = factor ? v[i] * factor[i] : v[i];
-        int fits = fabs(a) < limit;
-        found |= !finite_value(a) ? SBNI_GRID_NONFINITE : !fits ? SBNI_GRID_TOO_LARGE : 0;
-        found |= (a != 0) & (fabs(a) < finest) ? SBNI_GRID_TOO_FINE : 0;
-        add_sum(fits ? a : 0, words, stride, i);
-    }
-    return found;
+    wd size = magnitude(v);
+    wu fits = (wu)(size < limit), finite = (wu)(size <= DBL_MAX),
+       fine = (wu)(size > 0) & (wu)(size < finest);
+    v = where(fits, v);
+    v = step(v, SUM_MAGIC(3), &b->word[3]);
+    v = step(v, SUM_MAGIC(2), &b->word[2]);
+    v = step(v, SUM_MAGIC(1), &b->word[1]);
+    step(v, SUM_MAGIC(0), &b->word[0]);
+    b->wrong |= ~fits | fine;
+    if (!any(~fits | fine)) return 0;
+    return (any(~finite) ? SBNI_GRID_NONFINITE : 0) |
+           (any(finite & ~fits) ? SBNI_GRID_TOO_LARGE : 0) |
+           (any(fine) ? SBNI_GRID_TOO_FINE : 0);
 }
 
 int K(words_add_sums)(int64_t c, int64_t slices, int64_t stride, const double *v,
                       const double *factor, uint64_t *words)
 {
-    int flags = 0;
-    for (int64_t k = 0; k < slices; k++)
-        flags |= add_sums(c, stride, v + k * stride, factor, words);
-    return flags;
+    static const int steps[SBNI_SUM_WORDS] = {1, 1, 1, 1};
+    int found = 0;
+    int64_t i = 0;
+    for (; i + WIDE <= c; i += WIDE) {
+        bins b = {0};
+        for (int64_t k = 0; k < slices; k++) {
+            wd a = load_w(v + k * stride + i);
+            if (factor) a *= load_w(factor + i);
+            found |= add_sum(a, &b);
+        }
+        flush(&b, (uint64_t)slices, steps, 0, SBNI_SUM_WORDS, SBNI_SUM_LSB, stride,
+              words + i);
+    }
+    if (i == c) return found;
+    bins b = {0};
+    for (int64_t k = 0; k < slices; k++) {
+        wd a = {0};
+        for (int64_t l = 0; i + l < c; l++) {
+            double one = v[k * stride + i + l];
+            a[l] = factor ? one * factor[i + l] : one;
+        }
+        found |= add_sum(a, &b);
+    }
+    for (int w = 0; w < SBNI_SUM_WORDS; w++)
+        for (int64_t l = 0; i + l < c; l++)
+            words[w * stride + i + l] +=
+                b.word[w][l] - (uint64_t)slices * bits(MAGIC(SBNI_SUM_LSB, w));
+    return found;
 }

@@ -39,23 +39,36 @@ static int add_tile(const sbn_norm *norm, sbni_range of, sbni_range tile,
 {
     const sbni_samples *samples = &norm->samples;
     int flags = 0;
-    for (int64_t k = 0, end; k < samples->slice_count; k = end) {
-        end = sbni_samples_same(samples, k);
+    for (int64_t k = 0, run; k < samples->slice_count; k += run) {
+        run = sbni_samples_run(samples, k);
         int64_t g = samples->slices[k].norm_batch;
         const double *sum_dy = sums_at(samples, of, tile, k);
         uint64_t *words = message->send + sbni_section(of.c, g, SBNI_BACKWARD_WORDS) +
                           SBNI_SECTION_WORDS + (tile.first - of.first);
-        flags |=
-            norm->kernels->words_add_sums(tile.c, end - k, of.c, sum_dy, NULL, words);
+        flags |= norm->kernels->words_add_sums(tile.c, run, of.c, sum_dy, NULL, words);
         flags |= norm->kernels->words_add_sums(
-            tile.c, end - k, of.c, sum_dy + samples->slice_count * of.c,
+            tile.c, run, of.c, sum_dy + samples->slice_count * of.c,
             norm->rstd_d + g * norm->cfg.channels + tile.first,
             words + SBNI_SUM_WORDS * of.c);
     }
     return flags;
 }
 
-/* Factors of dx per norm batch, MATH.md (8): dx = a·dy - b - k·(x - mean). */
+/* Factors of dx, MATH.md (8): dx = a·dy - b - k·(x - mean). */
+static void set_factors(sbn_norm *norm, int64_t g, int64_t i)
+{
+    int64_t at = g * norm->cfg.channels + i;
+    double n = (double)norm->counts[g], sum_dy = norm->sum_dy[at],
+           sum_dy_xhat = norm->sum_dy_xhat[at];
+    sbni_correction fix = norm->corrections[at];
+    norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
+    double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
+    sbni_norm_set(norm, norm->dx_a, at, a);
+    sbni_norm_set(norm, norm->dx_b, at, a * (sum_dy / n));
+    sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
+}
+
+/* Sums of a tile from the words, and what follows from them for each norm batch. */
 static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
 {
     sbni_range of = chunk->channels;
@@ -64,22 +77,12 @@ static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
         if (norm->counts[g] == 0) continue;
         const uint64_t *words = chunk->backward.sum +
                                 sbni_section(of.c, g, SBNI_BACKWARD_WORDS) +
-                                SBNI_SECTION_WORDS;
-        double n = (double)norm->counts[g];
-        for (int64_t i = tile.first; i < tile.first + tile.c; i++) {
-            int64_t at = g * norm->cfg.channels + i;
-            double sum_dy = sbni_exact_sum(words + i - of.first, of.c);
-            double sum_dy_xhat =
-                sbni_exact_sum(words + SBNI_SUM_WORDS * of.c + i - of.first, of.c);
-            sbni_correction fix = norm->corrections[at];
-            norm->sum_dy[at] = sum_dy;
-            norm->sum_dy_xhat[at] = sum_dy_xhat;
-            norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
-            double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
-            sbni_norm_set(norm, norm->dx_a, at, a);
-            sbni_norm_set(norm, norm->dx_b, at, a * (sum_dy / n));
-            sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
-        }
+                                SBNI_SECTION_WORDS + tile.first - of.first;
+        int64_t first = g * norm->cfg.channels + tile.first;
+        sbni_read_sums(norm->kernels, tile.c, of.c, words, norm->sum_dy + first);
+        sbni_read_sums(norm->kernels, tile.c, of.c, words + SBNI_SUM_WORDS * of.c,
+                       norm->sum_dy_xhat + first);
+        for (int64_t i = 0; i < tile.c; i++) set_factors(norm, g, tile.first + i);
     }
 }
 
@@ -102,16 +105,18 @@ static void set_gradients(sbn_norm *norm)
         const uint64_t *words =
             sbni_norm_fold(norm, &norm->chunks[q].backward, of.c, SBNI_BACKWARD_WORDS) +
             SBNI_SECTION_WORDS;
+        double dy[SBNI_READ_CHANNELS], dy_xhat[SBNI_READ_CHANNELS];
         for (int64_t i = 0; i < of.c; i++) {
-            int64_t at = of.first + i;
-            bool known = norm->batches == 1 && norm->counts[0] > 0;
-            double dbeta = known ? norm->sum_dy[at] : sbni_exact_sum(words + i, of.c);
-            double dgamma = norm->corrects ? norm->weight_grad_d[at]
-                            : known
-                                ? norm->sum_dy_xhat[at]
-                                : sbni_exact_sum(words + SBNI_SUM_WORDS * of.c + i, of.c);
-            sbni_norm_set(norm, norm->state.bias_grad, at, dbeta);
-            sbni_norm_set(norm, norm->state.weight_grad, at, dgamma);
+            int64_t at = of.first + i, j = i % SBNI_READ_CHANNELS;
+            if (j == 0) {
+                int64_t count = sbni_read_count(i, of.c);
+                sbni_read_sums(norm->kernels, count, of.c, words + i, dy);
+                sbni_read_sums(norm->kernels, count, of.c,
+                               words + SBNI_SUM_WORDS * of.c + i, dy_xhat);
+            }
+            sbni_norm_set(norm, norm->state.bias_grad, at, dy[j]);
+            sbni_norm_set(norm, norm->state.weight_grad, at,
+                          norm->corrects ? norm->weight_grad_d[at] : dy_xhat[j]);
         }
     }
 }
@@ -145,7 +150,7 @@ static bool wants_elements(const sbn_norm *norm)
 static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
 {
     sbni_range of = chunk->channels;
-    int64_t parts = (of.c + SBNI_PART - 1) / SBNI_PART;
+    int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
     int flags = 0;
     if (norm->local != SBN_OK || !norm->wants_sums) return;
 #pragma omp parallel reduction(| : flags)
@@ -155,8 +160,8 @@ static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
             sum_slice(norm, of, of, k);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < parts; i++)
-            flags |=
-                add_tile(norm, of, sbni_range_part(of, SBNI_PART, i), &chunk->backward);
+            flags |= add_tile(norm, of, sbni_range_part(of, SBNI_READ_CHANNELS, i),
+                              &chunk->backward);
     }
     sbni_reduce_note(&chunk->backward, flags);
 }
@@ -166,7 +171,7 @@ static sbn_status write_chunk(sbn_norm *norm, sbni_chunk *chunk)
 {
     bool frozen = norm->ran == SBN_NORM_FROZEN;
     sbni_range of = chunk->channels;
-    int64_t parts = (of.c + SBNI_PART - 1) / SBNI_PART;
+    int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
     SBN_TRY(frozen ? sbni_reduce_alone(&chunk->backward, norm->local, norm->name)
                    : sbni_reduce_verdict(&chunk->backward, norm->local, norm->name));
     if (frozen && chunk == norm->chunks) read_constants(norm);
@@ -174,7 +179,7 @@ static sbn_status write_chunk(sbn_norm *norm, sbni_chunk *chunk)
     {
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < (frozen ? 0 : parts); i++)
-            read_tile(norm, chunk, sbni_range_part(of, SBNI_PART, i));
+            read_tile(norm, chunk, sbni_range_part(of, SBNI_READ_CHANNELS, i));
 #pragma omp for schedule(static)
         for (int64_t k = wants_elements(norm) ? norm->samples.slice_count : 0; k > 0; k--)
             write_slice(norm, of, k - 1);

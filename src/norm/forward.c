@@ -39,16 +39,16 @@ int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_r
 {
     int64_t next = samples->slice_count * of.c;
     int flags = 0;
-    for (int64_t k = 0, end; k < samples->slice_count; k = end) {
-        end = sbni_samples_same(samples, k);
+    for (int64_t k = 0, run; k < samples->slice_count; k += run) {
+        run = sbni_samples_run(samples, k);
         const double *pivot = sums_at(samples, of, tile, k);
         uint64_t *words =
             message->send +
             sbni_section(of.c, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS) +
             SBNI_SECTION_WORDS + (tile.first - of.first);
-        flags |= norm->kernels->words_add_moments(tile.c, end - k, of.c,
-                                                  samples->values + k, pivot,
-                                                  pivot + next, pivot + 2 * next, words);
+        flags |= norm->kernels->words_add_moments(tile.c, run, of.c, samples->values + k,
+                                                  pivot, pivot + next, pivot + 2 * next,
+                                                  words);
     }
     return flags;
 }
@@ -58,7 +58,7 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
                            sbni_reduce *message)
 {
     sbni_norm_count(samples, sbni_tensor_s(x), of.c, message);
-    int64_t parts = (of.c + SBNI_PART - 1) / SBNI_PART;
+    int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
     int flags = 0;
 #pragma omp parallel reduction(| : flags)
     {
@@ -67,8 +67,8 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
             sbni_norm_sum_slice(norm, samples, x, planes, of, of, k);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < parts; i++)
-            flags |= sbni_norm_add_tile(norm, samples, of,
-                                        sbni_range_part(of, SBNI_PART, i), message);
+            flags |= sbni_norm_add_tile(
+                norm, samples, of, sbni_range_part(of, SBNI_READ_CHANNELS, i), message);
     }
     sbni_reduce_note(message, flags);
 }
@@ -108,21 +108,27 @@ static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
         const uint64_t *section =
             chunk->forward.sum + sbni_section(of.c, g, SBNI_MOMENT_WORDS);
         if (section[SBNI_SECTION_N] == 0) continue;
-        for (int64_t i = tile.first; i < tile.first + tile.c; i++) {
-            sbni_moments m = sbni_norm_moments(section, of.c, i - of.first);
-            norm->mean_d[g * norm->cfg.channels + i] = m.mean;
-            norm->var_d[g * norm->cfg.channels + i] = m.var;
-            sbni_norm_set_factors(norm, g, i, m, sbni_norm_correct(norm, i, m));
+        sbni_moments m[SBNI_READ_CHANNELS];
+        for (int64_t from = 0, count; from < tile.c; from += count) {
+            count = sbni_read_count(from, tile.c);
+            sbni_norm_read_moments(norm, section, of.c, tile.first - of.first + from,
+                                   count, m);
+            for (int64_t j = 0; j < count; j++) {
+                int64_t i = tile.first + from + j, at = g * norm->cfg.channels + i;
+                norm->mean_d[at] = m[j].mean;
+                norm->var_d[at] = m[j].var;
+                sbni_norm_set_factors(norm, g, i, m[j], sbni_norm_correct(norm, i, m[j]));
+            }
         }
     }
 }
 
 static void read_chunk(sbn_norm *norm, const sbni_chunk *chunk)
 {
-    int64_t parts = (chunk->channels.c + SBNI_PART - 1) / SBNI_PART;
+    int64_t parts = (chunk->channels.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < parts; i++)
-        read_tile(norm, chunk, sbni_range_part(chunk->channels, SBNI_PART, i));
+        read_tile(norm, chunk, sbni_range_part(chunk->channels, SBNI_READ_CHANNELS, i));
 }
 
 static sbni_elements elements_of(const sbn_norm *norm)

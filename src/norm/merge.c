@@ -86,6 +86,22 @@ static sbn_status add_statistics(const sbn_norm *norm, sbni_reduce *message)
     return SBN_OK;
 }
 
+static void set_statistics(sbn_norm *norm, const sbni_reduce *message, int64_t processes)
+{
+    int64_t c = norm->cfg.channels;
+    sbni_moments m[SBNI_READ_CHANNELS];
+    for (int64_t from = 0, count; from < c; from += count) {
+        count = sbni_read_count(from, c);
+        sbni_read_moments(norm->kernels, count, c, message->sum + SBNI_HEAD_WORDS + from,
+                          processes, processes, m);
+        for (int64_t i = 0; i < count; i++) {
+            sbni_norm_set(norm, norm->state.running_mean, from + i,
+                          m[i].mean + m[i].mean_low);
+            sbni_norm_set(norm, norm->state.running_var, from + i, m[i].var);
+        }
+    }
+}
+
 sbn_status sbn_norm_merge(sbn_norm *norm, sbn_group *all)
 {
     SBN_CHECK(all != NULL, SBN_E_ARG, "sbn_norm_merge: expected a group, got NULL");
@@ -103,12 +119,7 @@ sbn_status sbn_norm_merge(sbn_norm *norm, sbn_group *all)
     if (status == SBN_OK) status = sbni_reduce_connect(&message);
     if (status == SBN_OK) status = sbni_reduce_run(&message);
     if (status == SBN_OK) status = sbni_reduce_verdict(&message, SBN_OK, norm->name);
-    for (int64_t i = 0; status == SBN_OK && i < c; i++) {
-        sbni_moments m = sbni_exact_moments(message.sum + SBNI_HEAD_WORDS + i, c,
-                                            all->size, all->size);
-        sbni_norm_set(norm, norm->state.running_mean, i, m.mean + m.mean_low);
-        sbni_norm_set(norm, norm->state.running_var, i, m.var);
-    }
+    if (status == SBN_OK) set_statistics(norm, &message, all->size);
     sbni_reduce_destroy(&message);
     return status;
 }

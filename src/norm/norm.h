@@ -6,6 +6,7 @@
 #include "comm/reduce.h"
 #include "core/tensor.h"
 #include "kernels/kernels.h"
+#include "norm/read.h"
 #include "norm/samples.h"
 #include "syncbn/norm.h"
 
@@ -51,9 +52,6 @@ static inline int64_t sbni_section(int64_t c, int64_t g, int words)
 typedef struct sbni_range {
     int64_t first, c;
 } sbni_range;
-
-/* Channels that one thread converts or reads at a time. */
-enum { SBNI_PART = 64 };
 
 /* Channels whose sums travel together. */
 typedef struct sbni_chunk {
@@ -126,13 +124,14 @@ struct sbn_norm {
     sbni_second second;
 };
 
-/* Statistics of channel i of a section whose channels are c. */
-static inline sbni_moments sbni_norm_moments(const uint64_t *section, int64_t c,
-                                             int64_t i)
+/* Statistics of channels [from, from + count) of a summed section, whose channels are c;
+ * count at most SBNI_READ_CHANNELS. */
+static inline void sbni_norm_read_moments(const sbn_norm *norm, const uint64_t *section,
+                                          int64_t c, int64_t from, int64_t count,
+                                          sbni_moments *m)
 {
-    return sbni_exact_moments(section + SBNI_SECTION_WORDS + i, c,
-                              (int64_t)section[SBNI_SECTION_N],
-                              sbni_section_slices(section));
+    sbni_read_moments(norm->kernels, count, c, section + SBNI_SECTION_WORDS + from,
+                      (int64_t)section[SBNI_SECTION_N], sbni_section_slices(section), m);
 }
 
 /* Element i of an array of the state's type. */
@@ -195,16 +194,6 @@ static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int6
 {
     return sbni_norm_block(samples, samples->slices[k].row, samples->slices[k].n, x, c,
                            planes);
-}
-
-/* Slices [k, end) are of one norm batch; end is the return value. */
-static inline int64_t sbni_samples_same(const sbni_samples *samples, int64_t k)
-{
-    int64_t end = k + 1;
-    while (end < samples->slice_count &&
-           samples->slices[end].norm_batch == samples->slices[k].norm_batch)
-        end++;
-    return end;
 }
 
 /* Channels that one thread sums and writes in one go, so that it finds them in the cache

@@ -76,10 +76,15 @@ sbn_status sbn_norm_precise_end(sbn_norm *norm)
     SBN_CHECK(sbni_section_slices(all) <= SBNI_GRID_ADDS, SBN_E_RANGE,
               "%s: expected at most %d slices for precise statistics", norm->name,
               SBNI_GRID_ADDS);
-    for (int64_t i = 0; i < norm->cfg.channels; i++) {
-        sbni_moments m = sbni_norm_moments(all, norm->cfg.channels, i);
-        sbni_norm_set(norm, norm->state.running_mean, i, m.mean);
-        sbni_norm_set(norm, norm->state.running_var, i, m.var);
+    int64_t c = norm->cfg.channels;
+    sbni_moments m[SBNI_READ_CHANNELS];
+    for (int64_t from = 0, count; from < c; from += count) {
+        count = sbni_read_count(from, c);
+        sbni_norm_read_moments(norm, all, c, from, count, m);
+        for (int64_t i = 0; i < count; i++) {
+            sbni_norm_set(norm, norm->state.running_mean, from + i, m[i].mean);
+            sbni_norm_set(norm, norm->state.running_var, from + i, m[i].var);
+        }
     }
     return SBN_OK;
 }

@@ -37,11 +37,17 @@ static void track_chunk(sbn_norm *norm, sbni_chunk *chunk, double w)
 {
     sbni_range of = chunk->channels;
     const uint64_t *all = sbni_norm_fold(norm, &chunk->forward, of.c, SBNI_MOMENT_WORDS);
-    for (int64_t i = 0; i < of.c; i++) {
-        int64_t at = of.first + i;
-        sbni_moments m = {norm->mean_d[at], 0, norm->var_d[at]};
-        if (norm->batches > 1) m = sbni_norm_moments(all, of.c, i);
-        average(norm, at, w, m.mean, unbiased(m.var, (int64_t)all[SBNI_SECTION_N]));
+    int64_t n = (int64_t)all[SBNI_SECTION_N];
+    sbni_moments m[SBNI_READ_CHANNELS];
+    for (int64_t from = 0, count; from < of.c; from += count) {
+        count = sbni_read_count(from, of.c);
+        if (norm->batches > 1) sbni_norm_read_moments(norm, all, of.c, from, count, m);
+        for (int64_t i = 0; i < count; i++) {
+            int64_t at = of.first + from + i;
+            if (norm->batches == 1)
+                m[i] = (sbni_moments){norm->mean_d[at], 0, norm->var_d[at]};
+            average(norm, at, w, m[i].mean, unbiased(m[i].var, n));
+        }
     }
 }
 

@@ -28,15 +28,15 @@ static void sum_slices(sbn_norm *norm, const sbn_tensor *v, bool planes)
     }
     int flags = 0;
     sbni_reduce *message = &norm->second.message;
-    for (int64_t k = 0, end; k < count; k = end) {
-        end = sbni_samples_same(samples, k);
-        int64_t g = samples->slices[k].norm_batch, n = end - k;
+    for (int64_t k = 0, run; k < count; k += run) {
+        run = sbni_samples_run(samples, k);
+        int64_t g = samples->slices[k].norm_batch;
         uint64_t *words =
             message->send + sbni_section(c, g, SBNI_SECOND_WORDS) + SBNI_SECTION_WORDS;
-        flags |= norm->kernels->words_add_sums(c, n, c, sum_v + k * c, NULL, words);
+        flags |= norm->kernels->words_add_sums(c, run, c, sum_v + k * c, NULL, words);
         flags |= norm->kernels->words_add_sums(
-            c, n, c, sum_v_d + k * c, norm->rstd_d + g * c, words + SBNI_SUM_WORDS * c);
-        flags |= norm->kernels->words_add_sums(c, n, c, sum_v_dy + k * c, NULL,
+            c, run, c, sum_v_d + k * c, norm->rstd_d + g * c, words + SBNI_SUM_WORDS * c);
+        flags |= norm->kernels->words_add_sums(c, run, c, sum_v_dy + k * c, NULL,
                                                words + 2 * SBNI_SUM_WORDS * c);
     }
     sbni_reduce_note(message, flags);

@@ -1,0 +1,66 @@
+#include "support/slices.h"
+
+#include <math.h>
+
+slices in;
+
+int64_t below(int64_t n, int64_t i, uint32_t which)
+{
+    return (int64_t)(sbni_rng_u64(words_key, (uint64_t)i, which) % (uint64_t)n);
+}
+
+void put_part(double v, int lsb, int count, uint64_t *words)
+{
+    for (int k = count - 1; k >= 0; k--) {
+        double r = nearbyint(ldexp(v, -lsb - SBNI_GRID_BITS * k));
+        words[k] += (uint64_t)(int64_t)r;
+        v -= ldexp(r, lsb + SBNI_GRID_BITS * k);
+    }
+}
+
+double round_to(sbn_dtype t, double v)
+{
+    return t == SBN_F64 ? v : (double)(float)v;
+}
+
+/* Sums of real values of scale 2^e about the first, or of the channel's constant. */
+static void put_values(sbn_dtype t, int64_t at, int m, int e, bool equal)
+{
+    double p = 0, d = 0, dd = 0;
+    for (int k = 0; k < m; k++) {
+        uint64_t i = (uint64_t)(equal ? at % STRIDE : at);
+        uint32_t which = equal ? 5 : 5 + (uint32_t)k;
+        double x = round_to(t, ldexp(1 + sbni_rng_normal(words_key, i, which), e));
+        if (k == 0) p = x;
+        d += x - p;
+        dd += (x - p) * (x - p);
+    }
+    in.p[at] = p, in.d[at] = d, in.dd[at] = dd;
+}
+
+void draw_slices(sbn_dtype t, int64_t c, int64_t count, int kind)
+{
+    for (int64_t k = 0; k < count; k++) {
+        int m = 1 + (int)below(19, k, 3);
+        in.m[k] = m;
+        for (int64_t i = 0; i < STRIDE; i++) {
+            int64_t at = k * STRIDE + i;
+            int one = kind == MIXED ? (int)below(MIXED, at, 4) : kind;
+            int scale = one == SCALES || kind == MIXED ? (int)below(70, at, 30) - 30 : 0;
+            if (i >= c)
+                in.p[at] = in.d[at] = in.dd[at] = NAN;
+            else if (one == ZERO)
+                in.p[at] = in.d[at] = in.dd[at] = 0;
+            else
+                put_values(t, at, m, scale, one == EQUAL);
+        }
+    }
+}
+
+int add_slices(const sbni_norm_kernels *k, int64_t c, int64_t from, int64_t count,
+               uint64_t *to)
+{
+    int64_t at = from * STRIDE;
+    return k->words_add_moments(c, count, STRIDE, in.m + from, in.p + at, in.d + at,
+                                in.dd + at, to);
+}
