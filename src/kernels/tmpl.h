@@ -121,8 +121,8 @@ static inline double lanes_sum(vd v)
     X(norm_backward_dx)                                                                  \
     X(norm_second_sums)                                                                  \
     X(norm_second_apply)                                                                 \
-    X(norm_clear) X(words_add_moments) X(words_add_sums) X(words_read_moments)           \
-        X(words_read_sums)
+    X(norm_clear)                                                                        \
+    X(words_add_moments) X(words_add_sums) X(words_read_moments) X(words_read_sums)
 
 #define SBNI_KERNEL_LIST(X)                                                              \
     X(grad_quantize)                                                                     \
