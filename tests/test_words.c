@@ -125,8 +125,9 @@ static void the_pivot_drops_out(const sbni_norm_kernels *k, sbn_dtype t)
 {
     for (int64_t i = 0; i < 2000; i++) {
         const double m = 3;
-        double p = round_to(t, any(i, -20, 30)), d = any(i + 3000, -20, 30),
-               dd = d * d * 0.7;
+        bool far = i % 2; /* p above 2^35 d */
+        double p = round_to(t, any(i, far ? 20 : -20, 30)),
+               d = any(i + 3000, far ? -25 : -20, far ? -15 : 30), dd = d * d * 0.7;
         uint64_t to[M] = {0};
         assert_int_equal(k->words_add_moments(1, 1, 1, &m, &p, &d, &dd, to), 0);
         long double spread = 3 * (long double)dd - (long double)d * (long double)d;

@@ -23,14 +23,19 @@ double round_to(sbn_dtype t, double v)
     return t == SBN_F64 ? v : (double)(float)v;
 }
 
-/* Sums of real values of scale 2^e about the first, or of the channel's constant. */
-static void put_values(sbn_dtype t, int64_t at, int m, int e, bool equal)
+/* Sums about the first of real values of scale 2^e, or of scales of their own up to it,
+ * or about a far mean of the channel, or of the channel's constant. */
+static void put_values(sbn_dtype t, int64_t at, int m, int e, int kind)
 {
     double p = 0, d = 0, dd = 0;
     for (int k = 0; k < m; k++) {
-        uint64_t i = (uint64_t)(equal ? at % STRIDE : at);
-        uint32_t which = equal ? 5 : 5 + (uint32_t)k;
-        double x = round_to(t, ldexp(1 + sbni_rng_normal(words_key, i, which), e));
+        uint64_t i = (uint64_t)(kind == EQUAL ? at % STRIDE : at);
+        uint32_t which = kind == EQUAL ? 5 : 5 + (uint32_t)k;
+        int own = kind == UNEVEN ? e - (int)below(40, at, 50 + which) : e;
+        double x = ldexp(1 + sbni_rng_normal(words_key, i, which), own);
+        if (kind == FAR)
+            x += ldexp(0.7, (int)below(t == SBN_F64 ? 40 : 16, at % STRIDE, 6));
+        x = round_to(t, x);
         if (k == 0) p = x;
         d += x - p;
         dd += (x - p) * (x - p);
@@ -52,7 +57,7 @@ void draw_slices(sbn_dtype t, int64_t c, int64_t count, int kind)
             else if (one == ZERO)
                 in.p[at] = in.d[at] = in.dd[at] = 0;
             else
-                put_values(t, at, m, scale, one == EQUAL);
+                put_values(t, at, m, one == UNEVEN ? 10 : scale, one);
         }
     }
 }
