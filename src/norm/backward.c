@@ -33,9 +33,8 @@ static void sum_slice(const sbn_norm *norm, sbni_range of, sbni_range tile, int6
                                       sum_dy + samples->slice_count * of.c);
 }
 
-/* Onto the grid, into the message; (x-mean) becomes xhat. */
-static int add_tile(const sbn_norm *norm, sbni_range of, sbni_range tile,
-                    sbni_reduce *message)
+int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range of, sbni_range tile,
+                            sbni_reduce *message)
 {
     const sbni_samples *samples = &norm->samples;
     int flags = 0;
@@ -160,35 +159,108 @@ static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
             sum_slice(norm, of, of, k);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < parts; i++)
-            flags |= add_tile(norm, of, sbni_range_part(of, SBNI_READ_CHANNELS, i),
-                              &chunk->backward);
+            flags |= sbni_norm_add_sums_tile(
+                norm, of, sbni_range_part(of, SBNI_READ_CHANNELS, i), &chunk->backward);
     }
     sbni_reduce_note(&chunk->backward, flags);
 }
 
-/* A chunk whose message has come. */
-static sbn_status write_chunk(sbn_norm *norm, sbni_chunk *chunk)
+static sbn_status verdict(sbn_norm *norm, sbni_chunk *chunk)
 {
-    bool frozen = norm->ran == SBN_NORM_FROZEN;
-    sbni_range of = chunk->channels;
-    int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
-    SBN_TRY(frozen ? sbni_reduce_alone(&chunk->backward, norm->local, norm->name)
-                   : sbni_reduce_verdict(&chunk->backward, norm->local, norm->name));
-    if (frozen && chunk == norm->chunks) read_constants(norm);
-#pragma omp parallel
-    {
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < (frozen ? 0 : parts); i++)
-            read_tile(norm, chunk, sbni_range_part(of, SBNI_READ_CHANNELS, i));
-#pragma omp for schedule(static)
-        for (int64_t k = wants_elements(norm) ? norm->samples.slice_count : 0; k > 0; k--)
-            write_slice(norm, of, k - 1);
+    return norm->ran == SBN_NORM_FROZEN
+               ? sbni_reduce_alone(&chunk->backward, norm->local, norm->name)
+               : sbni_reduce_verdict(&chunk->backward, norm->local, norm->name);
+}
+
+/* Factors of dx of a chunk, by all threads. */
+static void read_chunk(sbn_norm *norm, const sbni_chunk *chunk)
+{
+    int64_t parts = (chunk->channels.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < parts; i++)
+        read_tile(norm, chunk, sbni_range_part(chunk->channels, SBNI_READ_CHANNELS, i));
+}
+
+static void close_backward(sbn_norm *norm)
+{
+    if (norm->cfg.affine && norm->cfg.affine_grad) set_gradients(norm);
+}
+
+sbn_status sbni_norm_read_backward(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) SBN_TRY(verdict(norm, &norm->chunks[q]));
+    if (norm->ran == SBN_NORM_FROZEN)
+        read_constants(norm);
+    else
+        for (int q = 0; q < norm->chunk_count; q++) read_chunk(norm, &norm->chunks[q]);
+    close_backward(norm);
+    return SBN_OK;
+}
+
+static void write_chunk(sbn_norm *norm, sbni_range of)
+{
+    if (!wants_elements(norm)) return;
+#pragma omp parallel for schedule(static)
+    for (int64_t k = norm->samples.slice_count; k > 0;
+         k--) /* the last are the freshest */
+        write_slice(norm, of, k - 1);
+}
+
+/* Send, unless the sums are this process's own. */
+static sbn_status begin(sbn_norm *norm, sbni_chunk *chunk)
+{
+    return norm->ran == SBN_NORM_FROZEN ? SBN_OK : sbni_reduce_begin(&chunk->backward);
+}
+
+static sbn_status begin_all(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sum_chunk(norm, &norm->chunks[q]);
+        SBN_TRY(begin(norm, &norm->chunks[q]));
     }
     return SBN_OK;
 }
 
+/* Nothing is written before all messages are known to be good. */
+static sbn_status end_all(sbn_norm *norm)
+{
+    sbn_status status = SBN_OK;
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sbn_status ended = sbni_reduce_end(&norm->chunks[q].backward);
+        if (status == SBN_OK) status = ended;
+    }
+    SBN_TRY(status);
+    SBN_TRY(sbni_norm_read_backward(norm));
+    write_chunk(norm, (sbni_range){0, norm->cfg.channels});
+    return SBN_OK;
+}
+
+/* As in forward: the next chunk is summed while a message travels. */
+static sbn_status pipeline(sbn_norm *norm)
+{
+    sbni_chunk *chunks = norm->chunks;
+    sbn_status status;
+    sum_chunk(norm, &chunks[0]);
+    SBN_GOTO(begin(norm, &chunks[0]));
+    for (int q = 0; q < norm->chunk_count; q++) {
+        if (q + 1 < norm->chunk_count) {
+            sum_chunk(norm, &chunks[q + 1]);
+            SBN_GOTO(begin(norm, &chunks[q + 1]));
+        }
+        SBN_GOTO(sbni_reduce_end(&chunks[q].backward));
+        SBN_GOTO(verdict(norm, &chunks[q]));
+        read_chunk(norm, &chunks[q]);
+        write_chunk(norm, chunks[q].channels);
+    }
+    close_backward(norm);
+    return SBN_OK;
+fail:
+    for (int q = 0; q < norm->chunk_count; q++) sbni_reduce_end(&chunks[q].backward);
+    return status;
+}
+
 /* As in forward, a group of one process does everything to a tile at once. */
-static void backward_tiles(sbn_norm *norm, int64_t tiles, int64_t width)
+static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
 {
     sbni_chunk *chunk = &norm->chunks[0];
     sbni_range of = chunk->channels;
@@ -198,14 +270,17 @@ static void backward_tiles(sbn_norm *norm, int64_t tiles, int64_t width)
     for (int64_t t = 0; t < tiles; t++) {
         sbni_range tile = sbni_range_part(of, width, t);
         for (int64_t k = 0; k < count; k++) sum_slice(norm, of, tile, k);
-        flags |= add_tile(norm, of, tile, &chunk->backward);
+        flags |= sbni_norm_add_sums_tile(norm, of, tile, &chunk->backward);
         sbni_norm_keep_words(norm, &chunk->backward, of, tile, SBNI_BACKWARD_WORDS);
         read_tile(norm, chunk, tile);
         if (!wants_elements(norm)) continue;
         for (int64_t k = count; k-- > 0;) write_slice(norm, tile, k);
     }
     sbni_reduce_note(&chunk->backward, flags);
-    sbni_reduce_run(&chunk->backward);
+    SBN_TRY(sbni_reduce_run(&chunk->backward));
+    SBN_TRY(verdict(norm, chunk));
+    close_backward(norm);
+    return SBN_OK;
 }
 
 static sbn_status check_ready(const sbn_norm *norm, const char *call)
@@ -216,19 +291,24 @@ static sbn_status check_ready(const sbn_norm *norm, const char *call)
     return SBN_OK;
 }
 
+void sbni_norm_open_backward(sbn_norm *norm)
+{
+    norm->second.ready = false;
+    for (int q = 0; q < norm->chunk_count; q++)
+        sbni_reduce_clear(&norm->chunks[q].backward,
+                          sbni_norm_tag(norm, SBNI_TAG_BACKWARD) + (uint32_t)q);
+}
+
 /* Everything before the first sum. A failure is not returned but carried in all messages.
  */
 static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx, sbn_tensor *dz)
 {
-    norm->second.ready = false;
+    sbni_norm_open_backward(norm);
     norm->local = sbni_norm_check_backward(norm, dy, dx, dz, &norm->planes);
-    for (int q = 0; q < norm->chunk_count; q++) {
-        sbni_reduce *message = &norm->chunks[q].backward;
-        sbni_reduce_clear(message, sbni_norm_tag(norm, SBNI_TAG_BACKWARD) + (uint32_t)q);
-        message->send[SBNI_HEAD_FAILED] = norm->local != SBN_OK;
-    }
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
+        for (int q = 0; q < norm->chunk_count; q++)
+            norm->chunks[q].backward.send[SBNI_HEAD_FAILED] = 1;
         return;
     }
     norm->dy = *dy;
@@ -238,63 +318,36 @@ static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx, sbn_te
         norm->ran == SBN_NORM_TRAIN || (norm->cfg.affine && norm->cfg.affine_grad);
 }
 
-/* Send, unless the sums are this process's own. */
-static sbn_status begin(sbn_norm *norm, sbni_chunk *chunk)
+/* Everything after the last element. The forward stays remembered, so backward may run
+ * again. */
+static void finish(sbn_norm *norm)
 {
-    return norm->ran == SBN_NORM_FROZEN ? SBN_OK : sbni_reduce_begin(&chunk->backward);
-}
-
-/* Everything after the last message and the last element. The forward stays remembered,
- * so backward may run again. */
-static sbn_status finish(sbn_norm *norm)
-{
-    if (norm->cfg.affine && norm->cfg.affine_grad) set_gradients(norm);
     if (norm->dx.data) sbni_norm_clear(norm, &norm->samples, &norm->dx, norm->planes);
     if (norm->dz.data) sbni_norm_clear(norm, &norm->samples, &norm->dz, norm->planes);
     norm->second.ready = norm->ran != SBN_NORM_FROZEN;
     norm->second.dy_kept = norm->dx.data != norm->dy.data || norm->dy.n == 0;
-    return SBN_OK;
 }
 
-/* Wait for all messages that are outstanding, whatever comes of it. */
-static void drain(sbn_norm *norm)
+static sbn_status run(sbn_norm *norm)
 {
-    for (int q = 0; q < norm->chunk_count; q++)
-        sbni_reduce_end(&norm->chunks[q].backward);
-}
-
-/* While a chunk's message travels, the next is summed. */
-static sbn_status backward_chunks(sbn_norm *norm)
-{
-    sbni_chunk *chunks = norm->chunks;
-    sum_chunk(norm, &chunks[0]);
-    if (norm->chunk_count == 1) {
-        if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_run(&chunks[0].backward));
-        return write_chunk(norm, &chunks[0]);
+    /* a gradient over dy is not written before all sums are known to be good */
+    bool apart = norm->local == SBN_OK && norm->ran != SBN_NORM_FROZEN &&
+                 norm->dx.data != norm->dy.data && norm->dz.data != norm->dy.data;
+    if (apart && norm->group->size == 1) {
+        int64_t c = norm->cfg.channels, bytes = 2 * sbn_dtype_bytes(norm->cfg.dtype),
+                width = sbni_norm_tile_channels(&norm->samples, &norm->x, bytes,
+                                                norm->planes),
+                tiles = (c + width - 1) / width;
+        if (tiles >= omp_get_max_threads()) return tile_by_tile(norm, tiles, width);
     }
-    SBN_TRY(begin(norm, &chunks[0]));
-    for (int q = 0; q < norm->chunk_count; q++) {
-        if (q + 1 < norm->chunk_count) {
-            sum_chunk(norm, &chunks[q + 1]);
-            SBN_TRY(begin(norm, &chunks[q + 1]));
-        }
-        SBN_TRY(sbni_reduce_end(&chunks[q].backward));
-        SBN_TRY(write_chunk(norm, &chunks[q]));
+    if (norm->chunk_count > 1 && apart) return pipeline(norm);
+    if (norm->chunk_count > 1) {
+        SBN_TRY(begin_all(norm));
+        return end_all(norm);
     }
-    return SBN_OK;
-}
-
-static sbn_status backward_all(sbn_norm *norm)
-{
-    int64_t c = norm->cfg.channels, width = c;
-    if (norm->group->size > 1 || norm->local != SBN_OK || norm->ran == SBN_NORM_FROZEN)
-        return backward_chunks(norm);
-    width = sbni_norm_tile_channels(&norm->samples, &norm->x,
-                                    2 * sbn_dtype_bytes(norm->cfg.dtype), norm->planes);
-    int64_t tiles = (c + width - 1) / width;
-    if (tiles < omp_get_max_threads()) return backward_chunks(norm);
-    backward_tiles(norm, tiles, width);
-    return sbni_reduce_verdict(&norm->chunks[0].backward, norm->local, norm->name);
+    sum_chunk(norm, &norm->chunks[0]);
+    if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_run(&norm->chunks[0].backward));
+    return end_all(norm);
 }
 
 static sbn_status backward(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
@@ -302,9 +355,9 @@ static sbn_status backward(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
 {
     SBN_TRY(check_ready(norm, call));
     prepare(norm, dy, dx, dz);
-    sbn_status status = backward_all(norm);
-    drain(norm);
-    return status == SBN_OK ? finish(norm) : status;
+    SBN_TRY(run(norm));
+    finish(norm);
+    return SBN_OK;
 }
 
 static sbn_status backward_begin(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx,
@@ -312,10 +365,7 @@ static sbn_status backward_begin(sbn_norm *norm, const sbn_tensor *dy, sbn_tenso
 {
     SBN_TRY(check_ready(norm, call));
     prepare(norm, dy, dx, dz);
-    for (int q = 0; q < norm->chunk_count; q++) {
-        sum_chunk(norm, &norm->chunks[q]);
-        SBN_TRY(begin(norm, &norm->chunks[q]));
-    }
+    SBN_TRY(begin_all(norm));
     norm->phase = SBNI_NORM_BACKWARD;
     return SBN_OK;
 }
@@ -349,11 +399,7 @@ sbn_status sbn_norm_backward_end(sbn_norm *norm)
     SBN_CHECK(norm->phase == SBNI_NORM_BACKWARD, SBN_E_STATE,
               "%s: sbn_norm_backward_end without its begin", norm->name);
     norm->phase = SBNI_NORM_READY;
-    sbn_status status = SBN_OK;
-    for (int q = 0; q < norm->chunk_count && status == SBN_OK; q++) {
-        status = sbni_reduce_end(&norm->chunks[q].backward);
-        if (status == SBN_OK) status = write_chunk(norm, &norm->chunks[q]);
-    }
-    drain(norm);
-    return status == SBN_OK ? finish(norm) : status;
+    SBN_TRY(end_all(norm));
+    finish(norm);
+    return SBN_OK;
 }

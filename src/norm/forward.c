@@ -137,10 +137,7 @@ static sbni_elements elements_of(const sbn_norm *norm)
                            SBNI_OWN_SET};
 }
 
-/* Everything before the first sum. A failure is not returned but carried in all messages.
- */
-static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
-                    sbn_tensor *y)
+void sbni_norm_open_forward(sbn_norm *norm)
 {
     norm->calls++;
     norm->phase = SBNI_NORM_IDLE;
@@ -154,6 +151,14 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
         norm->chunks[q].backward.fine = false;
         sbni_reduce_clear(&norm->chunks[q].forward, tag + (uint32_t)q);
     }
+}
+
+/* Everything before the first sum. A failure is not returned but carried in all messages.
+ */
+static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
+                    sbn_tensor *y)
+{
+    sbni_norm_open_forward(norm);
     norm->local = sbni_norm_check_forward(norm, x, z, y, &norm->planes);
     if (norm->local == SBN_OK)
         norm->local = sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, true,
@@ -168,10 +173,6 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
     norm->adds = z != NULL;
     if (z) norm->z = *z;
     norm->y = *y;
-    /* evaluation leaves alone what the last training forward counted */
-    if (norm->ran == SBN_NORM_TRAIN)
-        norm->corrected = norm->clipped_r = norm->clipped_d = 0;
-    norm->corrects = false;
 }
 
 static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
@@ -181,17 +182,114 @@ static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
                               chunk->channels, &chunk->forward);
 }
 
+static sbn_status verdict(sbn_norm *norm, sbni_chunk *chunk)
+{
+    return sbni_reduce_verdict(&chunk->forward, norm->local, norm->name);
+}
+
+/* Before the first factors. Evaluation leaves alone what the last training forward
+ * counted. */
+static void open_factors(sbn_norm *norm)
+{
+    if (norm->ran == SBN_NORM_TRAIN) norm->clips = (sbni_clips){0};
+    norm->corrects = false;
+}
+
+/* After the last. */
+static void close_factors(sbn_norm *norm)
+{
+    bool any = false;
+    for (int64_t g = 0; g < norm->batches; g++) any |= norm->counts[g] > 0;
+    if (norm->ran != SBN_NORM_TRAIN) return;
+    if (any && norm->cfg.track_running_stats) sbni_norm_track(norm);
+    norm->phase = SBNI_NORM_READY;
+}
+
+sbn_status sbni_norm_read_forward(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) SBN_TRY(verdict(norm, &norm->chunks[q]));
+    SBN_TRY(read_counts(norm));
+    open_factors(norm);
+    for (int q = 0; q < norm->chunk_count; q++) read_chunk(norm, &norm->chunks[q]);
+    close_factors(norm);
+    return SBN_OK;
+}
+
+static void write_chunk(sbn_norm *norm, sbni_range of)
+{
+    sbni_elements e = elements_of(norm);
+#pragma omp parallel for schedule(static)
+    for (int64_t k = norm->samples.slice_count; k > 0;
+         k--) /* the last are the freshest */
+        sbni_norm_apply_slice(norm, &norm->samples, &e, of, k - 1);
+}
+
+/* All sums, and all messages on their way. */
+static sbn_status begin_all(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sum_chunk(norm, &norm->chunks[q]);
+        SBN_TRY(sbni_reduce_begin(&norm->chunks[q].forward));
+    }
+    return SBN_OK;
+}
+
+/* Nothing is written before all messages are known to be good. */
+static sbn_status end_all(sbn_norm *norm)
+{
+    sbn_status status = SBN_OK;
+    for (int q = 0; q < norm->chunk_count; q++) {
+        sbn_status ended = sbni_reduce_end(&norm->chunks[q].forward);
+        if (status == SBN_OK) status = ended;
+    }
+    SBN_TRY(status);
+    SBN_TRY(sbni_norm_read_forward(norm));
+    write_chunk(norm, (sbni_range){0, norm->cfg.channels});
+    return SBN_OK;
+}
+
+/* While a chunk's message travels the next is summed, and the one before is written while
+ * it is in the cache. */
+static sbn_status pipeline(sbn_norm *norm)
+{
+    sbni_chunk *chunks = norm->chunks;
+    sbn_status status;
+    sum_chunk(norm, &chunks[0]);
+    SBN_GOTO(sbni_reduce_begin(&chunks[0].forward));
+    for (int q = 0; q < norm->chunk_count; q++) {
+        if (q + 1 < norm->chunk_count) {
+            sum_chunk(norm, &chunks[q + 1]);
+            SBN_GOTO(sbni_reduce_begin(&chunks[q + 1].forward));
+        }
+        SBN_GOTO(sbni_reduce_end(&chunks[q].forward));
+        SBN_GOTO(verdict(norm, &chunks[q]));
+        if (q == 0) {
+            SBN_GOTO(read_counts(norm));
+            open_factors(norm);
+        }
+        read_chunk(norm, &chunks[q]);
+        write_chunk(norm, chunks[q].channels);
+    }
+    close_factors(norm);
+    return SBN_OK;
+fail:
+    for (int q = 0; q < norm->chunk_count; q++) sbni_reduce_end(&chunks[q].forward);
+    return status;
+}
+
 /* A group of one process needs no message: each tile goes through everything while it is
  * in a cache. */
-static void forward_tiles(sbn_norm *norm, int64_t tiles, int64_t width)
+static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
 {
     sbni_chunk *chunk = &norm->chunks[0];
     sbni_range of = chunk->channels;
     const sbni_samples *samples = &norm->samples;
     sbni_elements e = elements_of(norm);
-    sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), of.c, &chunk->forward);
-    sbni_reduce_run(&chunk->forward);
     int flags = 0;
+    sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), of.c, &chunk->forward);
+    SBN_TRY(sbni_reduce_run(&chunk->forward)); /* the counts are read in the loop */
+    SBN_TRY(read_counts(norm));
+    open_factors(norm);
 #pragma omp parallel for schedule(static) reduction(| : flags)
     for (int64_t t = 0; t < tiles; t++) {
         sbni_range tile = sbni_range_part(of, width, t);
@@ -200,76 +298,53 @@ static void forward_tiles(sbn_norm *norm, int64_t tiles, int64_t width)
         flags |= sbni_norm_add_tile(norm, samples, of, tile, &chunk->forward);
         sbni_norm_keep_words(norm, &chunk->forward, of, tile, SBNI_MOMENT_WORDS);
         read_tile(norm, chunk, tile);
-        for (int64_t k = samples->slice_count; k-- > 0;) /* the last is the freshest */
+        for (int64_t k = samples->slice_count; k-- > 0;)
             sbni_norm_apply_slice(norm, samples, &e, tile, k);
     }
     sbni_reduce_note(&chunk->forward, flags);
-    sbni_reduce_run(&chunk->forward);
-}
-
-/* Everything after the last message and the last element. */
-static sbn_status finish(sbn_norm *norm)
-{
-    bool any = false;
-    for (int64_t g = 0; g < norm->batches; g++) any |= norm->counts[g] > 0;
-    sbni_norm_clear(norm, &norm->samples, &norm->y, norm->planes);
-    if (norm->ran != SBN_NORM_TRAIN) return SBN_OK;
-    if (any && norm->cfg.track_running_stats) sbni_norm_track(norm);
-    norm->phase = SBNI_NORM_READY;
+    SBN_TRY(sbni_reduce_run(&chunk->forward));
+    SBN_TRY(verdict(norm, chunk));
+    close_factors(norm);
     return SBN_OK;
 }
 
-/* A chunk whose message has come. */
-static sbn_status write_chunk(sbn_norm *norm, sbni_chunk *chunk)
+/* Whether y may be written before all sums are known to be good: what it lies over would
+ * be lost to a failure. */
+static bool is_apart(const sbn_norm *norm)
 {
-    SBN_TRY(sbni_reduce_verdict(&chunk->forward, norm->local, norm->name));
-    if (chunk == norm->chunks) SBN_TRY(read_counts(norm));
-    read_chunk(norm, chunk);
-    sbni_elements e = elements_of(norm);
-#pragma omp parallel for schedule(static)
-    for (int64_t k = norm->samples.slice_count; k > 0; k--)
-        sbni_norm_apply_slice(norm, &norm->samples, &e, chunk->channels, k - 1);
-    return SBN_OK;
+    return norm->y.data != norm->x.data && !(norm->adds && norm->y.data == norm->z.data);
 }
 
-/* Wait for all messages that are outstanding, whatever comes of it. */
-static void drain(sbn_norm *norm)
+/* A norm batch of one value is an error, before which nothing may be written. */
+static bool has_lone_value(const sbn_norm *norm)
 {
-    for (int q = 0; q < norm->chunk_count; q++) sbni_reduce_end(&norm->chunks[q].forward);
-}
-
-/* While a chunk's message travels, the next is summed. */
-static sbn_status forward_chunks(sbn_norm *norm)
-{
-    sbni_chunk *chunks = norm->chunks;
-    sum_chunk(norm, &chunks[0]);
-    if (norm->chunk_count == 1) {
-        SBN_TRY(sbni_reduce_run(&chunks[0].forward));
-        return write_chunk(norm, &chunks[0]);
+    const sbni_samples *samples = &norm->samples;
+    if (sbni_tensor_s(&norm->x) > 1) return false;
+    for (int64_t k = 0, run; k < samples->slice_count; k += run) {
+        run = sbni_samples_run(samples, k);
+        if (run == 1 && samples->slices[k].n == 1) return true;
     }
-    SBN_TRY(sbni_reduce_begin(&chunks[0].forward));
-    for (int q = 0; q < norm->chunk_count; q++) {
-        if (q + 1 < norm->chunk_count) {
-            sum_chunk(norm, &chunks[q + 1]);
-            SBN_TRY(sbni_reduce_begin(&chunks[q + 1].forward));
-        }
-        SBN_TRY(sbni_reduce_end(&chunks[q].forward));
-        SBN_TRY(write_chunk(norm, &chunks[q]));
-    }
-    return SBN_OK;
+    return false;
 }
 
-static sbn_status forward_all(sbn_norm *norm)
+static sbn_status run(sbn_norm *norm)
 {
-    int64_t c = norm->cfg.channels, width = c;
-    if (norm->group->size > 1 || norm->local != SBN_OK) return forward_chunks(norm);
-    width = sbni_norm_tile_channels(&norm->samples, &norm->x,
-                                    sbn_dtype_bytes(norm->cfg.dtype), norm->planes);
-    int64_t tiles = (c + width - 1) / width;
-    if (tiles < omp_get_max_threads()) return forward_chunks(norm);
-    forward_tiles(norm, tiles, width);
-    SBN_TRY(sbni_reduce_verdict(&norm->chunks[0].forward, norm->local, norm->name));
-    return read_counts(norm);
+    bool apart = norm->local == SBN_OK && is_apart(norm);
+    if (apart && norm->group->size == 1 && !has_lone_value(norm)) {
+        int64_t c = norm->cfg.channels, bytes = sbn_dtype_bytes(norm->cfg.dtype),
+                width = sbni_norm_tile_channels(&norm->samples, &norm->x, bytes,
+                                                norm->planes),
+                tiles = (c + width - 1) / width;
+        if (tiles >= omp_get_max_threads()) return tile_by_tile(norm, tiles, width);
+    }
+    if (norm->chunk_count > 1 && apart) return pipeline(norm);
+    if (norm->chunk_count > 1) {
+        SBN_TRY(begin_all(norm));
+        return end_all(norm);
+    }
+    sum_chunk(norm, &norm->chunks[0]);
+    SBN_TRY(sbni_reduce_run(&norm->chunks[0].forward));
+    return end_all(norm);
 }
 
 static sbn_status forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
@@ -278,9 +353,11 @@ static sbn_status forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor 
     SBN_TRY(sbni_norm_check_free(norm, call));
     if (sbni_norm_is_fixed(norm)) return sbni_norm_fixed_forward(norm, x, z, y);
     prepare(norm, x, z, y);
-    sbn_status status = forward_all(norm);
-    drain(norm);
-    return status == SBN_OK ? finish(norm) : status;
+    sbni_clips before = norm->clips;
+    sbn_status status = run(norm);
+    if (status != SBN_OK) norm->clips = before;
+    if (status == SBN_OK) sbni_norm_clear(norm, &norm->samples, y, norm->planes);
+    return status;
 }
 
 static sbn_status forward_begin(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
@@ -293,10 +370,7 @@ static sbn_status forward_begin(sbn_norm *norm, const sbn_tensor *x, const sbn_t
         return SBN_OK;
     }
     prepare(norm, x, z, y);
-    for (int q = 0; q < norm->chunk_count; q++) {
-        sum_chunk(norm, &norm->chunks[q]);
-        SBN_TRY(sbni_reduce_begin(&norm->chunks[q].forward));
-    }
+    SBN_TRY(begin_all(norm));
     norm->phase = SBNI_NORM_FORWARD;
     return SBN_OK;
 }
@@ -335,11 +409,7 @@ sbn_status sbn_norm_forward_end(sbn_norm *norm)
     SBN_CHECK(norm->phase == SBNI_NORM_FORWARD, SBN_E_STATE,
               "%s: sbn_norm_forward_end without its begin", norm->name);
     norm->phase = SBNI_NORM_IDLE;
-    sbn_status status = SBN_OK;
-    for (int q = 0; q < norm->chunk_count && status == SBN_OK; q++) {
-        status = sbni_reduce_end(&norm->chunks[q].forward);
-        if (status == SBN_OK) status = write_chunk(norm, &norm->chunks[q]);
-    }
-    drain(norm);
-    return status == SBN_OK ? finish(norm) : status;
+    SBN_TRY(end_all(norm));
+    sbni_norm_clear(norm, &norm->samples, &norm->y, norm->planes);
+    return SBN_OK;
 }

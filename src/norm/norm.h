@@ -64,6 +64,11 @@ typedef struct sbni_correction {
     double r, d;
 } sbni_correction;
 
+/* How many corrections a forward made, and how many met a limit. */
+typedef struct sbni_clips {
+    int64_t corrected, r, d;
+} sbni_clips;
+
 /* What the second derivative needs beyond backward; all NULL without it. */
 typedef struct sbni_second {
     sbni_reduce message;
@@ -113,7 +118,7 @@ struct sbn_norm {
     double *rstd_d, *gamma_d;     /* [batches + 1][c] as forward used them */
     sbni_correction *corrections; /* [batches + 1][c] */
     bool corrects;                /* some correction of the last forward is not 1 and 0 */
-    int64_t clipped_r, clipped_d, corrected;
+    sbni_clips clips;
     double *weight_grad_d; /* [c] dgamma where corrections differ between norm batches */
     void *mean_hi, *mean_lo, *scale; /* [batches + 1][c] of T: factors of the elements;
                                         the last set is evaluation's, so that it leaves
@@ -275,6 +280,20 @@ int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_r
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
                            const sbn_tensor *x, bool planes, sbni_range of,
                            sbni_reduce *message);
+
+/* Forward without its loops: before the first sum; and after the message, from its
+ * verdict to factors and running statistics. */
+void sbni_norm_open_forward(sbn_norm *norm);
+sbn_status sbni_norm_read_forward(sbn_norm *norm);
+
+/* The same of backward: gradients of gamma and beta, and factors of dx. */
+void sbni_norm_open_backward(sbn_norm *norm);
+sbn_status sbni_norm_read_backward(sbn_norm *norm);
+
+/* Sums of backward that lie in samples, of a tile, onto the grid and into the message;
+ * (x-mean) becomes xhat. SBNI_GRID_ flags. */
+int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range of, sbni_range tile,
+                            sbni_reduce *message);
 
 /* Forward with running statistics as constants: evaluation and frozen. */
 sbn_status sbni_norm_fixed_forward(sbn_norm *norm, const sbn_tensor *x,

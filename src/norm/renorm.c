@@ -23,11 +23,11 @@ sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
 #pragma omp atomic
     norm->corrects |= differs;
 #pragma omp atomic
-    norm->corrected++;
+    norm->clips.corrected++;
 #pragma omp atomic
-    norm->clipped_r += clips_r;
+    norm->clips.r += clips_r;
 #pragma omp atomic
-    norm->clipped_d += clips_d;
+    norm->clips.d += clips_d;
     return c;
 }
 
@@ -58,7 +58,7 @@ sbn_status sbn_norm_set_limits(sbn_norm *norm, double r_max, double d_max)
 
 sbn_norm_clipped sbn_norm_get_clipped(const sbn_norm *norm)
 {
-    double n = norm->corrected ? (double)norm->corrected : 1;
-    return (sbn_norm_clipped){norm->cfg.r_max, norm->cfg.d_max,
-                              (double)norm->clipped_r / n, (double)norm->clipped_d / n};
+    double n = norm->clips.corrected ? (double)norm->clips.corrected : 1;
+    return (sbn_norm_clipped){norm->cfg.r_max, norm->cfg.d_max, (double)norm->clips.r / n,
+                              (double)norm->clips.d / n};
 }
