@@ -11,6 +11,9 @@ static const struct {
     sbn_status (*run)(int argc, char **argv, sbn_group *group);
 } subjects[] = {
     {"norm", "passes of the layer in one process, against memcpy", sbni_bench_norm},
+    {"sync", "what synchronizing the layer costs, against a bare MPI_Allreduce",
+     sbni_bench_sync},
+    {"train", "training steps, against the machine's matrix products", sbni_bench_train},
 };
 enum { SUBJECTS = sizeof subjects / sizeof *subjects };
 

@@ -11,6 +11,7 @@
 
 #include "core/status.h"
 #include "syncbn/group.h"
+#include "syncbn/tensor.h"
 
 /* cli/bench_measure.c */
 
@@ -58,6 +59,10 @@ typedef struct sbni_bench_shapes {
     int n;
 } sbni_bench_shapes;
 
+/* The next word of a list, *length bytes long, and *text what follows it; NULL at its
+ * end. */
+const char *sbni_bench_next_word(const char **text, int *length);
+
 /* Whole numbers from least to most. SBN_E_ARG. */
 sbn_status sbni_bench_parse_numbers(const char *option, const char *text, int64_t least,
                                     int64_t most, sbni_bench_numbers *list);
@@ -71,13 +76,36 @@ sbn_status sbni_bench_parse_words(const char *option, const char *text,
 sbn_status sbni_bench_parse_shapes(const char *option, const char *text, int least,
                                    int most, const char *what, sbni_bench_shapes *list);
 
-/* "32x256x56x56" */
-enum { SBNI_BENCH_SHAPE_BYTES = 96 };
-void sbni_bench_print_shape(const sbni_bench_shape *shape, char *text);
-
 /* Force the kernels of an instruction set; NULL: leave it. SBN_E_ARG where the machine
  * has not got it. */
 sbn_status sbni_bench_force_isa(const char *isa);
+
+/* cli/bench_tensor.c */
+
+enum { SBNI_BENCH_NCHW, SBNI_BENCH_NHWC, SBNI_BENCH_NC };
+enum { SBNI_BENCH_FORWARD, SBNI_BENCH_BACKWARD };
+
+/* Words of the options and of the JSON lines; NULL-terminated. */
+extern const char *const sbni_bench_layouts[],
+    *const sbni_bench_passes[], *const sbni_bench_dtypes[]; /* by sbn_dtype */
+
+/* "32x256x56x56"; and [32,256,56,56] */
+enum { SBNI_BENCH_SHAPE_BYTES = 96 };
+void sbni_bench_print_shape(const sbni_bench_shape *shape, char *text);
+json_t *sbni_bench_shape_json(const sbni_bench_shape *shape);
+
+/* Elements of a tensor; INT64_MAX where they are too many to count. */
+int64_t sbni_bench_elements(const sbni_bench_shape *shape);
+
+/* Whether a shape has that layout. */
+bool sbni_bench_fits(const sbni_bench_shape *shape, int layout);
+
+sbn_tensor sbni_bench_view(const sbni_bench_shape *shape, int layout, sbn_dtype dtype,
+                           void *data);
+
+/* Fill with standard normal values, the same for the same `which`. They come back after
+ * a million elements: drawing takes longer than any pass. */
+void sbni_bench_fill(void *data, sbn_dtype dtype, int64_t n, uint32_t which);
 
 /* cli/bench_report.c */
 

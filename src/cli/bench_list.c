@@ -7,8 +7,7 @@
 #include "cli/bench.h"
 #include "kernels/kernels.h"
 
-/* The next word of a list with commas, and what follows it; NULL at its end. */
-static const char *next_word(const char **text, int *length)
+const char *sbni_bench_next_word(const char **text, int *length)
 {
     const char *word = *text;
     if (!word) return NULL;
@@ -33,7 +32,7 @@ sbn_status sbni_bench_parse_numbers(const char *option, const char *text, int64_
 {
     int length, used;
     list->n = 0;
-    for (const char *word; (word = next_word(&text, &length));) {
+    for (const char *word; (word = sbni_bench_next_word(&text, &length));) {
         int64_t v = 0;
         bool good = read_number(word, length, &v, &used) && used == length &&
                     v >= least && v <= most;
@@ -59,7 +58,7 @@ sbn_status sbni_bench_parse_words(const char *option, const char *text,
     for (size_t at = 0; words[n] && at < sizeof known; n++)
         at += (size_t)snprintf(known + at, sizeof known - at, "%s, ", words[n]);
     *mask = 0;
-    for (const char *word; (word = next_word(&text, &length));) {
+    for (const char *word; (word = sbni_bench_next_word(&text, &length));) {
         int which = 0;
         while (which < n && !(length == (int)strlen(words[which]) &&
                               !strncmp(word, words[which], (size_t)length)))
@@ -94,7 +93,7 @@ sbn_status sbni_bench_parse_shapes(const char *option, const char *text, int lea
                                    int most, const char *what, sbni_bench_shapes *list)
 {
     int length;
-    for (const char *word; (word = next_word(&text, &length));) {
+    for (const char *word; (word = sbni_bench_next_word(&text, &length));) {
         sbni_bench_shape shape;
         SBN_CHECK(read_shape(word, length, least, most, &shape), SBN_E_ARG,
                   "--%s: expected %s, with commas between, got \"%.*s\"", option, what,
@@ -107,15 +106,6 @@ sbn_status sbni_bench_parse_shapes(const char *option, const char *text, int lea
         if (at == list->n) list->n++;
     }
     return SBN_OK;
-}
-
-void sbni_bench_print_shape(const sbni_bench_shape *shape, char *text)
-{
-    int at = 0;
-    text[0] = 0;
-    for (int i = 0; i < shape->axes; i++)
-        at += snprintf(text + at, (size_t)(SBNI_BENCH_SHAPE_BYTES - at), "%s%" PRId64,
-                       i ? "x" : "", shape->size[i]);
 }
 
 sbn_status sbni_bench_force_isa(const char *isa)

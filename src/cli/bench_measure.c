@@ -8,13 +8,15 @@
 
 enum { MAX_WORKS = 4, WARM_UPS = 3, MAX_REPEATS = 1000000 };
 
-/* Seconds of `repeats` runs of this process. */
+/* Seconds of `repeats` runs. With a group until all have done theirs: where processes
+ * share cores, one's own time would leave out that it waited to begin. */
 static sbn_status sample(const sbni_bench_work *work, int64_t repeats, sbn_group *group,
                          double *seconds)
 {
     if (group) SBN_TRY(sbni_bare_barrier(group));
     double start = sbni_clock_s();
     for (int64_t i = 0; i < repeats; i++) SBN_TRY(work->run(work->context));
+    if (group) SBN_TRY(sbni_bare_barrier(group));
     *seconds = sbni_clock_s() - start;
     return SBN_OK;
 }

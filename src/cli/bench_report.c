@@ -139,5 +139,8 @@ void sbni_bench_print_time(double seconds, char *text)
 
 void sbni_bench_print_spread(sbni_bench_spread s, char *text)
 {
-    snprintf(text, SBNI_BENCH_CELL, "%.2f (%.2f-%.2f)", s.median, s.p10, s.p90);
+    double size = s.p90 > -s.p10 ? s.p90 : -s.p10;
+    int digits = size < 10 ? 2 : size < 100 ? 1 : 0;
+    snprintf(text, SBNI_BENCH_CELL, "%.*f (%.*f-%.*f)", digits, s.median, digits, s.p10,
+             digits, s.p90);
 }
