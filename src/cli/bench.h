@@ -143,10 +143,11 @@ typedef struct sbni_bench_point {
     double speed, copy; /* bytes/s of the pass and of memcpy */
 } sbni_bench_point;
 
-/* Draw achieved bytes/s against the copy's by gnuplot; *missing where there is none.
- * SBN_E_IO. */
-sbn_status sbni_bench_plot(const char *path, const sbni_bench_point *points, int n,
-                           bool *missing);
+/* Whether gnuplot is missing and, where it is not, that it can write there. SBN_E_IO. */
+sbn_status sbni_bench_plot_check(const char *path, bool *missing);
+
+/* Draw achieved bytes/s against the copy's by gnuplot, as SVG. SBN_E_IO. */
+sbn_status sbni_bench_plot(const char *path, const sbni_bench_point *points, int n);
 
 /* The subcommands. */
 sbn_status sbni_bench_norm(int argc, char **argv, sbn_group *group);

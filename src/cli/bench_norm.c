@@ -136,10 +136,16 @@ static sbn_status make_plan(const settings *s, sbni_bench_plan *p)
     return check_plan(s, p);
 }
 
-static void tell_missing(void)
+/* Everything but the picture is there without gnuplot. */
+static sbn_status check_picture(const char *path, bool *draws)
 {
-    fprintf(stderr, "syncbn: no picture is drawn: gnuplot is missing (package "
-                    "gnuplot-nox)\n");
+    bool missing = false;
+    if (path) SBN_TRY(sbni_bench_plot_check(path, &missing));
+    if (missing)
+        fprintf(stderr, "syncbn: no picture is drawn: gnuplot is missing (package "
+                        "gnuplot-nox)\n");
+    *draws = path && !missing;
+    return SBN_OK;
 }
 
 static sbn_status run(const settings *s, const sbni_bench_plan *p)
@@ -147,7 +153,7 @@ static sbn_status run(const settings *s, const sbni_bench_plan *p)
     sbni_bench_report report;
     sbni_bench_point *points = NULL;
     int n_points = 0;
-    bool missing = false;
+    bool draws = false;
     char about[160];
     snprintf(about, sizeof about,
              "time of a pass, and of memcpy of x in turn with it; median, 10 to 90 %% of "
@@ -157,13 +163,12 @@ static sbn_status run(const settings *s, const sbni_bench_plan *p)
     snprintf(heads, sizeof heads, "%-8s  %-6s  %-5s  %-6s  %-14s  %3s  %9s  %9s  %-19s%s",
              "pass", "layout", "type", "isa", "shape", "thr", "time", "memcpy", "ratio",
              p->speedups ? "  speed-up        " : "");
+    SBN_TRY(check_picture(s->plot, &draws));
     sbn_status status =
         sbni_bench_report_open(true, s->json, s->compare, about, heads, &report);
     if (status == SBN_OK)
-        status = sbni_bench_run_passes(p, &report, s->plot != NULL, &points, &n_points);
-    if (status == SBN_OK && s->plot)
-        status = sbni_bench_plot(s->plot, points, n_points, &missing);
-    if (missing) tell_missing();
+        status = sbni_bench_run_passes(p, &report, draws, &points, &n_points);
+    if (status == SBN_OK && draws) status = sbni_bench_plot(s->plot, points, n_points);
     sbni_free(points);
     sbni_bench_report_close(&report);
     return status;
