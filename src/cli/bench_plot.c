@@ -93,12 +93,12 @@ static void print_script(FILE *gnuplot, const char *path, const sbni_bench_point
             "plot $copy smooth unique with lines lw 4 lc rgb '#444444' title 'memcpy'");
     /* blue and vermilion stay apart for every colour vision, full and open marks say it
      * again; their form is the layout's */
-    static const int marks[2][4] = {{7, 5, 9, 13}, {6, 4, 8, 12}};
+    static const int marks[2][6] = {{7, 5, 9, 13, 11, 15}, {6, 4, 8, 12, 10, 14}};
     for (int i = 0, series[2] = {0, 0}; i < n; i++) {
         if (!begins(points, i)) continue;
         bool backward = points[i].backward;
         fprintf(gnuplot, ", \\\n $s%d with points pt %d ps 1.5 lw 2.5 lc rgb '%s' title ",
-                i, marks[backward][series[backward]++ % 4],
+                i, marks[backward][series[backward]++ % 6],
                 backward ? "#D55E00" : "#0072B2");
         print_quoted(gnuplot, points[i].series);
     }

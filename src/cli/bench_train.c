@@ -206,7 +206,8 @@ static sbn_status report_case(bench *b)
     return sbni_bench_report_case(b->report, facts, row);
 }
 
-static sbn_status measure(bench *b)
+/* dry: only whether the case is one. */
+static sbn_status measure(bench *b, bool dry)
 {
     sbn_model_config cfg = sbn_model_config_default(b->net, b->batch);
     const sbni_bench_work works[] = {{run_step, b}, {run_square, b}};
@@ -214,6 +215,7 @@ static sbn_status measure(bench *b)
     b->step = 0;
     SBN_GOTO(sbn_model_create(&cfg, b->group, &b->model));
     SBN_GOTO(sbn_group_agree(b->group, create_local(b)));
+    if (dry) goto fail;
     SBN_GOTO(sbni_bench_measure(works, 2, b->blocks, BLOCK_S, b->group, b->seconds));
     status = sbn_group_agree(b->group, report_case(b));
 fail:
@@ -235,7 +237,7 @@ static bool comes_again(const char *list, const char *word, int length)
 }
 
 static sbn_status measure_all(bench *b, const char *nets,
-                              const sbni_bench_numbers *batches)
+                              const sbni_bench_numbers *batches, bool dry)
 {
     int length;
     const char *list = nets;
@@ -248,7 +250,7 @@ static sbn_status measure_all(bench *b, const char *nets,
         b->net = net;
         for (int i = 0; i < batches->n; i++) {
             b->batch = batches->value[i];
-            SBN_TRY(measure(b));
+            SBN_TRY(measure(b, dry));
         }
     }
     return SBN_OK;
@@ -273,11 +275,12 @@ static sbn_status run(const settings *s, const sbni_bench_numbers *batches,
     snprintf(heads, sizeof heads, "%-10s  %6s  %9s  %-22s  %8s  %7s  %-17s", "net",
              "batch", "step", "images/s", "GFLOP", "peak/s", "of peak");
     sbn_status status = sbn_group_agree(group, prepare(&b, most));
+    if (status == SBN_OK) status = measure_all(&b, s->net, batches, true);
     if (status == SBN_OK)
         status = sbn_group_agree(group, sbni_bench_report_open(sbn_group_rank(group) == 0,
                                                                s->json, s->compare, about,
                                                                heads, &report));
-    if (status == SBN_OK) status = measure_all(&b, s->net, batches);
+    if (status == SBN_OK) status = measure_all(&b, s->net, batches, false);
     clean_up(&b);
     sbni_bench_report_close(&report);
     return status;
