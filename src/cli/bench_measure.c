@@ -6,7 +6,7 @@
 #include "core/clock.h"
 #include "core/memory.h"
 
-enum { MAX_WORKS = 4, WARM_UPS = 3, MAX_REPEATS = 1000000 };
+enum { MAX_WORKS = 4, TRIALS = 3, MAX_REPEATS = 1 << 20 };
 
 /* Seconds of `repeats` runs. With a group until all have done theirs: where processes
  * share cores, one's own time would leave out that it waited to begin. */
@@ -21,25 +21,35 @@ static sbn_status sample(const sbni_bench_work *work, int64_t repeats, sbn_group
     return SBN_OK;
 }
 
-/* How often a work fits into a sample; the same on all processes. The first runs warm up;
- * then the count grows until a sample is long enough to judge by. */
+/* The shortest of a few samples, the same on all processes: one that was interrupted says
+ * nothing. */
+static sbn_status shortest(const sbni_bench_work *work, int64_t repeats, sbn_group *group,
+                           double *seconds)
+{
+    *seconds = HUGE_VAL;
+    for (int i = 0; i < TRIALS; i++) {
+        double mine, slowest;
+        SBN_TRY(sample(work, repeats, group, &mine));
+        slowest = mine;
+        if (group) SBN_TRY(sbni_bare_slowest(group, &mine, 1, &slowest));
+        *seconds = fmin(*seconds, slowest);
+    }
+    return SBN_OK;
+}
+
+/* How often a work fits into a sample. The count grows until a sample is long enough to
+ * judge by; on the way the work warms up. */
 static sbn_status calibrate(const sbni_bench_work *work, double sample_s,
                             sbn_group *group, int64_t *repeats)
 {
-    *repeats = 1;
-    for (int i = 1;; i++) {
-        double mine, slowest;
-        SBN_TRY(sample(work, *repeats, group, &mine));
-        slowest = mine;
-        if (group) SBN_TRY(sbni_bare_slowest(group, &mine, 1, &slowest));
-        if (i < WARM_UPS) continue;
-        if (slowest >= sample_s / 2 || *repeats >= MAX_REPEATS) {
-            double fit = ceil((double)*repeats * sample_s / fmax(slowest, 1e-9));
-            *repeats = (int64_t)fmin(fit, MAX_REPEATS);
-            return SBN_OK;
-        }
-        *repeats *= 4;
+    double seconds;
+    for (*repeats = 1;; *repeats *= 4) {
+        SBN_TRY(shortest(work, *repeats, group, &seconds));
+        if (seconds >= sample_s / 2 || *repeats >= MAX_REPEATS) break;
     }
+    double fit = ceil((double)*repeats * sample_s / fmax(seconds, 1e-9));
+    *repeats = (int64_t)fmin(fit, MAX_REPEATS);
+    return SBN_OK;
 }
 
 sbn_status sbni_bench_measure(const sbni_bench_work *works, int n, int rounds,
