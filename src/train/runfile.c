@@ -32,6 +32,18 @@ static void cpu_name(char *name, size_t bytes)
     fclose(f);
 }
 
+void sbni_machine_get(sbni_machine *m)
+{
+    cpu_name(m->cpu, sizeof m->cpu);
+    m->cores = omp_get_num_procs();
+    m->threads = omp_get_max_threads();
+    m->isa = sbni_kernels_get(SBN_F32)->isa;
+    m->mpi = sbni_mpi_version();
+    m->blas = sbni_gemm_version();
+    m->version = SBNI_VERSION;
+    m->revision = SBNI_REVISION;
+}
+
 /* A path may hold bytes that JSON cannot; they are shown as question marks. */
 static json_t *text_of(const char *text)
 {
@@ -78,15 +90,15 @@ static json_t *settings_of(const sbn_trainer_config *c)
 sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,
                               int hosts)
 {
-    char host[256] = "", cpu[256];
+    char host[256] = "";
     gethostname(host, sizeof host - 1);
-    cpu_name(cpu, sizeof cpu);
+    sbni_machine m;
+    sbni_machine_get(&m);
     json_t *run =
         json_pack("{s:o? s:{s:s s:s s:s s:s} s:i s:i s:i s:s s:s s:s}", "settings",
-                  settings_of(cfg), "versions", "syncbn", SBNI_VERSION, "revision",
-                  SBNI_REVISION, "mpi", sbni_mpi_version(), "blas", sbni_gemm_version(),
-                  "processes", np, "hosts", hosts, "threads", omp_get_max_threads(),
-                  "host", host, "cpu", cpu, "isa", sbni_kernels_get(SBN_F32)->isa);
+                  settings_of(cfg), "versions", "syncbn", m.version, "revision",
+                  m.revision, "mpi", m.mpi, "blas", m.blas, "processes", np, "hosts",
+                  hosts, "threads", m.threads, "host", host, "cpu", m.cpu, "isa", m.isa);
     char *text = run ? json_dumps(run, JSON_INDENT(2)) : NULL;
     json_decref(run);
     SBN_CHECK(text, SBN_E_MEMORY, "%s: no memory", path);

@@ -4,6 +4,17 @@
 
 #include "syncbn/trainer.h"
 
+/* What the speed of a run depends on, as far as the program can tell. */
+typedef struct sbni_machine {
+    char cpu[256]; /* "" where the system does not say */
+    int cores;     /* that this process may use */
+    int threads;
+    const char *isa, *mpi, *blas, *version, *revision; /* owned by libraries */
+} sbni_machine;
+
+/* Local. */
+void sbni_machine_get(sbni_machine *machine);
+
 /* Write OUT/run.json on process 0. hosts: of the group. @errors SBN_E_IO, SBN_E_MEMORY */
 sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,
                               int hosts);
