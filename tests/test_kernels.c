@@ -9,7 +9,8 @@
 
 #include "comm/exact.h"
 #include "core/rng.h"
-#include "support/layer.h"
+#include "support/cases.h"
+#include "support/element.h"
 
 /* A double with 53 random bits and exponent low … high-1. */
 static double any(int64_t i, int low, int high)
