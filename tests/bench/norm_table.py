@@ -25,7 +25,8 @@ def read(lines):
     cases = defaultdict(lambda: defaultdict(dict))
     for line in lines:
         row = json.loads(line)
-        if row.get("what") != "norm" or row.get("dtype", "f32") != "f32":
+        plain = row.get("dtype", "f32") == "f32" and row.get("fused", "none") == "none"
+        if row.get("what") != "norm" or not plain:
             continue
         who = (row["peer"], row["version"]) if "peer" in row else None
         key = tuple(row["shape"]), row["pass"]
