@@ -12,6 +12,8 @@ build_packages=(gcc meson ninja-build pkg-config libopenmpi-dev openmpi-bin libo
   zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev)
 # shellcheck disable=SC2034 # for the scripts that source this
 test_packages=(libcmocka-dev binutils locales) data_package=dataset-fashion-mnist
+# shellcheck disable=SC2034
+neon_packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 
 say() { printf '%s\n' "$*"; }
 note() { printf '%s\n' "$*" >&2; }

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/layer.h"
+#include "support/cases.h"
+#include "support/element.h"
 
 static void gradients(const sbni_kernels *k, sbn_dtype t)
 {

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/layer.h"
+#include "support/cases.h"
+#include "support/element.h"
 
 static int64_t bytes_of(sbn_dtype t, int64_t n)
 {
@@ -56,8 +57,8 @@ static void activations(const sbni_kernels *k, sbn_dtype t)
             double got = element(t, y, i), d = element(t, dy, i) * got * (1 - got);
             CLOSE(element(t, dx, i), d, 4 * rounding(t) * fabs(d) + 1e-40);
         }
-        record(y, bytes_of(t, n));
-        record(dx, bytes_of(t, n));
+        record_libm(y, bytes_of(t, n));
+        record_libm(dx, bytes_of(t, n));
         room_check(t, x, n);
         room_check(t, y, n);
         room_check(t, dy, n);
@@ -280,8 +281,8 @@ static void losses(const sbni_kernels *k, sbn_dtype t)
             assert_true(got == want);
             assert_int_equal(correct, right);
             assert_true(k->nll(y, label, n, classes, 1, &correct, NULL) == want);
-            record(y, bytes_of(t, all));
-            record(dx, bytes_of(t, all));
+            record_libm(y, bytes_of(t, all));
+            record_libm(dx, bytes_of(t, all));
             set_element(t, x, all - 1, NAN); /* is not lost */
             k->log_softmax(x, n, classes, y);
             assert_true(isnan(k->nll(y, label, n, classes, 1, &correct, NULL)));
@@ -318,6 +319,8 @@ static void sgd(const sbni_kernels *k, sbn_dtype t)
                 assert_true(element(t, p, i) == want_p[i]);
                 assert_true(element(t, v, i) == want_v[i]);
             }
+            record(p, bytes_of(t, n));
+            record(v, bytes_of(t, n));
             room_check(t, p, n);
             room_check(t, g, n);
             room_check(t, v, n);

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/layer.h"
+#include "support/cases.h"
+#include "support/element.h"
 
 enum { MOST_C = 75, STRAY = 3 };
 static const int64_t samples[] = {1, 3, 16}, channels[] = {1, 3, 8, 17, 75}, most_s = 33;

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "support/cases.h"
+#include "support/element.h"
 #include "support/naive.h"
 #include "syncbn/norm.h"
 
@@ -57,13 +58,6 @@ void result_near(const joined *b, const result *r, const naive *want);
 
 /* Set a layer's gamma and beta to the batch's. */
 void joined_load(const joined *b, sbn_norm *norm);
-
-/* Fails unless two blocks have the same bits. */
-void same_bits(const void *a, const void *b, int64_t bytes);
-
-/* Element i of an array of the type, as a double. */
-double element(sbn_dtype dtype, const void *array, int64_t i);
-void set_element(sbn_dtype dtype, void *array, int64_t i, double v);
 
 /* Ways to deal the slices of a batch to the processes. */
 enum { DEAL_EVEN, DEAL_ALL_FIRST, DEAL_ALL_LAST, DEAL_ONE_THEN_REST, DEAL_DRAWN, DEALS };

@@ -7,17 +7,24 @@
 
 typedef void (*table_check)(const sbni_kernels *k, sbn_dtype t);
 
-void each_table(table_check check);
+#define each_table(check) each_table_named(#check, (check))
+void each_table_named(const char *walk, table_check check);
 
 /* The same for the kernels of normalization, which also store bfloat16. */
 typedef void (*norm_table_check)(const sbni_norm_kernels *k, sbn_dtype t);
 
-void each_norm_table(norm_table_check check);
+#define each_norm_table(check) each_norm_table_named(#check, (check))
+void each_norm_table_named(const char *walk, norm_table_check check);
 
-/* Note a kernel's output for the comparison. */
+/* Note a kernel's output for the comparison. Where SBN_TEST_DIGESTS names a file, digests
+ * of what was noted are added to it, for comparison with other processors. */
 void record(const void *output, int64_t bytes);
 
-/* Draws by counter: standard normal, rounded to the type. */
+/* The same for what libm had a part in: alike on all instruction sets, left out of the
+ * digests, as each processor has a libm of its own. */
+void record_libm(const void *output, int64_t bytes);
+
+/* Draws by counter: standard normal, rounded to the type; the same on all processors. */
 void draw(sbn_dtype t, void *array, int64_t n, uint32_t which);
 
 /* Half the distance from 1 to the next number: the relative error of one rounding. */

@@ -11,6 +11,7 @@ autograd can pass.
 """
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -98,8 +99,11 @@ class Trainer:
         self.bucket = torch.zeros(sum(p.numel() for p in params), dtype=dtype)
         for p, grad in zip(params, self.bucket.split([p.numel() for p in params])):
             p.grad = grad.as_strided(p.shape, p.stride(), grad.storage_offset())
-        # The fused update is the fastest of the three that PyTorch offers.
-        self.optimizer = torch.optim.SGD(params, lr=0.05, momentum=0.9, fused=True)
+        # The fused update is the fastest that PyTorch offers. 1.13 lacks it; its other two
+        # take the same time.
+        known = inspect.signature(torch.optim.SGD).parameters
+        fused = {"fused": True} if "fused" in known else {}
+        self.optimizer = torch.optim.SGD(params, lr=0.05, momentum=0.9, **fused)
 
     def step(self, x, y, batch):
         self.bucket.zero_()
