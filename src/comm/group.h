@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "comm/traffic.h"
 #include "core/status.h"
 #include "syncbn/group.h"
 
@@ -20,6 +21,8 @@ typedef struct sbni_lane {
 struct sbn_group {
     MPI_Comm comm;
     sbni_lane *lanes;
+    sbni_traffic *rows; /* of labelled messages */
+    sbni_traffic other; /* of all else */
     int rank, size;
     uint32_t layers; /* made so far: numbers the layers alike on all processes */
 };

@@ -115,17 +115,19 @@ static sbn_status alloc_state(sbn_norm *n)
 }
 
 /* Room for all norm batches, with `words` words for each of their channels. */
-static sbn_status create_message(sbn_norm *n, int words, sbni_reduce *reduce)
+static sbn_status create_message(sbn_norm *n, int words, const char *phase,
+                                 sbni_reduce *reduce)
 {
     int64_t length = sbni_norm_section(n, n->batches, words) - SBNI_HEAD_WORDS;
     sbn_status status = sbni_reduce_create(n->group, length, reduce);
+    if (status == SBN_OK) status = sbni_reduce_label(reduce, n->name, phase);
     return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", n->name);
 }
 
 static sbn_status alloc_second(sbn_norm *n)
 {
     int64_t all = n->batches * n->cfg.channels;
-    SBN_TRY(create_message(n, SBNI_SECOND_WORDS, &n->second.message));
+    SBN_TRY(create_message(n, SBNI_SECOND_WORDS, "second", &n->second.message));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->second.sum_dy));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->second.sum_dy_xhat));
     return sbni_alloc(7 * all, sbn_dtype_bytes(n->state_dtype), n->name,
@@ -139,8 +141,8 @@ static sbn_status alloc_work(sbn_norm *n)
     void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale, &n->shift,
                         &n->dx_a,    &n->dx_b,    &n->dx_k};
     /* first, as they know how long a message may be */
-    SBN_TRY(create_message(n, SBNI_MOMENT_WORDS, &n->forward));
-    SBN_TRY(create_message(n, SBNI_BACKWARD_WORDS, &n->backward));
+    SBN_TRY(create_message(n, SBNI_MOMENT_WORDS, "forward", &n->forward));
+    SBN_TRY(create_message(n, SBNI_BACKWARD_WORDS, "backward", &n->backward));
     if (n->cfg.second_order) SBN_TRY(alloc_second(n));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->rstd_d));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->gamma_d));

@@ -85,8 +85,9 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
 {
     static const uint32_t tag = 0x6576616c; /* "eval" */
     sbni_reduce message;
-    sbn_status made =
-        sbn_group_agree(group, sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message));
+    sbn_status made = sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message);
+    if (made == SBN_OK) made = sbni_reduce_label(&message, "model", "evaluation");
+    made = sbn_group_agree(group, made);
     if (made == SBN_OK) made = sbni_reduce_connect(&message);
     if (made != SBN_OK) {
         sbni_reduce_destroy(&message);

@@ -224,6 +224,7 @@ static sbn_status load_checkpoint(run *r)
     /* A new run over an old one: a later --resume must not find the old one's state, nor
      * an evaluation the old one's weights. */
     SBN_TRY(move_aside(r, "checkpoint.safetensors", "checkpoint-old.safetensors"));
+    SBN_TRY(move_aside(r, "comm.json", "comm-old.json"));
     return move_aside(r, "model.safetensors", "model-old.safetensors");
 }
 
@@ -346,6 +347,7 @@ static sbn_status save(run *r)
 
 static sbn_status train(run *r)
 {
+    sbn_group_clear_traffic(r->group); /* waiting for data says nothing of messages */
     while (r->step < r->steps) {
         double start = sbni_clock_s();
         SBN_TRY(train_step(r));
