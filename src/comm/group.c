@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/clock.h"
 #include "core/memory.h"
@@ -192,6 +193,20 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
     SBN_TRY(sbni_group_broadcast(group, &report, sizeof report, first));
     if (mine != SBN_OK) return mine;
     return sbni_fail_peer(first, (sbn_status)report.status, report.text);
+}
+
+sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine)
+{
+    const struct timespec nap = {.tv_nsec = 200000};
+    MPI_Request request;
+    int done = 0;
+    if (group->size == 1) return mine;
+    SBN_TRY(sbni_mpi(MPI_Ibarrier(group->comm, &request), "MPI_Ibarrier"));
+    for (;;) {
+        SBN_TRY(sbni_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
+        if (done) return sbn_group_agree(group, mine);
+        nanosleep(&nap, NULL);
+    }
 }
 
 sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,

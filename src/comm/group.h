@@ -44,6 +44,11 @@ sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
 /* A group of this process alone. Local. */
 sbn_status sbni_group_alone(sbn_group **group);
 
+/* sbn_group_agree where some process is at work for a good part of a second: those that
+ * wait sleep meanwhile, as blocking calls of MPI would take cores from it.
+ * @collective a barrier more */
+sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine);
+
 /* Number of hosts that the group's processes run on, and of its processes on this one.
  * @collective */
 sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes);

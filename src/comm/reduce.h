@@ -34,8 +34,8 @@ typedef struct sbni_reduce {
  * checks before it connects. */
 sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce);
 
-/* Count these messages in a row of their own, not with all others of the group. Messages
- * of one name and phase share it. phase is borrowed. Local. */
+/* Count these messages in a row of their own (comm/traffic.h), not with all others of the
+ * group. Messages of one name and phase share it. phase is borrowed. Local. */
 sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *phase);
 
 /* Join the lane of this length; before the first message. @collective over the group */

@@ -174,10 +174,11 @@ static sbn_status make_precise(const sbn_evaluate_config *cfg, sbn_group *group,
     if (!cfg->precise) return SBN_OK;
     SBN_CHECK(sbn_model_norms(model) > 0, SBN_E_ARG,
               "precise statistics: the net has no layer with running statistics");
-    SBN_TRY(sbni_hostdata_open(cfg->data, SBN_SPLIT_TRAIN, cfg->seed, group, &train));
+    sbn_status status;
+    SBN_GOTO(sbni_hostdata_open(cfg->data, &(sbn_split){SBN_SPLIT_TRAIN}, 1, cfg->seed,
+                                group, &train));
     int64_t n = train.info.n;
     if (cfg->precise != SBN_PRECISE_ALL && cfg->precise < n) n = cfg->precise;
-    sbn_status status;
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &train.info)));
     SBN_GOTO(sbni_precise(model, train.dataset, n, group));
     if (cfg->save)
@@ -208,8 +209,9 @@ sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
     sbn_model *model = NULL;
     sbni_hostdata test;
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_hostdata_open(cfg->data, SBN_SPLIT_TEST, cfg->seed, group, &test));
     sbn_status status;
+    SBN_GOTO(sbni_hostdata_open(cfg->data, &(sbn_split){SBN_SPLIT_TEST}, 1, cfg->seed,
+                                group, &test));
     SBN_GOTO(load_model(cfg->weights, cfg->net, group, &model));
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
     int64_t n = cfg->limit && cfg->limit < test.info.n ? cfg->limit : test.info.n;
