@@ -173,6 +173,9 @@ mpi_environment() {
   # per hardware thread; it changes nothing while the slots suffice.
   default_env OMPI_MCA_rmaps_base_oversubscribe 1
   default_env OMPI_MCA_hwloc_base_binding_policy none
+  # Within one machine this is what Open MPI would choose; looking for networks first takes
+  # longer than all the rest of its start.
+  default_env OMPI_MCA_pml ob1
   if cma_blocked; then default_env OMPI_MCA_btl_vader_single_copy_mechanism none; fi
   # The threads are ours: BLAS runs on one, or its bits depend on their number.
   default_env OPENBLAS_NUM_THREADS 1

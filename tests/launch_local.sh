@@ -35,7 +35,14 @@ expect 'a bad number of processes' 64 1 -np two true
 expect 'an unknown option' 64 1 --no-such-option true
 expect 'a program that is not there' 127 1 -np 1 no-such-program-anywhere
 expect 'dry run' 0 0 --dry-run -np 4 syncbn train
-if grep -q 'mpirun.* -np 4 .*syncbn train$' out.txt; then
+if grep -q 'OMPI_MCA_pml=ob1 .*mpirun.* -np 4 .*syncbn train$' out.txt; then
+  passed=$((passed + 1))
+else
+  failed=$((failed + 1))
+  cat out.txt
+fi
+OMPI_MCA_pml=^cm expect 'settings of the user stay' 0 0 --dry-run -np 4 syncbn train
+if grep -q 'OMPI_MCA_pml=.*^cm ' out.txt; then
   passed=$((passed + 1))
 else
   failed=$((failed + 1))

@@ -68,6 +68,42 @@ works 'a folder whose name is not UTF-8' 2 train --data "$odd" --steps 2 --out "
 check 'all standard streams closed: done' test $? = 0
 check 'and nothing is printed into a file' same_run run closed
 
+# --comm-report: a row for each layer and phase, in print and in comm.json
+# row LAYER PHASE LEAST [MOST]: the table has it once, with so many messages
+row() {
+  awk -v layer="$1" -v phase="$2" -v least="$3" -v most="${4:-$3}" \
+    '$1 == layer && $2 == phase { rows++; if ($3 < least || $3 > most) wrong = 1 }
+    END { exit rows != 1 || wrong }' stdout.txt
+}
+for np in 2 3; do
+  must $np "${train[@]}" --norm-batch 32 --comm-report --out told$np || continue
+  check "--comm-report at np=$np: the same run" same_run run told$np
+  for layer in conv2_bn dense1_bn; do
+    check "9 messages forward of $layer" row $layer forward 9
+    # backward runs again where exponents of the sums move
+    check "9 messages backward of $layer, perhaps more" row $layer backward 9 12
+  done
+  check 'messages of gradients' grep -qE '^[a-z0-9.]+ +gradients +[0-9]+ ' stdout.txt
+  check '3 evaluations' row model evaluation 3
+  check 'and how long one should take' has '^predicted: [0-9.]* us + [0-9.]* ns a byte' stdout.txt
+  if command -v python3 >/dev/null; then
+    check "comm.json of np=$np says what the table says" \
+      python3 "$tests/support/check_comm.py" told$np/comm.json $np stdout.txt
+  fi
+done
+must 2 "${train[@]}" --norm-batch 32 --comm-report --resume --out told2 &&
+  check 'a resumed run with nothing left to train: one evaluation' row model evaluation 1
+must 1 "${train[@]}" --norm-batch 32 --comm-report --out told2
+check 'one process sends nothing' has '^messages: none' stdout.txt
+check 'and comm.json has no rows' has '"rows": \[\]' told2/comm.json
+must 2 "${train[@]}" --norm-batch 32 --out told2
+check 'without the option no table' lacks predicted stdout.txt
+check 'and no report of an earlier run' absent told2/comm.json
+mkdir -p blocked/comm.json
+run 2 "${train[@]}" --comm-report --resume --out blocked
+check 'a comm.json that cannot be written: 74' test "$code" = 74
+check 'in one line' test "$(grep -c '^syncbn: .*comm.json' stderr.txt)" = 1
+
 # eval: the accuracy of the done line, with the loss of the last evaluation
 accuracy_of() { grep -o 'accuracy [0-9.]*' stdout.txt | cut -d' ' -f2; }
 loss_of() { grep -o 'loss [0-9.e-]*' stdout.txt | cut -d' ' -f2; }

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* RUSAGE_THREAD */
 /* Groups: a communicator of their own, and one outcome for all. */
 #include "support/harness.h"
 #include "support/layer.h"
@@ -5,8 +6,10 @@
 #include <mpi.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "comm/group.h"
+#include "core/clock.h"
 #include "norm/scope.h"
 
 static void create_and_destroy(void **state)
@@ -125,6 +128,36 @@ static void agree_passes_on_texts(void **state)
     assert_int_equal(got, SBN_E_PEER);
     assert_int_equal(sbn_peer_status(), SBN_E_NONFINITE);
     assert_non_null(strstr(sbn_last_error(), "process 7: a loss"));
+}
+
+/* Times that this process went to sleep of itself; yielding a core does not count. */
+static long sleeps(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
+/* As long as one process works, the others leave it their cores. */
+static void agree_asleep(void **state)
+{
+    (void)state;
+    static const double work_s = 0.3;
+    for (int slow = 0; slow < test_size; slow++) {
+        OK(sbn_group_agree(test_group, SBN_OK));
+        double until_s = sbni_clock_s() + work_s;
+        long before = sleeps();
+        while (test_rank == slow && sbni_clock_s() < until_s) {
+        }
+        sbn_status mine = test_rank == slow ? sbni_fail(SBN_E_DATA, "slow") : SBN_OK;
+        sbn_status got = sbni_group_agree_asleep(test_group, slow % 2 ? mine : SBN_OK);
+        if (test_rank != slow) assert_true(sleeps() - before > 4);
+        assert_true(sbni_clock_s() >= until_s || test_rank != slow);
+        if (slow % 2)
+            FAILS_ON(slow, SBN_E_DATA, got);
+        else
+            OK(got);
+    }
 }
 
 static void same_and_different_values(void **state)
@@ -273,6 +306,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(agree_on_success),
     cmocka_unit_test(agree_on_failures),
     cmocka_unit_test(agree_passes_on_texts),
+    cmocka_unit_test(agree_asleep),
     cmocka_unit_test(same_and_different_values),
     cmocka_unit_test(broadcast),
     cmocka_unit_test(split_by_color),

@@ -3,6 +3,8 @@
 #define SYNCBN_GROUP_H
 
 #include <mpi.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "syncbn/status.h"
 
@@ -70,6 +72,34 @@ SBN_API int sbn_group_size(const sbn_group *group);
  * @collective over the group: 4 bytes; on failure one more broadcast of 520 bytes.
  */
 SBN_API sbn_status sbn_group_agree(sbn_group *group, sbn_status mine);
+
+/** What messages of one kind have cost this process so far. */
+typedef struct sbn_traffic {
+    const char *name;  /**< of the layer, as its configuration says; the layers of a
+                            message of gradients; "model"; "other" for agreements,
+                            comparisons and broadcasts. The group's, until destroyed. */
+    const char *phase; /**< "forward", "backward", "second", "precise", "merge",
+                            "gradients", "evaluation"; "" of "other" */
+    int64_t messages;  /**< sums that this process took part in */
+    int64_t bytes;     /**< of all of them, as it handed them over */
+    double begin_s;    /**< in handing over those that end later */
+    double wait_s;     /**< in waiting for their end, and in blocking ones as a whole */
+} sbn_traffic;
+
+/**
+ * Row by row what the messages of a group have cost. A layer has a row for each kind of
+ * its messages from its creation on; layers of one name in one group share them, and they
+ * stay when layers go. A group of one sends nothing and its rows stay 0. Of processes
+ * that are compared, the one that waits least in a row is the one that the others wait
+ * for.
+ * @param row      0, 1, …; the last is "other".
+ * @param traffic  receives the row.
+ * @return whether there is such a row. Local.
+ */
+SBN_API bool sbn_group_traffic(const sbn_group *group, int row, sbn_traffic *traffic);
+
+/** Count anew from here; begin on all processes at the same place. Local. */
+SBN_API void sbn_group_clear_traffic(sbn_group *group);
 
 #ifdef __cplusplus
 }

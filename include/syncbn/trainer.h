@@ -60,7 +60,7 @@ SBN_API sbn_trainer_config sbn_trainer_config_default(void);
 
 /**
  * Train and evaluate. Writes metrics.jsonl, run.json, checkpoint.safetensors,
- * model.safetensors to out.
+ * model.safetensors to out. What sbn_group_traffic counts begins with the first step.
  * @collective over the group: as the model's, and one message of 72 bytes per evaluation.
  * @errors any; the same run fails on all processes, SBN_E_PEER where the cause is
  * elsewhere.

@@ -1,5 +1,6 @@
 #include <stdio.h>
 
+#include "cli/comm.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "nn/normkind.h"
@@ -10,6 +11,7 @@ typedef struct settings {
     sbn_trainer_config run;
     const char *norm;
     int schedule, progress, running;
+    bool comm_report;
 } settings;
 
 #define AT(field) offsetof(settings, field)
@@ -98,6 +100,11 @@ static const sbni_option options[] = {
     {"progress", SBNI_OPTION_CHOICE, AT(progress), "auto|tty|lines|none",
      "how progress is shown on standard error (default auto)", "auto|tty|lines|none", 0,
      0, 0},
+    {"comm-report", SBNI_OPTION_FLAG, AT(comm_report), 0,
+     "at the end, a table of what messages cost: of each layer and phase their number, "
+     "bytes, seconds waited, the process that the others wait for, and the time of one, "
+     "measured and predicted from latency and bandwidth; also to comm.json",
+     0, 0, 0, 0},
     {0},
 };
 
@@ -142,5 +149,5 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     sbn_trainer_result result;
     SBN_TRY(sbn_train(&s.run, group, &result));
     if (sbn_group_rank(group) == 0) report(&s, &result);
-    return SBN_OK;
+    return s.comm_report ? sbni_comm_report(group, s.run.out) : SBN_OK;
 }

@@ -1,6 +1,7 @@
 #include "comm/gradsync.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -33,6 +34,20 @@ static int64_t thread_words(const sbni_gradsync *s)
     return s->offset[s->n] + s->n;
 }
 
+/* Name a message by the layers of its first and last tensor: conv1..dense4. */
+static sbn_status label(sbni_reduce *message, const sbni_gradsync_tensor *tensors, int n)
+{
+    char name[128] = "loss";
+    if (n > 0) {
+        const char *first = tensors[0].name, *last = tensors[n - 1].name;
+        int a = (int)strcspn(first, "."), b = (int)strcspn(last, ".");
+        bool one = a == b && strncmp(first, last, (size_t)a) == 0;
+        snprintf(name, sizeof name, "%.*s%s%.*s", a, first, one ? "" : "..", one ? 0 : b,
+                 last);
+    }
+    return sbni_reduce_label(message, name, "gradients");
+}
+
 static sbn_status create(sbn_group *group, const sbni_gradsync_tensor *tensors,
                          sbni_gradsync *s)
 {
@@ -47,6 +62,7 @@ static sbn_status create(sbn_group *group, const sbni_gradsync_tensor *tensors,
         s->exponent[i] = FIRST_EXPONENT;
     }
     SBN_TRY(sbni_reduce_create(group, thread_words(s) + s->extra, &s->message));
+    SBN_TRY(label(&s->message, tensors, s->n));
     s->words[0] = s->message.send + SBNI_HEAD_WORDS;
     for (int t = 1; t < s->threads; t++)
         SBN_TRY(sbni_alloc(thread_words(s), 8, "gradients", &s->words[t]));

@@ -3,7 +3,9 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
+#include <time.h>
 
+#include "core/clock.h"
 #include "core/memory.h"
 
 sbn_status sbni_mpi(int code, const char *call)
@@ -22,6 +24,14 @@ const char *sbni_mpi_version(void)
     MPI_Get_library_version(text, &length);
     text[strcspn(text, ",\n")] = 0;
     return text;
+}
+
+/* A call that had to wait since began_s. A group of one sends nothing. */
+static void count_other(sbn_group *group, int64_t bytes, double began_s)
+{
+    if (group->size == 1) return;
+    sbni_traffic_count(&group->other, bytes);
+    group->other.sums.wait_s += sbni_clock_s() - began_s;
 }
 
 /* What can be told without a message, for every way to make a group. */
@@ -50,6 +60,7 @@ static void own(sbn_group *group, MPI_Comm comm)
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm, &group->rank);
     MPI_Comm_size(comm, &group->size);
+    group->other.sums = (sbn_traffic){.name = "other", .phase = ""};
 }
 
 sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
@@ -146,6 +157,7 @@ void sbn_group_destroy(sbn_group **group)
         sbni_free(lane);
     }
     if (!finalized) MPI_Comm_free(&(*group)->comm);
+    sbni_traffic_free((*group)->rows);
     sbni_free(*group);
     *group = NULL;
 }
@@ -164,8 +176,10 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
 {
     if (group->size == 1) return mine;
     int failing = mine == SBN_OK ? INT_MAX : group->rank, first = INT_MAX;
+    double began_s = sbni_clock_s();
     SBN_TRY(sbni_mpi(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, group->comm),
                      "MPI_Allreduce"));
+    count_other(group, sizeof failing, began_s);
     if (first == INT_MAX) return SBN_OK;
     struct {
         int32_t status, peer;
@@ -179,6 +193,20 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
     SBN_TRY(sbni_group_broadcast(group, &report, sizeof report, first));
     if (mine != SBN_OK) return mine;
     return sbni_fail_peer(first, (sbn_status)report.status, report.text);
+}
+
+sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine)
+{
+    const struct timespec nap = {.tv_nsec = 200000};
+    MPI_Request request;
+    int done = 0;
+    if (group->size == 1) return mine;
+    SBN_TRY(sbni_mpi(MPI_Ibarrier(group->comm, &request), "MPI_Ibarrier"));
+    for (;;) {
+        SBN_TRY(sbni_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
+        if (done) return sbn_group_agree(group, mine);
+        nanosleep(&nap, NULL);
+    }
 }
 
 sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
@@ -219,8 +247,11 @@ sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes)
     MPI_Comm_size(host, processes);
     MPI_Comm_free(&host);
     leader = rank == 0;
-    return sbni_mpi(MPI_Allreduce(&leader, hosts, 1, MPI_INT, MPI_SUM, group->comm),
-                    "MPI_Allreduce");
+    double began_s = sbni_clock_s();
+    SBN_TRY(sbni_mpi(MPI_Allreduce(&leader, hosts, 1, MPI_INT, MPI_SUM, group->comm),
+                     "MPI_Allreduce"));
+    count_other(group, sizeof leader, began_s);
+    return SBN_OK;
 }
 
 sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int root)
@@ -228,7 +259,9 @@ sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int
     /* MPI counts are int; large blocks go in pieces. */
     for (char *p = data; bytes > 0;) {
         int piece = bytes > (1 << 30) ? 1 << 30 : (int)bytes;
+        double began_s = sbni_clock_s();
         SBN_TRY(sbni_mpi(MPI_Bcast(p, piece, MPI_BYTE, root, group->comm), "MPI_Bcast"));
+        count_other(group, piece, began_s);
         p += piece;
         bytes -= piece;
     }
@@ -243,8 +276,10 @@ sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
         in[2 * i] = values[i];
         in[2 * i + 1] = ~values[i]; /* ~ turns the minimum into a maximum */
     }
+    double began_s = sbni_clock_s();
     SBN_TRY(sbni_mpi(MPI_Allreduce(in, out, 2 * n, MPI_INT64_T, MPI_MIN, group->comm),
                      "MPI_Allreduce"));
+    count_other(group, 16 * (int64_t)n, began_s);
     for (int i = 0; i < n; i++) {
         least[i] = out[2 * i];
         greatest[i] = ~out[2 * i + 1];

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "comm/traffic.h"
 #include "core/status.h"
 #include "syncbn/group.h"
 
@@ -20,6 +21,8 @@ typedef struct sbni_lane {
 struct sbn_group {
     MPI_Comm comm;
     sbni_lane *lanes;
+    sbni_traffic *rows; /* of labelled messages */
+    sbni_traffic other; /* of all else */
     int rank, size;
     uint32_t layers; /* made so far: numbers the layers alike on all processes */
 };
@@ -40,6 +43,11 @@ sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
 
 /* A group of this process alone. Local. */
 sbn_status sbni_group_alone(sbn_group **group);
+
+/* sbn_group_agree where some process is at work for a good part of a second: those that
+ * wait sleep meanwhile, as blocking calls of MPI would take cores from it.
+ * @collective a barrier more */
+sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine);
 
 /* Number of hosts that the group's processes run on, and of its processes on this one.
  * @collective */

@@ -11,11 +11,10 @@ sbn_status sbni_hostmem_create(sbn_group *group, int64_t bytes, sbni_hostmem *me
     SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
                                          MPI_INFO_NULL, &memory->comm),
                      "MPI_Comm_split_type"));
-    int rank;
-    MPI_Comm_rank(memory->comm, &rank);
-    memory->leader = rank == 0;
+    MPI_Comm_rank(memory->comm, &memory->rank);
+    MPI_Comm_size(memory->comm, &memory->size);
     void *mine;
-    SBN_TRY(sbni_mpi(MPI_Win_allocate_shared(memory->leader ? (MPI_Aint)bytes : 0, 1,
+    SBN_TRY(sbni_mpi(MPI_Win_allocate_shared(memory->rank == 0 ? (MPI_Aint)bytes : 0, 1,
                                              MPI_INFO_NULL, memory->comm, &mine,
                                              &memory->window),
                      "MPI_Win_allocate_shared"));
@@ -27,7 +26,7 @@ sbn_status sbni_hostmem_create(sbn_group *group, int64_t bytes, sbni_hostmem *me
 
 sbn_status sbni_hostmem_publish(sbni_hostmem *memory)
 {
-    /* a fence separates the leader's stores from the others' loads */
+    /* a fence separates the writer's stores from the others' loads */
     return sbni_mpi(MPI_Win_fence(0, memory->window), "MPI_Win_fence");
 }
 

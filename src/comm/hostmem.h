@@ -11,8 +11,8 @@
 typedef struct sbni_hostmem {
     MPI_Comm comm; /* of the host's processes */
     MPI_Win window;
-    void *data;  /* bytes, the same memory on all of them */
-    bool leader; /* this process fills it */
+    void *data;     /* bytes, the same memory on all of them */
+    int rank, size; /* of this process among them, and their number */
 } sbni_hostmem;
 
 /* No memory: what destroy leaves alone. */
@@ -21,7 +21,7 @@ sbni_hostmem sbni_hostmem_none(void);
 /* @collective over the group. bytes must agree on all. */
 sbn_status sbni_hostmem_create(sbn_group *group, int64_t bytes, sbni_hostmem *memory);
 
-/* After the leader has written, before the others read. @collective over the host's
+/* After one of them has written, before the others read. @collective over the host's
  * processes. */
 sbn_status sbni_hostmem_publish(sbni_hostmem *memory);
 

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/grid.h"
 #include "core/memory.h"
 
@@ -11,8 +12,10 @@ enum { FINE_BIT = 32 };
 
 sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce)
 {
-    *reduce = (sbni_reduce){
-        .group = group, .words = SBNI_HEAD_WORDS + words, .comm = MPI_COMM_NULL};
+    *reduce = (sbni_reduce){.group = group,
+                            .words = SBNI_HEAD_WORDS + words,
+                            .comm = MPI_COMM_NULL,
+                            .traffic = &group->other};
     SBN_CHECK(reduce->words <= INT_MAX, SBN_E_ARG,
               "a message of %" PRId64 " words is longer than MPI can count",
               reduce->words);
@@ -22,6 +25,11 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
         status = sbni_alloc(1, sizeof *reduce->spare, "message", &reduce->spare);
     if (status != SBN_OK) sbni_reduce_destroy(reduce);
     return status;
+}
+
+sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *phase)
+{
+    return sbni_traffic_row(reduce->group, name, phase, &reduce->traffic);
 }
 
 sbn_status sbni_reduce_connect(sbni_reduce *reduce)
@@ -60,10 +68,13 @@ void sbni_reduce_note(sbni_reduce *reduce, int flags)
 sbn_status sbni_reduce_begin(sbni_reduce *reduce)
 {
     if (reduce->group->size == 1) return sbni_reduce_run(reduce);
+    double began_s = sbni_clock_s();
     SBN_TRY(sbni_mpi(MPI_Iallreduce(reduce->send, reduce->sum, (int)reduce->words,
                                     MPI_INT64_T, MPI_SUM, reduce->comm, &reduce->request),
                      "MPI_Iallreduce"));
     reduce->outstanding = true;
+    sbni_traffic_count(reduce->traffic, 8 * reduce->words);
+    reduce->traffic->sums.begin_s += sbni_clock_s() - began_s;
     return SBN_OK;
 }
 
@@ -71,7 +82,11 @@ sbn_status sbni_reduce_end(sbni_reduce *reduce)
 {
     if (!reduce->outstanding) return SBN_OK;
     reduce->outstanding = false;
-    return sbni_mpi(MPI_Wait(&reduce->request, MPI_STATUS_IGNORE), "MPI_Wait");
+    double began_s = sbni_clock_s();
+    sbn_status status =
+        sbni_mpi(MPI_Wait(&reduce->request, MPI_STATUS_IGNORE), "MPI_Wait");
+    reduce->traffic->sums.wait_s += sbni_clock_s() - began_s;
+    return status;
 }
 
 sbn_status sbni_reduce_run(sbni_reduce *reduce)
@@ -80,9 +95,13 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
         memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
         return SBN_OK;
     }
-    return sbni_mpi(MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words,
-                                  MPI_INT64_T, MPI_SUM, reduce->comm),
-                    "MPI_Allreduce");
+    double began_s = sbni_clock_s();
+    SBN_TRY(sbni_mpi(MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words,
+                                   MPI_INT64_T, MPI_SUM, reduce->comm),
+                     "MPI_Allreduce"));
+    sbni_traffic_count(reduce->traffic, 8 * reduce->words);
+    reduce->traffic->sums.wait_s += sbni_clock_s() - began_s;
+    return SBN_OK;
 }
 
 /* This process's status, with what its header noted. */

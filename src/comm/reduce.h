@@ -19,12 +19,13 @@ enum {
 
 typedef struct sbni_reduce {
     sbn_group *group;
-    int64_t words;    /* length of the message, header included */
-    uint64_t *send;   /* [words] filled by the owner before begin */
-    uint64_t *sum;    /* [words] valid after end */
-    MPI_Comm comm;    /* MPI_COMM_NULL until connected */
-    sbni_lane *spare; /* for connecting */
-    bool fine;        /* some process's sum was too fine; set with the verdict */
+    int64_t words;         /* length of the message, header included */
+    uint64_t *send;        /* [words] filled by the owner before begin */
+    uint64_t *sum;         /* [words] valid after end */
+    MPI_Comm comm;         /* MPI_COMM_NULL until connected */
+    sbni_traffic *traffic; /* the group's row that it adds to */
+    sbni_lane *spare;      /* for connecting */
+    bool fine;             /* some process's sum was too fine; set with the verdict */
     MPI_Request request;
     bool outstanding;
 } sbni_reduce;
@@ -32,6 +33,10 @@ typedef struct sbni_reduce {
 /* words counts the payload behind the header. Local; lengths must agree, which the owner
  * checks before it connects. */
 sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *reduce);
+
+/* Count these messages in a row of their own (comm/traffic.h), not with all others of the
+ * group. Messages of one name and phase share it. phase is borrowed. Local. */
+sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *phase);
 
 /* Join the lane of this length; before the first message. @collective over the group */
 sbn_status sbni_reduce_connect(sbni_reduce *reduce);

@@ -111,6 +111,7 @@ sbn_status sbn_norm_merge(sbn_norm *norm, sbn_group *all)
     int64_t c = norm->cfg.channels;
     sbni_reduce message = {0};
     sbn_status status = sbni_reduce_create(all, SBNI_MOMENT_WORDS * c, &message);
+    if (status == SBN_OK) status = sbni_reduce_label(&message, norm->name, "merge");
     if (status == SBN_OK) {
         sbni_reduce_clear(&message, tag);
         status = add_statistics(norm, &message);

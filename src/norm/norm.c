@@ -117,7 +117,7 @@ static sbn_status alloc_state(sbn_norm *n)
 static sbn_status alloc_second(sbn_norm *n)
 {
     int64_t all = n->batches * n->cfg.channels;
-    SBN_TRY(sbni_norm_create_message(n, n->cfg.channels, SBNI_SECOND_WORDS,
+    SBN_TRY(sbni_norm_create_message(n, n->cfg.channels, SBNI_SECOND_WORDS, "second",
                                      &n->second.message));
     return sbni_alloc(7 * all, sbn_dtype_bytes(n->state_dtype), n->name,
                       &n->second.factors);

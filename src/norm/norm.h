@@ -215,7 +215,7 @@ static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
 
 /* A message of c channels with room for all norm batches, `words` words a channel. */
 sbn_status sbni_norm_create_message(sbn_norm *norm, int64_t c, int words,
-                                    sbni_reduce *reduce);
+                                    const char *phase, sbni_reduce *reduce);
 
 /* Make the chunks, and each one's messages. */
 sbn_status sbni_norm_chunks_create(sbn_norm *norm);

@@ -13,6 +13,8 @@ sbn_status sbn_norm_precise_begin(sbn_norm *norm)
     if (!norm->precise.send) {
         int64_t length = SBNI_SECTION_WORDS + SBNI_MOMENT_WORDS * norm->cfg.channels;
         status = sbni_reduce_create(norm->group, length, &norm->precise);
+        if (status == SBN_OK)
+            status = sbni_reduce_label(&norm->precise, norm->name, "precise");
         if (status != SBN_OK) sbni_fail_in(status, "%s", norm->name);
     }
     SBN_TRY(sbn_group_agree(norm->group, status));

@@ -23,10 +23,11 @@ int64_t sbni_norm_tile_channels(const sbni_samples *samples, const sbn_tensor *x
 }
 
 sbn_status sbni_norm_create_message(sbn_norm *norm, int64_t c, int words,
-                                    sbni_reduce *reduce)
+                                    const char *phase, sbni_reduce *reduce)
 {
     int64_t length = sbni_section(c, norm->batches, words) - SBNI_HEAD_WORDS;
     sbn_status status = sbni_reduce_create(norm->group, length, reduce);
+    if (status == SBN_OK) status = sbni_reduce_label(reduce, norm->name, phase);
     return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", norm->name);
 }
 
@@ -40,8 +41,10 @@ sbn_status sbni_norm_chunks_create(sbn_norm *norm)
         sbni_chunk *chunk = &norm->chunks[norm->chunk_count++];
         chunk->channels = sbni_range_part(all, width, q);
         int64_t c = chunk->channels.c;
-        SBN_TRY(sbni_norm_create_message(norm, c, SBNI_MOMENT_WORDS, &chunk->forward));
-        SBN_TRY(sbni_norm_create_message(norm, c, SBNI_BACKWARD_WORDS, &chunk->backward));
+        SBN_TRY(sbni_norm_create_message(norm, c, SBNI_MOMENT_WORDS, "forward",
+                                         &chunk->forward));
+        SBN_TRY(sbni_norm_create_message(norm, c, SBNI_BACKWARD_WORDS, "backward",
+                                         &chunk->backward));
     }
     return SBN_OK;
 }

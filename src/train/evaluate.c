@@ -85,8 +85,9 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
 {
     static const uint32_t tag = 0x6576616c; /* "eval" */
     sbni_reduce message;
-    sbn_status made =
-        sbn_group_agree(group, sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message));
+    sbn_status made = sbni_reduce_create(group, SBNI_SUM_WORDS + 1, &message);
+    if (made == SBN_OK) made = sbni_reduce_label(&message, "model", "evaluation");
+    made = sbn_group_agree(group, made);
     if (made == SBN_OK) made = sbni_reduce_connect(&message);
     if (made != SBN_OK) {
         sbni_reduce_destroy(&message);
@@ -173,10 +174,11 @@ static sbn_status make_precise(const sbn_evaluate_config *cfg, sbn_group *group,
     if (!cfg->precise) return SBN_OK;
     SBN_CHECK(sbn_model_norms(model) > 0, SBN_E_ARG,
               "precise statistics: the net has no layer with running statistics");
-    SBN_TRY(sbni_hostdata_open(cfg->data, SBN_SPLIT_TRAIN, cfg->seed, group, &train));
+    sbn_status status;
+    SBN_GOTO(sbni_hostdata_open(cfg->data, &(sbn_split){SBN_SPLIT_TRAIN}, 1, cfg->seed,
+                                group, &train));
     int64_t n = train.info.n;
     if (cfg->precise != SBN_PRECISE_ALL && cfg->precise < n) n = cfg->precise;
-    sbn_status status;
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &train.info)));
     SBN_GOTO(sbni_precise(model, train.dataset, n, group));
     if (cfg->save)
@@ -207,8 +209,9 @@ sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
     sbn_model *model = NULL;
     sbni_hostdata test;
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_hostdata_open(cfg->data, SBN_SPLIT_TEST, cfg->seed, group, &test));
     sbn_status status;
+    SBN_GOTO(sbni_hostdata_open(cfg->data, &(sbn_split){SBN_SPLIT_TEST}, 1, cfg->seed,
+                                group, &test));
     SBN_GOTO(load_model(cfg->weights, cfg->net, group, &model));
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
     int64_t n = cfg->limit && cfg->limit < test.info.n ? cfg->limit : test.info.n;

@@ -3,37 +3,58 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-/* Load on the host's leader; others wait in the caller's agreement. */
-static sbn_status load(const char *spec, sbn_split split, sbni_hostdata *data)
+/* Where the digest lies. */
+static uint64_t *digest_of(const sbni_hostdata *data)
 {
-    if (!data->memory.leader) return SBN_OK;
-    return sbn_dataset_load(spec, split, &data->info, data->memory.data);
+    return (uint64_t *)((char *)data->memory.data + (data->bytes + 7) / 8 * 8);
 }
 
-sbn_status sbni_hostdata_open(const char *spec, sbn_split split, uint64_t seed,
-                              sbn_group *group, sbni_hostdata *data)
+static sbn_status reserve(const char *spec, sbn_split split, sbn_group *group,
+                          sbni_hostdata *data)
 {
-    *data = (sbni_hostdata){.memory = sbni_hostmem_none()};
-    int64_t bytes = 0;
-    sbn_status status;
-    SBN_GOTO(sbn_group_agree(group, sbn_dataset_probe(spec, split, &data->info, &bytes)));
-    SBN_GOTO(sbni_group_check_same(group, bytes, "size of the data set"));
-    data->digest = seed;
-    if (bytes > 0) {
-        SBN_GOTO(
-            sbn_group_agree(group, sbni_hostmem_create(group, bytes, &data->memory)));
-        SBN_GOTO(sbn_group_agree(group, load(spec, split, data)));
-        SBN_GOTO(sbni_hostmem_publish(&data->memory));
-        data->digest = XXH3_64bits(data->memory.data, (size_t)bytes);
+    SBN_TRY(sbn_group_agree(group,
+                            sbn_dataset_probe(spec, split, &data->info, &data->bytes)));
+    SBN_TRY(sbni_group_check_same(group, data->bytes, "size of the data set"));
+    if (data->bytes == 0) return SBN_OK;
+    return sbn_group_agree(group,
+                           sbni_hostmem_create(group, data->bytes + 16, &data->memory));
+}
+
+/* What falls to this process of its host; others wait in the caller's agreement. */
+static sbn_status load(const char *spec, const sbn_split *splits, int n,
+                       sbni_hostdata *data)
+{
+    for (int i = 0; i < n; i++) {
+        const sbni_hostmem *memory = &data[i].memory;
+        if (data[i].bytes == 0 || memory->rank != i % memory->size) continue;
+        SBN_TRY(sbn_dataset_load(spec, splits[i], &data[i].info, memory->data));
+        *digest_of(&data[i]) = XXH3_64bits(memory->data, (size_t)data[i].bytes);
     }
-    SBN_GOTO(sbni_group_check_same(group, (int64_t)(data->digest >> 1), "the data set"));
-    SBN_GOTO(sbn_group_agree(group, sbn_dataset_create(spec, split, &data->info,
-                                                       data->memory.data, seed,
-                                                       &data->dataset)));
     return SBN_OK;
-fail:
-    sbni_hostdata_close(data);
-    return status;
+}
+
+static sbn_status finish(const char *spec, sbn_split split, uint64_t seed,
+                         sbn_group *group, sbni_hostdata *data)
+{
+    data->digest = seed;
+    if (data->bytes > 0) {
+        SBN_TRY(sbni_hostmem_publish(&data->memory));
+        data->digest = *digest_of(data);
+    }
+    SBN_TRY(sbni_group_check_same(group, (int64_t)(data->digest >> 1), "the data set"));
+    return sbn_group_agree(group,
+                           sbn_dataset_create(spec, split, &data->info, data->memory.data,
+                                              seed, &data->dataset));
+}
+
+sbn_status sbni_hostdata_open(const char *spec, const sbn_split *splits, int n,
+                              uint64_t seed, sbn_group *group, sbni_hostdata *data)
+{
+    for (int i = 0; i < n; i++) data[i] = (sbni_hostdata){.memory = sbni_hostmem_none()};
+    for (int i = 0; i < n; i++) SBN_TRY(reserve(spec, splits[i], group, &data[i]));
+    SBN_TRY(sbni_group_agree_asleep(group, load(spec, splits, n, data)));
+    for (int i = 0; i < n; i++) SBN_TRY(finish(spec, splits[i], seed, group, &data[i]));
+    return SBN_OK;
 }
 
 void sbni_hostdata_close(sbni_hostdata *data)

@@ -26,7 +26,7 @@ typedef struct run {
     const sbn_trainer_config *cfg;
     sbn_group *group;
     bool writes;
-    sbni_hostdata train, test;
+    sbni_hostdata data[2]; /* by sbn_split */
     sbni_setting settings[SBNI_MAX_SETTINGS];
     int n_settings;
     sbn_model *model;
@@ -72,10 +72,10 @@ static sbn_status path_of(const run *r, const char *file, char *path)
 static sbn_status open_data(run *r)
 {
     const sbn_trainer_config *c = r->cfg;
-    SBN_TRY(sbni_hostdata_open(c->data, SBN_SPLIT_TRAIN, c->seed, r->group, &r->train));
-    SBN_TRY(sbni_hostdata_open(c->data, SBN_SPLIT_TEST, c->seed, r->group, &r->test));
-    r->n_train = r->train.info.n;
-    r->n_test = r->test.info.n;
+    static const sbn_split both[2] = {SBN_SPLIT_TRAIN, SBN_SPLIT_TEST};
+    SBN_TRY(sbni_hostdata_open(c->data, both, 2, c->seed, r->group, r->data));
+    r->n_train = r->data[SBN_SPLIT_TRAIN].info.n;
+    r->n_test = r->data[SBN_SPLIT_TEST].info.n;
     if (c->limit_train && c->limit_train < r->n_train) r->n_train = c->limit_train;
     if (c->limit_test && c->limit_test < r->n_test) r->n_test = c->limit_test;
     SBN_CHECK(c->batch <= r->n_train, SBN_E_ARG,
@@ -139,8 +139,8 @@ static sbn_status create_local(run *r)
     const sbn_trainer_config *c = r->cfg;
     int64_t capacity;
     SBN_TRY(sbni_check_text(r->model, c->net));
-    SBN_TRY(sbni_check_fit(r->model, &r->train.info));
-    SBN_TRY(sbni_check_fit(r->model, &r->test.info));
+    SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TRAIN].info));
+    SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TEST].info));
     SBN_TRY(create_sgd(r));
     SBN_TRY(sbn_sampler_create(r->n_train, c->batch, c->drop_last, c->seed, &r->sampler));
     sbn_model_input(r->model, &capacity);
@@ -154,8 +154,8 @@ static sbn_status create_local(run *r)
     SBN_TRY(check_smallest(r));
     r->schedule = c->schedule;
     r->schedule.steps = r->steps;
-    r->n_settings =
-        sbni_settings_list(c, r->n_train, r->train.digest, r->steps, r->settings);
+    r->n_settings = sbni_settings_list(c, r->n_train, r->data[SBN_SPLIT_TRAIN].digest,
+                                       r->steps, r->settings);
     return SBN_OK;
 }
 
@@ -224,6 +224,7 @@ static sbn_status load_checkpoint(run *r)
     /* A new run over an old one: a later --resume must not find the old one's state, nor
      * an evaluation the old one's weights. */
     SBN_TRY(move_aside(r, "checkpoint.safetensors", "checkpoint-old.safetensors"));
+    SBN_TRY(move_aside(r, "comm.json", "comm-old.json"));
     return move_aside(r, "model.safetensors", "model-old.safetensors");
 }
 
@@ -286,8 +287,8 @@ static sbn_status train_step(run *r)
     sbn_sampler_batch(r->sampler, r->step, &index, &total);
     r->step++;
     SBN_TRY(sbn_model_share(r->model, total, &first, &n));
-    sbni_fetch(r->train.dataset, index + first, n, sbn_model_input(r->model, &capacity),
-               r->labels);
+    sbni_fetch(r->data[SBN_SPLIT_TRAIN].dataset, index + first, n,
+               sbn_model_input(r->model, &capacity), r->labels);
     SBN_TRY(set_limits(r));
     sbn_model_result result;
     sbn_status status = sbn_model_gradient(r->model, r->labels, total, &result);
@@ -304,7 +305,8 @@ static sbn_status train_step(run *r)
 
 static sbn_status test(run *r)
 {
-    SBN_TRY(sbni_evaluate(r->model, r->test.dataset, r->n_test, r->group, &r->tested));
+    SBN_TRY(sbni_evaluate(r->model, r->data[SBN_SPLIT_TEST].dataset, r->n_test, r->group,
+                          &r->tested));
     r->has_tested = true;
     return SBN_OK;
 }
@@ -346,6 +348,7 @@ static sbn_status save(run *r)
 
 static sbn_status train(run *r)
 {
+    sbn_group_clear_traffic(r->group); /* waiting for data says nothing of messages */
     while (r->step < r->steps) {
         double start = sbni_clock_s();
         SBN_TRY(train_step(r));
@@ -401,8 +404,7 @@ sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
     sbn_sgd_destroy(&r->sgd);
     sbn_model_destroy(&r->model);
     sbni_free(r->labels);
-    sbni_hostdata_close(&r->train);
-    sbni_hostdata_close(&r->test);
+    for (int i = 0; i < 2; i++) sbni_hostdata_close(&r->data[i]);
     sbni_free(r);
     return status;
 }

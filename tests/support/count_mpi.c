@@ -24,16 +24,21 @@ static int64_t length(int count, MPI_Datatype type)
     return (int64_t)count * size;
 }
 
-/* Communicators that carried sums, with their length. */
+/* Communicators that carried sums, with their length; 0: a free place. */
+static struct {
+    MPI_Comm comm;
+    int count;
+} seen[COMMS];
+
 static void note_length(MPI_Comm comm, int count)
 {
-    static struct {
-        MPI_Comm comm;
-        int count;
-    } seen[COMMS];
+    for (int i = 0; i < COMMS; i++)
+        if (seen[i].count && seen[i].comm == comm) {
+            mixed |= seen[i].count != count;
+            return;
+        }
     for (int i = 0; i < COMMS; i++) {
-        if (seen[i].count && seen[i].comm != comm) continue;
-        mixed |= seen[i].count && seen[i].count != count;
+        if (seen[i].count) continue;
         seen[i].comm = comm;
         seen[i].count = count;
         return;
@@ -72,6 +77,15 @@ int MPI_Bcast(void *data, int count, MPI_Datatype type, int root, MPI_Comm comm)
     counted.broadcasts++;
     counted.bytes += length(count, type);
     return PMPI_Bcast(data, count, type, root, comm);
+}
+
+/* Another communicator may get the handle. */
+int MPI_Comm_free(MPI_Comm *comm)
+{
+    counted.others++;
+    for (int i = 0; i < COMMS; i++)
+        if (seen[i].comm == *comm) seen[i].count = 0;
+    return PMPI_Comm_free(comm);
 }
 
 int MPI_Comm_dup(MPI_Comm comm, MPI_Comm *copy)
@@ -161,7 +175,6 @@ OTHER(Win_allocate_shared,
       (MPI_Aint a, int b, MPI_Info c, MPI_Comm d, void *e, MPI_Win *f),
       (a, b, c, d, e, f))
 OTHER(Win_free, (MPI_Win * a), (a))
-OTHER(Comm_free, (MPI_Comm * a), (a))
 OTHER(Comm_split, (MPI_Comm a, int b, int c, MPI_Comm *d), (a, b, c, d))
 OTHER(Comm_split_type, (MPI_Comm a, int b, int c, MPI_Info d, MPI_Comm *e),
       (a, b, c, d, e))
