@@ -20,9 +20,27 @@ static const char *const net = "input 2x6x6\n"
                                "linear e out=4\n"
                                "logsoftmax\n";
 
+/* The same failures whether messages overlap with work or not. */
+static bool overlap;
+
+static int with_overlap(void **state)
+{
+    (void)state;
+    overlap = true;
+    return 0;
+}
+
+static int without_overlap(void **state)
+{
+    (void)state;
+    overlap = false;
+    return 0;
+}
+
 static sbn_model_config config(const char *text, sbn_dtype dtype)
 {
     sbn_model_config cfg = sbn_model_config_default("test", 64);
+    cfg.overlap = overlap;
     cfg.text = text;
     cfg.dtype = dtype;
     return cfg;
@@ -281,8 +299,8 @@ static void trap_17_processes_that_differ(void **state)
     if (test_size == 1) skip();
     const sbn_model_config good =
         config("input 2x1x1\nlinear a out=3\nlogsoftmax\n", SBN_F32);
-    sbn_model_config cases[10];
-    for (int i = 0; i < 10; i++) cases[i] = good;
+    sbn_model_config cases[11];
+    for (int i = 0; i < 11; i++) cases[i] = good;
     cases[0].text = "input 2x1x1\nlinear a out=4\nlogsoftmax\n";
     cases[1].dtype = SBN_F64;
     cases[2].seed = 2;
@@ -293,21 +311,25 @@ static void trap_17_processes_that_differ(void **state)
     cases[7].momentum = 0.2;
     cases[8].norm = SBN_MODEL_NORM_GROUP;
     cases[9].norm_groups = 2;
-    for (int i = 0; i < 10; i++)
+    cases[10].overlap = !good.overlap;
+    for (int i = 0; i < 11; i++)
         refuses(guilty() ? cases[i] : good, SBN_E_MISMATCH,
                 i ? "digest of the model's settings" : "digest of the net's text");
 }
 
+#define BOTH(f)                                                                          \
+    cmocka_unit_test_setup(f, with_overlap), cmocka_unit_test_setup(f, without_overlap)
+
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(trap_31_bad_values_name_their_layer),
-    cmocka_unit_test(trap_31_bad_loss),
-    cmocka_unit_test(trap_31_bad_gradient),
-    cmocka_unit_test(too_large_for_the_sums),
-    cmocka_unit_test(labels_outside_the_classes),
-    cmocka_unit_test(one_value_per_channel),
-    cmocka_unit_test(batches_outside_the_settings),
-    cmocka_unit_test(settings_out_of_range),
-    cmocka_unit_test(net_bad_on_one_process),
-    cmocka_unit_test(trap_17_processes_that_differ),
+    BOTH(trap_31_bad_values_name_their_layer),
+    BOTH(trap_31_bad_loss),
+    BOTH(trap_31_bad_gradient),
+    BOTH(too_large_for_the_sums),
+    BOTH(labels_outside_the_classes),
+    BOTH(one_value_per_channel),
+    BOTH(batches_outside_the_settings),
+    BOTH(settings_out_of_range),
+    BOTH(net_bad_on_one_process),
+    BOTH(trap_17_processes_that_differ),
 };
 TEST_MAIN(tests)

@@ -51,6 +51,8 @@ typedef struct sbn_model_config {
                             channels; else not read; default 1 */
     double eps, momentum; /**< of the norm layers; defaults 1e-5 and 0.1 */
     sbn_running running;  /**< likewise; default SBN_RUNNING_WHOLE_BATCH */
+    bool overlap; /**< backward goes on while messages are under way; no bit depends on
+                     it; default true */
 } sbn_model_config;
 
 /** A named array of the model: a parameter or a buffer. */
@@ -130,8 +132,10 @@ SBN_API void *sbn_model_input(sbn_model *model, int64_t *capacity);
  * Forward, loss, backward: gradients of the mean loss over `total` samples of the group
  * in every tensor's grad. Running statistics are updated.
  * @param labels  of this process's share of the batch, 0 … classes-1.
- * @collective one message forward and one backward per norm layer, one for all other
- * gradients.
+ * @collective one message forward and one backward per norm layer, and one for all other
+ * gradients; with overlap one for the gradients between two norm layers, each begun as
+ * soon as they are complete. Then, with threads, MPI must have been started with
+ * MPI_THREAD_FUNNELED to move messages from among them.
  * @errors SBN_E_ARG (a label), SBN_E_NONFINITE naming layer or tensor, SBN_E_FEW,
  * SBN_E_RANGE, SBN_E_PEER; weights unchanged.
  * @reproducible a function of samples, weights and grad_exponents; not of the number of

@@ -10,6 +10,7 @@ typedef struct settings {
     sbn_trainer_config run;
     const char *norm;
     int schedule, progress, running;
+    bool no_overlap;
 } settings;
 
 #define AT(field) offsetof(settings, field)
@@ -86,6 +87,12 @@ static const sbni_option options[] = {
      "weight decay also on gamma, beta and biases", 0, 0, 0, 0},
     {"seed", SBNI_OPTION_SEED, AT(run.seed), "N",
      "of initial weights, order of samples and synthetic data (default 1)", 0, 0, 0, 0},
+    {"Speed; no bit of the results depends on it", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0,
+     0},
+    {"no-overlap", SBNI_OPTION_FLAG, AT(no_overlap), 0,
+     "wait for each message before computing on (default: backward goes on while sums "
+     "travel)",
+     0, 0, 0, 0},
     {"Results", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"out", SBNI_OPTION_TEXT, AT(run.out), "DIR",
      "folder for metrics.jsonl, run.json, model.safetensors, checkpoint.safetensors "
@@ -138,6 +145,7 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     if (parsed != SBN_OK) return sbni_fail_in(parsed, "--norm");
     s.run.schedule.kind = (sbn_schedule_kind)s.schedule;
     s.run.norm_running = (sbn_running)s.running;
+    s.run.overlap = !s.no_overlap;
     s.run.progress = (sbn_progress_style)s.progress;
     sbn_trainer_result result;
     SBN_TRY(sbn_train(&s.run, group, &result));

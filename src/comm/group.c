@@ -24,6 +24,15 @@ const char *sbni_mpi_version(void)
     return text;
 }
 
+bool sbni_group_is_funneled(void)
+{
+    int level = MPI_THREAD_SINGLE, main_thread = 0;
+    MPI_Query_thread(&level);
+    MPI_Is_thread_main(&main_thread);
+    return level >= MPI_THREAD_SERIALIZED ||
+           (level >= MPI_THREAD_FUNNELED && main_thread);
+}
+
 /* What can be told without a message, for every way to make a group. */
 static sbn_status check_comm(MPI_Comm comm, sbn_group **group, const char *call)
 {

@@ -45,7 +45,9 @@ static void groupnorm_backward(sbn_model *m, const sbni_layer *layer, sbni_task 
     add_grad(m, layer->bias, dbeta, shape.c, task.thread);
 }
 
+/* One pass makes both: backward_weights has nothing to do. */
 const sbni_layer_ops sbni_groupnorm_ops = {.needs_x = true,
+                                           .sums = true,
                                            .shape = sbni_same_shape,
                                            .forward = groupnorm_forward,
                                            .backward = groupnorm_backward};

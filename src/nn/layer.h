@@ -49,10 +49,19 @@ typedef struct sbni_layer {
     bool wants_dx;
 } sbni_layer;
 
+/* The layers [from, to) between two norms: slices pass through all of them in one go. The
+ * norm below is layer from-1, the one above is layer to. */
+typedef struct sbni_run {
+    int from, to;
+    int segment; /* of the gradient sum, complete with this run's gradients; -1: none */
+    bool splits; /* backward goes through the slices twice, for dx and for the weights,
+                    with the message of the norm below under way meanwhile */
+} sbni_run;
+
 typedef struct sbni_scratch {
-    void *col, *dcol; /* [largest k·k·c · oh·ow] */
-    void *grad;       /* [largest parameter] */
-    double *sums;     /* [2][most channels of a groupnorm] */
+    void *col;    /* [largest k·k·c · oh·ow] */
+    void *grad;   /* [largest parameter] */
+    double *sums; /* [2][most channels of a groupnorm] */
 } sbni_scratch;
 
 struct sbn_model {
@@ -61,11 +70,15 @@ struct sbn_model {
     sbn_group *group;
     const sbni_kernels *kernels;
     int threads;
+    bool overlaps;    /* messages travel while backward goes on */
+    bool pokes;       /* and thread 0 may move them from among the others */
     int64_t capacity; /* rows of whole arrays: the largest share */
 
     int layer_count;
     sbni_layer *layers;
     sbni_edge *edges; /* [layer_count+1] */
+    int run_count, segment_count;
+    sbni_run *runs; /* [run_count] */
 
     int param_count; /* parameters, then buffers */
     sbni_param *params;
@@ -89,10 +102,14 @@ struct sbn_model {
 typedef struct sbni_layer_ops {
     bool needs_x, needs_y; /* in backward */
     bool elementwise;      /* y and dy may lie in the place of x and dx */
+    bool sums;             /* has gradients that are summed with those of other layers */
     /* Shape of the output from that of the input; SBN_E_DATA where the layer does not
      * fit. */
     sbn_status (*shape)(const sbni_layer_spec *spec, sbni_image in, sbni_image *out);
     void (*forward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
+    /* Gradients of the weights from x and dy, and dx from dy; the first may come any time
+     * after dy is there. NULL: nothing to do, or done by the other. */
+    void (*backward_weights)(sbn_model *model, const sbni_layer *layer, sbni_task task);
     void (*backward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
 } sbni_layer_ops;
 
@@ -116,10 +133,16 @@ static inline void *sbni_at(const sbn_model *model, const void *array, int64_t c
 /* Add a slice's gradient of a parameter, in scratch.grad, to the sums. */
 void sbni_layer_add_grad(sbn_model *model, int param, const void *grad, int thread);
 
-/* Layers [0, until) on the slices under work. */
+/* In the middle of a slice's work: give messages under way a push. */
+static inline void sbni_model_poke(const sbn_model *model, sbni_task task)
+{
+    if (model->pokes && task.thread == 0) sbni_reduce_poke(model->group);
+}
+
+/* nn/step.c: layers [0, until) on the slices under work. */
 sbn_status sbni_model_forward(sbn_model *model, int64_t n, bool training, int until);
 
-/* nn/plan.c: shapes, and which arrays are whole; allocates them. */
+/* nn/plan.c: shapes; then runs, and which arrays are whole; allocates them. */
 sbn_status sbni_plan_shapes(sbn_model *model, const sbni_net *net);
 sbn_status sbni_plan_buffers(sbn_model *model);
 
@@ -131,5 +154,7 @@ sbn_status sbni_norm_layers_create(sbn_model *model);
 sbn_status sbni_norm_layer_forward(sbn_model *model, const sbni_layer *layer, int64_t n,
                                    bool training);
 sbn_status sbni_norm_layer_backward(sbn_model *model, const sbni_layer *layer, int64_t n);
+sbn_status sbni_norm_layer_backward_begin(sbn_model *model, const sbni_layer *layer,
+                                          int64_t n);
 
 #endif

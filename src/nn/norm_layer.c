@@ -43,6 +43,14 @@ sbn_status sbni_norm_layer_backward(sbn_model *m, const sbni_layer *layer, int64
     return sbn_norm_backward(layer->norm, &dy, layer->wants_dx ? &dx : NULL);
 }
 
+sbn_status sbni_norm_layer_backward_begin(sbn_model *m, const sbni_layer *layer,
+                                          int64_t n)
+{
+    sbn_tensor dy = view(m, layer->out, layer->out->dy, n),
+               dx = view(m, layer->in, layer->in->dy, n);
+    return sbn_norm_backward_begin(layer->norm, &dy, layer->wants_dx ? &dx : NULL);
+}
+
 sbn_status sbn_model_set_limits(sbn_model *m, double r_max, double d_max)
 {
     if (m->cfg.norm != SBN_MODEL_NORM_RENORM) return SBN_OK;

@@ -108,6 +108,31 @@ sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
     return SBN_OK;
 }
 
+/* Runs between norms. A run is split where a norm is below it and there are weights whose
+ * gradients can be computed while its message travels. Runs with gradients have a segment
+ * each, and so has the last, with the loss; or all have one. */
+static sbn_status cut_runs(sbn_model *m)
+{
+    for (int i = 0; i < m->layer_count; i++)
+        m->run_count += m->layers[i].spec.kind == SBNI_LAYER_NORM;
+    m->run_count++;
+    SBN_TRY(sbni_alloc(m->run_count, sizeof *m->runs, "model", &m->runs));
+    for (int r = 0, i = 0; r < m->run_count; r++, i++) {
+        sbni_run *run = &m->runs[r];
+        bool sums = r == m->run_count - 1;
+        for (run->from = i; i < m->layer_count; i++) {
+            const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
+            if (m->layers[i].spec.kind == SBNI_LAYER_NORM) break;
+            sums |= ops->sums;
+            run->splits |= m->overlaps && run->from > 0 && ops->backward_weights;
+        }
+        run->to = i;
+        run->segment = !sums ? -1 : m->overlaps ? m->segment_count++ : 0;
+    }
+    if (!m->overlaps) m->segment_count = 1;
+    return SBN_OK;
+}
+
 /* Elements that share memory: each edge's class is the first edge of it. */
 static void share_places(const sbn_model *m, int *y_of, int *dy_of)
 {
@@ -123,7 +148,8 @@ static void share_places(const sbn_model *m, int *y_of, int *dy_of)
     }
 }
 
-/* Whole arrays are those that a norm layer meets, or that backward reads again. */
+/* Whole arrays are those that a norm layer meets, or that backward reads again: in a run
+ * that is split also the dy of its weights. */
 static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
 {
     sbni_edge *e = m->edges;
@@ -136,6 +162,10 @@ static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
         e[dy_of[i]].dy_whole |= norm;
         e[dy_of[i + 1]].dy_whole |= norm;
     }
+    for (int r = 0; r < m->run_count; r++)
+        for (int i = m->runs[r].from; m->runs[r].splits && i < m->runs[r].to; i++)
+            if (sbni_layer_ops_of(m->layers[i].spec.kind)->backward_weights)
+                e[dy_of[i + 1]].dy_whole = true;
 }
 
 static sbn_status own(sbn_model *m, int64_t count, int64_t size, void **out)
@@ -196,7 +226,6 @@ static sbn_status alloc_scratch(sbn_model *m)
     SBN_TRY(sbni_alloc(m->threads, sizeof *m->scratch, "model", &m->scratch));
     for (int t = 0; t < m->threads; t++) {
         SBN_TRY(own(m, col, size, &m->scratch[t].col));
-        SBN_TRY(own(m, col, size, &m->scratch[t].dcol));
         SBN_TRY(own(m, grad, size, &m->scratch[t].grad));
         SBN_TRY(own(m, sums, sizeof(double), (void **)&m->scratch[t].sums));
     }
@@ -210,11 +239,12 @@ sbn_status sbni_plan_buffers(sbn_model *m)
     SBN_GOTO(sbni_alloc(edges, sizeof *y_of, "model", &y_of));
     SBN_GOTO(sbni_alloc(edges, sizeof *dy_of, "model", &dy_of));
     SBN_GOTO(
-        sbni_alloc(3 * edges + 4 * m->threads, sizeof *m->owned, "model", &m->owned));
+        sbni_alloc(3 * edges + 3 * m->threads, sizeof *m->owned, "model", &m->owned));
     int64_t most = m->capacity + 1; /* a slice has at least one row */
     SBN_GOTO(sbni_alloc(most, sizeof *m->slices, "model", &m->slices));
     SBN_GOTO(sbni_alloc(most, sizeof *m->slice_loss, "model", &m->slice_loss));
     SBN_GOTO(sbni_alloc(most, sizeof *m->slice_correct, "model", &m->slice_correct));
+    SBN_GOTO(cut_runs(m));
     share_places(m, y_of, dy_of);
     choose_whole(m, y_of, dy_of);
     SBN_GOTO(alloc_edges(m, y_of, dy_of));

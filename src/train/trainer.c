@@ -59,7 +59,8 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .epochs = 5,
                                 .schedule = {SBN_SCHEDULE_CONSTANT, 0.05, 0, 0, 1, 0.1},
                                 .momentum = 0.9,
-                                .seed = 1};
+                                .seed = 1,
+                                .overlap = true};
 }
 
 static sbn_status path_of(const run *r, const char *file, char *path)
@@ -169,6 +170,7 @@ static sbn_status create_model(run *r)
     cfg.eps = r->cfg->norm_eps;
     cfg.momentum = r->cfg->norm_momentum;
     cfg.running = r->cfg->norm_running;
+    cfg.overlap = r->cfg->overlap;
     SBN_TRY(sbn_model_create(&cfg, r->group, &r->model));
     return sbn_group_agree(r->group, create_local(r));
 }
