@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/group.h"
 #include "support/layer.h"
 #include "support/net.h"
 
@@ -140,6 +141,29 @@ static void trap_31_bad_gradient(void **state)
     w[0] = 1e13f;
     expect(spoiled(model, SBN_F32, &b, 3e38), SBN_E_RANGE,
            "a loss of 3e+21 is too large");
+    net_batch_free(&b);
+    sbn_model_destroy(&model);
+}
+
+/* Found by a norm on the way back, when sums of gradients may be under way: they are
+ * waited for, and the model goes on. */
+static void trap_31_bad_values_on_the_way_back(void **state)
+{
+    (void)state;
+    sbn_model_config cfg = config(net, SBN_F32);
+    sbn_model *model = net_make(&cfg, test_group);
+    net_batch b = net_batch_make(model, 37, 1);
+    float *weight = net_tensor(model, "e.weight")->data, kept = *weight;
+    sbn_model_result got;
+    for (int i = 0; i < 3; i++) {
+        if (guilty()) *weight = NAN;
+        expect(net_gradient(model, SBN_F32, &b, 37, &got), SBN_E_NONFINITE,
+               "m: NaN or infinity");
+        assert_null(test_group->outstanding);
+        *weight = kept;
+        OK(net_gradient(model, SBN_F32, &b, 37, &got));
+        assert_null(test_group->outstanding);
+    }
     net_batch_free(&b);
     sbn_model_destroy(&model);
 }
@@ -324,6 +348,7 @@ static const struct CMUnitTest tests[] = {
     BOTH(trap_31_bad_values_name_their_layer),
     BOTH(trap_31_bad_loss),
     BOTH(trap_31_bad_gradient),
+    BOTH(trap_31_bad_values_on_the_way_back),
     BOTH(too_large_for_the_sums),
     BOTH(labels_outside_the_classes),
     BOTH(one_value_per_channel),
