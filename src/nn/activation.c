@@ -45,5 +45,5 @@ const sbni_layer_ops sbni_sigmoid_ops = {.needs_y = true,
                                          .shape = sbni_same_shape,
                                          .forward = sigmoid_forward,
                                          .backward = sigmoid_backward};
-/* Norm layers run on the whole batch (norm_layer.c); only their shape is of this kind. */
+/* Norm layers lie between runs (norm_layer.c); only their shape is of this kind. */
 const sbni_layer_ops sbni_norm_ops = {.needs_x = true, .shape = sbni_same_shape};

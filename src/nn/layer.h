@@ -1,8 +1,9 @@
 /*
  * The parts of a model. Layers work slice by slice, so that a slice passes through all
  * layers between two norms while it is in the cache, and so that threads share out
- * slices. Norm layers work on the whole batch: they end one run of layers and begin the
- * next.
+ * slices. Norm layers need sums over the whole batch: they end one run of layers and
+ * begin the next. Of a norm layer x is kept; its y is made in the run above, slice by
+ * slice, as often as it is needed.
  */
 #ifndef SBNI_LAYER_H
 #define SBNI_LAYER_H
@@ -10,7 +11,7 @@
 #include "comm/gradsync.h"
 #include "kernels/kernels.h"
 #include "nn/netfile.h"
-#include "norm/scope.h"
+#include "norm/slices.h"
 #include "syncbn/model.h"
 #include "syncbn/norm.h"
 
@@ -44,6 +45,7 @@ typedef struct sbni_layer {
     sbni_edge *in, *out;
     int weight, bias; /* indices of parameters; -1: none */
     uint8_t *argmax;  /* maxpool: [capacity][out.count] */
+    bool relu;        /* norm: followed by relu, in the same pass */
     sbn_norm *norm;
     double *mean, *rstd; /* groupnorm: [capacity][groups] */
     bool wants_dx;
@@ -53,9 +55,10 @@ typedef struct sbni_layer {
  * norm below is layer from-1, the one above is layer to. */
 typedef struct sbni_run {
     int from, to;
-    int segment; /* of the gradient sum, complete with this run's gradients; -1: none */
-    bool splits; /* backward goes through the slices twice, for dx and for the weights,
-                    with the message of the norm below under way meanwhile */
+    int segment;  /* of the gradient sum, complete with this run's gradients; -1: none */
+    bool remakes; /* y of the norm below is not kept: backward makes it anew from x */
+    bool splits;  /* backward goes through the slices twice, for dx and for the weights,
+                     with the message of the norm below under way meanwhile */
 } sbni_run;
 
 typedef struct sbni_scratch {
@@ -149,12 +152,17 @@ sbn_status sbni_plan_buffers(sbn_model *model);
 /* nn/params.c: tables, arenas, initial values; after the norm layers exist. */
 sbn_status sbni_params_create(sbn_model *model);
 
-/* nn/norm_layer.c: the synchronized layers of a model, and their whole-batch calls. */
+/* nn/norm_layer.c: the synchronized layers of a model. open is for each forward. */
 sbn_status sbni_norm_layers_create(sbn_model *model);
-sbn_status sbni_norm_layer_forward(sbn_model *model, const sbni_layer *layer, int64_t n,
-                                   bool training);
-sbn_status sbni_norm_layer_backward(sbn_model *model, const sbni_layer *layer, int64_t n);
-sbn_status sbni_norm_layer_backward_begin(sbn_model *model, const sbni_layer *layer,
-                                          int64_t n);
+sbn_status sbni_norm_layers_reserve(sbn_model *model);
+void sbni_norm_layer_open(const sbn_model *model, const sbni_layer *layer, int64_t n,
+                          bool training);
+/* One slice: y into the layer above; sums of the x below; sums of dy; dx in its place. */
+void sbni_norm_layer_apply(const sbn_model *model, const sbni_layer *layer,
+                           sbni_task task, bool training);
+void sbni_norm_layer_moments(const sbni_layer *layer, sbni_task task);
+void sbni_norm_layer_sums(const sbn_model *model, const sbni_layer *layer,
+                          sbni_task task);
+void sbni_norm_layer_dx(const sbn_model *model, const sbni_layer *layer, sbni_task task);
 
 #endif

@@ -138,6 +138,7 @@ sbn_status sbni_params_create(sbn_model *m)
         if (layer->norm) bind(m, layer);
         add_buffers(m, layer);
     }
+    SBN_TRY(sbni_norm_layers_reserve(m));
     SBN_TRY(sbni_alloc(m->param_count, sizeof *m->tensors, "model", &m->tensors));
     for (int i = 0; i < m->param_count; i++) m->tensors[i] = m->params[i].tensor;
     return create_sync(m);

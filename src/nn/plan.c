@@ -74,6 +74,14 @@ static sbn_status check_groups(const sbn_model *m, const sbni_layer *layer)
     return SBN_OK;
 }
 
+/* A relu right behind a norm layer becomes part of it. */
+static bool fuses(const sbn_model *m, const sbni_layer_spec *spec)
+{
+    return spec->kind == SBNI_LAYER_RELU && m->layer_count > 0 &&
+           m->layers[m->layer_count - 1].spec.kind == SBNI_LAYER_NORM &&
+           !m->layers[m->layer_count - 1].relu;
+}
+
 sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
 {
     SBN_TRY(sbni_alloc(net->count, sizeof *m->layers, "model", &m->layers));
@@ -86,6 +94,10 @@ sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
     for (int i = 0; i < net->count; i++) {
         bool norm = net->layers[i].kind == SBNI_LAYER_NORM;
         if (norm && m->cfg.norm == SBN_MODEL_NORM_NONE) continue;
+        if (fuses(m, &net->layers[i])) {
+            m->layers[m->layer_count - 1].relu = true;
+            continue;
+        }
         sbni_layer *layer = &m->layers[m->layer_count];
         layer->spec = net->layers[i];
         if (norm && m->cfg.norm == SBN_MODEL_NORM_GROUP)
@@ -148,8 +160,9 @@ static void share_places(const sbn_model *m, int *y_of, int *dy_of)
     }
 }
 
-/* Whole arrays are those that a norm layer meets, or that backward reads again: in a run
- * that is split also the dy of its weights. */
+/* Whole arrays are x and dy of norm layers, and what backward reads again: in a run that
+ * is split also the dy of its weights. Not y of a norm layer, which is made again where
+ * the layer above asks for it. */
 static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
 {
     sbni_edge *e = m->edges;
@@ -157,15 +170,21 @@ static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
     for (int i = 0; i < m->layer_count; i++) {
         const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
         bool norm = m->layers[i].spec.kind == SBNI_LAYER_NORM;
-        e[y_of[i]].y_whole |= norm || ops->needs_x;
-        e[y_of[i + 1]].y_whole |= norm || ops->needs_y;
+        bool above = i > 0 && m->layers[i - 1].spec.kind == SBNI_LAYER_NORM;
+        e[y_of[i]].y_whole |= norm || (ops->needs_x && !above);
+        e[y_of[i + 1]].y_whole |= ops->needs_y;
         e[dy_of[i]].dy_whole |= norm;
         e[dy_of[i + 1]].dy_whole |= norm;
     }
-    for (int r = 0; r < m->run_count; r++)
-        for (int i = m->runs[r].from; m->runs[r].splits && i < m->runs[r].to; i++)
+    for (int r = 0; r < m->run_count; r++) {
+        sbni_run *run = &m->runs[r];
+        for (int i = run->from; run->splits && i < run->to; i++)
             if (sbni_layer_ops_of(m->layers[i].spec.kind)->backward_weights)
                 e[dy_of[i + 1]].dy_whole = true;
+        run->remakes = run->from > 0 && run->from < run->to &&
+                       sbni_layer_ops_of(m->layers[run->from].spec.kind)->needs_x &&
+                       !e[y_of[run->from]].y_whole;
+    }
 }
 
 static sbn_status own(sbn_model *m, int64_t count, int64_t size, void **out)

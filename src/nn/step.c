@@ -19,26 +19,68 @@ static void visit(sbn_model *m, const sbni_layer *layer, int what, sbni_task tas
     if (what & BACKWARD) ops->backward(m, layer, task);
 }
 
-/* Layers [from, to) on every slice, what says what of them, backward from the last to the
- * first; threads share out the slices. */
-static void run_layers(sbn_model *m, int from, int to, int what)
+/* A pass through a run: what it does, and the norms that it touches. */
+typedef struct pass {
+    int from, to, what;
+    const sbni_layer *below, *above; /* NULL: none, or not touched */
+    bool training, remakes;
+} pass;
+
+static void forward_slice(sbn_model *m, const pass *p, sbni_task task)
+{
+    if (p->below) sbni_norm_layer_apply(m, p->below, task, p->training);
+    for (int i = p->from; i < p->to; i++) visit(m, &m->layers[i], FORWARD, task);
+    if (p->above && p->training) sbni_norm_layer_moments(p->above, task);
+}
+
+static void backward_slice(sbn_model *m, const pass *p, sbni_task task)
+{
+    if (p->what & BACKWARD && p->above) sbni_norm_layer_dx(m, p->above, task);
+    for (int i = p->to - 1; i >= p->from; i--) {
+        if (i == p->from && p->what & WEIGHTS && p->remakes)
+            sbni_norm_layer_apply(m, p->below, task, true);
+        visit(m, &m->layers[i], p->what, task);
+        sbni_model_poke(m, task);
+    }
+    if (p->what & BACKWARD && p->below) sbni_norm_layer_sums(m, p->below, task);
+}
+
+/* Threads share out the slices. */
+static void run_slices(sbn_model *m, const pass *p)
 {
 #pragma omp parallel for schedule(static) num_threads(m->threads)
     for (int64_t k = 0; k < m->slice_count; k++) {
         sbni_task task = {m->slices[k], k, omp_get_thread_num()};
-        for (int i = 0; i < to - from; i++) {
-            visit(m, &m->layers[what & FORWARD ? from + i : to - 1 - i], what, task);
-            sbni_model_poke(m, task);
-        }
+        if (p->what & FORWARD)
+            forward_slice(m, p, task);
+        else
+            backward_slice(m, p, task);
     }
+}
+
+static pass pass_of(const sbn_model *m, const sbni_run *run, int what)
+{
+    return (pass){.from = run->from,
+                  .to = run->to,
+                  .what = what,
+                  .below = run->from > 0 ? &m->layers[run->from - 1] : NULL,
+                  .above = run->to < m->layer_count ? &m->layers[run->to] : NULL,
+                  .training = true,
+                  .remakes = run->remakes};
 }
 
 sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int until)
 {
     for (int r = 0; r < m->run_count && m->runs[r].from <= until; r++) {
-        int from = m->runs[r].from, to = m->runs[r].to;
-        run_layers(m, from, to < until ? to : until, FORWARD);
-        if (to < until) SBN_TRY(sbni_norm_layer_forward(m, &m->layers[to], n, training));
+        pass p = pass_of(m, &m->runs[r], FORWARD);
+        p.training = training;
+        if (p.to >= until) {
+            p.to = until;
+            p.above = NULL;
+        }
+        if (p.above) sbni_norm_layer_open(m, p.above, n, training);
+        run_slices(m, &p);
+        if (p.above && training) SBN_TRY(sbni_norm_slices_forward(p.above->norm));
     }
     return SBN_OK;
 }
@@ -78,29 +120,29 @@ static sbn_status add_loss(const sbn_model *m, uint64_t *words)
 /* One run and the norm below it. Where it is split, the norm's message travels while the
  * gradients of the run's weights are computed, and theirs from then to the end of
  * backward. */
-static sbn_status backward_run(sbn_model *m, const sbni_run *run, int64_t n,
-                               sbn_status *mine)
+static sbn_status backward_run(sbn_model *m, const sbni_run *run, sbn_status *mine)
 {
-    const sbni_layer *norm = run->from > 0 ? &m->layers[run->from - 1] : NULL;
-    run_layers(m, run->from, run->to, run->splits ? BACKWARD : BACKWARD | WEIGHTS);
+    pass p = pass_of(m, run, run->splits ? BACKWARD : BACKWARD | WEIGHTS);
+    run_slices(m, &p);
     if (run->splits) {
-        SBN_TRY(sbni_norm_layer_backward_begin(m, norm, n));
-        run_layers(m, run->from, run->to, WEIGHTS);
+        SBN_TRY(sbni_norm_slices_backward_begin(p.below->norm));
+        p.what = WEIGHTS;
+        run_slices(m, &p);
     }
     if (run->to == m->layer_count && *mine == SBN_OK)
         *mine = add_loss(m, sbni_gradsync_extra(m->sync));
     if (m->overlaps && run->segment >= 0)
         SBN_TRY(sbni_gradsync_begin(m->sync, run->segment, *mine));
-    if (run->splits) return sbn_norm_backward_end(norm->norm);
-    return norm ? sbni_norm_layer_backward(m, norm, n) : SBN_OK;
+    if (run->splits) return sbni_norm_slices_backward_end(p.below->norm);
+    return p.below ? sbni_norm_slices_backward(p.below->norm) : SBN_OK;
 }
 
 /* mine: this process's failure so far, and then also that of its loss. */
-static sbn_status backward(sbn_model *m, int64_t n, sbn_status *mine, bool *again)
+static sbn_status backward(sbn_model *m, sbn_status *mine, bool *again)
 {
     sbni_gradsync_clear(m->sync);
     for (int r = m->run_count - 1; r >= 0; r--) {
-        sbn_status status = backward_run(m, &m->runs[r], n, mine);
+        sbn_status status = backward_run(m, &m->runs[r], mine);
         if (status == SBN_OK) continue;
         sbni_gradsync_wait(m->sync); /* all processes fail here, with the same begun */
         return status;
@@ -132,7 +174,7 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
         if (m->layers[i].norm) SBN_TRY(sbn_norm_set_place(m->layers[i].norm, first));
     SBN_TRY(sbni_model_forward(m, n, true, m->layer_count));
     bool again;
-    do SBN_TRY(backward(m, n, &mine, &again));
+    do SBN_TRY(backward(m, &mine, &again));
     while (again);
     read_gradients(m);
     const uint64_t *sums = sbni_gradsync_extra_sum(m->sync);

@@ -26,6 +26,14 @@ static void sum_slices(sbn_norm *norm)
         norm->kernels->norm_backward_sums(&b, &dy, &x, &ch, &fused, sum_dy + k * c,
                                           sum_dy_d + k * c);
     }
+    sbni_norm_add_sum_words(norm);
+}
+
+void sbni_norm_add_sum_words(sbn_norm *norm)
+{
+    const sbni_samples *samples = &norm->samples;
+    int64_t c = norm->cfg.channels, count = samples->slice_count;
+    const double *sum_dy = samples->sums, *sum_dy_d = sum_dy + count * c;
     int flags = 0;
     for (int64_t k = 0; k < count; k++) {
         int64_t g = samples->slices[k].norm_batch;
@@ -147,9 +155,7 @@ static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx, sbn_te
     if (wants_sums(norm)) sum_slices(norm);
 }
 
-/* Everything after the message. The forward stays remembered, so backward may run again.
- */
-static sbn_status finish(sbn_norm *norm)
+sbn_status sbni_norm_read_backward(sbn_norm *norm)
 {
     bool frozen = norm->ran == SBN_NORM_FROZEN;
     SBN_TRY(frozen ? sbni_reduce_alone(&norm->backward, norm->local, norm->name)
@@ -159,8 +165,16 @@ static sbn_status finish(sbn_norm *norm)
     else
         read_sums(norm);
     if (norm->cfg.affine && norm->cfg.affine_grad) set_gradients(norm);
+    return SBN_OK;
+}
+
+/* Everything after the message. The forward stays remembered, so backward may run again.
+ */
+static sbn_status finish(sbn_norm *norm)
+{
+    SBN_TRY(sbni_norm_read_backward(norm));
     write_gradients(norm);
-    norm->second.ready = !frozen;
+    norm->second.ready = norm->ran != SBN_NORM_FROZEN;
     norm->second.dy_kept = norm->dx.data != norm->dy.data || norm->dy.n == 0;
     return SBN_OK;
 }

@@ -16,6 +16,15 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
         norm->kernels->norm_moments(&b, &view, pivot + k * c, sum_d + k * c,
                                     sum_dd + k * c);
     }
+    sbni_norm_add_moment_words(norm, samples, s, message);
+}
+
+void sbni_norm_add_moment_words(const sbn_norm *norm, const sbni_samples *samples,
+                                int64_t s, sbni_reduce *message)
+{
+    int64_t c = norm->cfg.channels, count = samples->slice_count;
+    const double *pivot = samples->sums, *sum_d = pivot + count * c,
+                 *sum_dd = sum_d + count * c;
     int flags = 0;
     for (int64_t k = 0; k < count; k++) {
         uint64_t *section =
@@ -70,9 +79,7 @@ static sbn_status read_moments(sbn_norm *norm)
     return SBN_OK;
 }
 
-/* Everything before the message. A failure is not returned but carried in it. */
-static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
-                    sbn_tensor *y)
+void sbni_norm_open_forward(sbn_norm *norm)
 {
     norm->calls++;
     norm->phase = SBNI_NORM_IDLE;
@@ -83,6 +90,13 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
                       sbni_norm_tag(norm, norm->ran == SBN_NORM_TRAIN ? SBNI_TAG_TRAIN
                                                                       : SBNI_TAG_EVAL) ^
                           sbni_norm_correction_digest(norm));
+}
+
+/* Everything before the message. A failure is not returned but carried in it. */
+static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
+                    sbn_tensor *y)
+{
+    sbni_norm_open_forward(norm);
     norm->local = sbni_norm_check_forward(norm, x, z, y, &norm->planes);
     if (norm->local == SBN_OK)
         norm->local = sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, true,
@@ -99,18 +113,24 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
     sbni_norm_add_moments(norm, &norm->samples, x, norm->planes, &norm->forward);
 }
 
-/* Everything after the message. */
-static sbn_status finish(sbn_norm *norm)
+sbn_status sbni_norm_read_forward(sbn_norm *norm)
 {
     SBN_TRY(sbni_reduce_verdict(&norm->forward, norm->local, norm->name));
     SBN_TRY(read_moments(norm));
+    if (norm->ran != SBN_NORM_TRAIN) return SBN_OK;
     bool any = false;
     for (int64_t g = 0; g < norm->batches; g++) any |= norm->counts[g] > 0;
-    sbni_norm_apply(norm, &norm->samples, &norm->x, norm->adds ? &norm->z : NULL,
-                    &norm->y, norm->planes, SBNI_OWN_SET);
-    if (norm->ran != SBN_NORM_TRAIN) return SBN_OK;
     if (any && norm->cfg.track_running_stats) sbni_norm_track(norm);
     norm->phase = SBNI_NORM_READY;
+    return SBN_OK;
+}
+
+/* Everything after the message. */
+static sbn_status finish(sbn_norm *norm)
+{
+    SBN_TRY(sbni_norm_read_forward(norm));
+    sbni_norm_apply(norm, &norm->samples, &norm->x, norm->adds ? &norm->z : NULL,
+                    &norm->y, norm->planes, SBNI_OWN_SET);
     return SBN_OK;
 }
 

@@ -195,6 +195,23 @@ void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tens
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
                            const sbn_tensor *x, bool planes, sbni_reduce *message);
 
+/* The second half of that: sums that lie in samples already, of c·s values a sample. */
+void sbni_norm_add_moment_words(const sbn_norm *norm, const sbni_samples *samples,
+                                int64_t s, sbni_reduce *message);
+
+/* Forward without its loops: before the sums are formed, and after the message, from its
+ * verdict to factors and running statistics. */
+void sbni_norm_open_forward(sbn_norm *norm);
+sbn_status sbni_norm_read_forward(sbn_norm *norm);
+
+/* The same of backward: sums that lie in samples into the message; then its verdict,
+ * factors of dx, gradients of gamma and beta. */
+void sbni_norm_add_sum_words(sbn_norm *norm);
+sbn_status sbni_norm_read_backward(sbn_norm *norm);
+
+/* Factors of a set from running statistics. */
+void sbni_norm_fix_factors(sbn_norm *norm, int64_t set);
+
 /* Forward with running statistics as constants: evaluation and frozen. */
 sbn_status sbni_norm_fixed_forward(sbn_norm *norm, const sbn_tensor *x,
                                    const sbn_tensor *z, sbn_tensor *y);
