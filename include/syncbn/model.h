@@ -73,6 +73,21 @@ typedef struct sbn_model_result {
     int64_t correct; /**< samples whose largest output is their label */
 } sbn_model_result;
 
+/** Bytes that a model holds on this process from its creation on: a step allocates
+ * nothing. Arrays have a row for each sample of the largest share, of which
+ * sbn_model_input tells the number. */
+typedef struct sbn_model_memory {
+    int64_t activations_bytes; /**< what forward keeps for backward: the input, one array
+                                  for each weight layer (its x) and norm layer (its x), y
+                                  of sigmoid, of relu but behind a norm, of the last
+                                  layer; places of maxima; group norm's statistics */
+    int64_t work_bytes;        /**< gradients of activations that wait for a message, rows
+                                  of a slice for each thread, sums and factors of norms */
+    int64_t parameters_bytes;  /**< with running statistics */
+    int64_t gradients_bytes;   /**< of the parameters */
+    int64_t messages_bytes;    /**< exact sums: sent, received, and of each thread */
+} sbn_model_memory;
+
 /** Defaults as above for a net and a batch. Local. */
 SBN_API sbn_model_config sbn_model_config_default(const char *net, int64_t batch);
 
@@ -95,6 +110,9 @@ SBN_API int64_t sbn_model_classes(const sbn_model *model);
 
 /** The net's text, as read. Owned by the model. */
 SBN_API const char *sbn_model_text(const sbn_model *model);
+
+/** What the model holds. Local. */
+SBN_API sbn_model_memory sbn_model_get_memory(const sbn_model *model);
 
 /** All parameters, then all buffers, in the order of the net. Owned by the model. */
 SBN_API const sbn_model_tensor *sbn_model_tensors(const sbn_model *model, int *n);

@@ -54,6 +54,7 @@ typedef struct sbn_trainer_result {
     double seconds;      /**< of this run: training and evaluation */
     double images_per_s; /**< while training */
     double test_loss, test_accuracy;
+    sbn_model_memory memory; /**< of this process's model; of no meaning to evaluation */
 } sbn_trainer_result;
 
 /** cnn on Fashion-MNIST, batch 64, lr 0.05, momentum 0.9, 5 epochs, seed 1. */

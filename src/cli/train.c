@@ -118,6 +118,12 @@ static void report(const settings *s, const sbn_trainer_result *r)
     printf("trained %s on %s: %lld steps in %.1f s, %.0f img/s\n", s->run.net,
            s->run.data, (long long)r->steps, r->seconds, r->images_per_s);
     printf("test accuracy %.4f, test loss %.4f\n", r->test_accuracy, r->test_loss);
+    const sbn_model_memory *m = &r->memory;
+    printf("memory of a process: %.1f MB of activations for backward, %.1f MB of work, "
+           "%.1f MB of weights and gradients, %.1f MB of messages\n",
+           1e-6 * (double)m->activations_bytes, 1e-6 * (double)m->work_bytes,
+           1e-6 * (double)(m->parameters_bytes + m->gradients_bytes),
+           1e-6 * (double)m->messages_bytes);
     if (s->run.norm == SBN_MODEL_NORM_RENORM) {
         double r_max, d_max;
         sbn_schedule_limits(&s->run.renorm, r->steps, &r_max, &d_max);

@@ -201,6 +201,15 @@ int64_t *sbni_gradsync_exponents(sbni_gradsync *s)
     return s->exponent;
 }
 
+int64_t sbni_gradsync_bytes(const sbni_gradsync *s)
+{
+    int64_t words = 0;
+    for (int k = 0; k < s->segment_count; k++)
+        words +=
+            2 * s->segments[k].message.words + (s->threads - 1) * s->segments[k].length;
+    return 8 * words;
+}
+
 /* Move the exponents of tensors whose units did not fit. */
 static bool move_exponents(sbni_gradsync *s)
 {

@@ -77,6 +77,9 @@ sbn_status sbni_gradsync_wait(sbni_gradsync *sync);
 const uint64_t *sbni_gradsync_sum(const sbni_gradsync *sync, int tensor);
 double sbni_gradsync_unit(const sbni_gradsync *sync, int tensor);
 
+/* Bytes of all messages and sums. */
+int64_t sbni_gradsync_bytes(const sbni_gradsync *sync);
+
 /* Exponents [n], part of the state that resuming needs. */
 int64_t *sbni_gradsync_exponents(sbni_gradsync *sync);
 

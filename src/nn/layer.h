@@ -97,6 +97,7 @@ struct sbn_model {
     sbni_scratch *scratch; /* [threads] */
     void **owned;          /* buffers of edges */
     int owned_count;
+    sbn_model_memory memory; /* of these buffers */
 
     const int32_t *labels; /* NULL: this process has none that are usable */
     double loss_weight;    /* 1 / samples of the batch */

@@ -156,6 +156,20 @@ const char *sbn_model_text(const sbn_model *m)
     return m->text;
 }
 
+sbn_model_memory sbn_model_get_memory(const sbn_model *m)
+{
+    sbn_model_memory all = m->memory;
+    int64_t size = sbn_dtype_bytes(m->cfg.dtype);
+    all.parameters_bytes = all.gradients_bytes = m->arena_count * size;
+    all.messages_bytes = sbni_gradsync_bytes(m->sync);
+    for (int i = 0; i < m->layer_count; i++) {
+        if (!m->layers[i].norm) continue;
+        all.parameters_bytes += 2 * m->layers[i].in->shape.c * size;
+        sbni_norm_add_bytes(m->layers[i].norm, &all.work_bytes, &all.messages_bytes);
+    }
+    return all;
+}
+
 const sbn_model_tensor *sbn_model_tensors(const sbn_model *m, int *n)
 {
     *n = m->param_count;

@@ -187,24 +187,27 @@ static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
     }
 }
 
-static sbn_status own(sbn_model *m, int64_t count, int64_t size, void **out)
+/* what: the sum of bytes that the array counts for. */
+static sbn_status own(sbn_model *m, int64_t count, int64_t size, int64_t *what, void *out)
 {
     SBN_TRY(sbni_alloc(count, size, "model", out));
-    m->owned[m->owned_count++] = *out;
+    memcpy(&m->owned[m->owned_count++], out, sizeof *m->owned);
+    *what += count * size;
     return SBN_OK;
 }
 
 static sbn_status alloc_edges(sbn_model *m, const int *y_of, const int *dy_of)
 {
-    int64_t size = sbn_dtype_bytes(m->cfg.dtype), scratch_rows = SBN_SLICE * m->threads;
+    int64_t size = sbn_dtype_bytes(m->cfg.dtype), scratch_rows = SBN_SLICE * m->threads,
+            *kept = &m->memory.activations_bytes, *work = &m->memory.work_bytes;
     for (int i = 0; i <= m->layer_count; i++) {
         sbni_edge *e = &m->edges[i];
         if (y_of[i] == i)
             SBN_TRY(own(m, (e->y_whole ? m->capacity : scratch_rows) * e->count, size,
-                        &e->y));
+                        e->y_whole ? kept : work, &e->y));
         if (dy_of[i] == i)
             SBN_TRY(own(m, (e->dy_whole ? m->capacity : scratch_rows) * e->count, size,
-                        &e->dy));
+                        work, &e->dy));
         e->y = m->edges[y_of[i]].y;
         e->y_whole = m->edges[y_of[i]].y_whole;
         e->dy = m->edges[dy_of[i]].dy;
@@ -216,18 +219,20 @@ static sbn_status alloc_edges(sbn_model *m, const int *y_of, const int *dy_of)
 /* What backward needs of a layer beside the edges. */
 static sbn_status alloc_memory(sbn_model *m, sbni_layer *layer)
 {
+    int64_t *kept = &m->memory.activations_bytes;
     if (layer->spec.kind == SBNI_LAYER_MAXPOOL)
-        return own(m, m->capacity * layer->out->count, 1, (void **)&layer->argmax);
+        return own(m, m->capacity * layer->out->count, 1, kept, &layer->argmax);
     if (layer->spec.kind != SBNI_LAYER_GROUPNORM) return SBN_OK;
     int64_t n = m->capacity * m->cfg.norm_groups;
-    SBN_TRY(own(m, 2 * n, sizeof *layer->mean, (void **)&layer->mean));
+    SBN_TRY(own(m, 2 * n, sizeof *layer->mean, kept, &layer->mean));
     layer->rstd = layer->mean + n;
     return SBN_OK;
 }
 
 static sbn_status alloc_scratch(sbn_model *m)
 {
-    int64_t col = 0, grad = 0, sums = 0, size = sbn_dtype_bytes(m->cfg.dtype);
+    int64_t col = 0, grad = 0, sums = 0, size = sbn_dtype_bytes(m->cfg.dtype),
+            *work = &m->memory.work_bytes;
     for (int i = 0; i < m->layer_count; i++) {
         sbni_layer *layer = &m->layers[i];
         SBN_TRY(alloc_memory(m, layer));
@@ -244,9 +249,9 @@ static sbn_status alloc_scratch(sbn_model *m)
     }
     SBN_TRY(sbni_alloc(m->threads, sizeof *m->scratch, "model", &m->scratch));
     for (int t = 0; t < m->threads; t++) {
-        SBN_TRY(own(m, col, size, &m->scratch[t].col));
-        SBN_TRY(own(m, grad, size, &m->scratch[t].grad));
-        SBN_TRY(own(m, sums, sizeof(double), (void **)&m->scratch[t].sums));
+        SBN_TRY(own(m, col, size, work, &m->scratch[t].col));
+        SBN_TRY(own(m, grad, size, work, &m->scratch[t].grad));
+        SBN_TRY(own(m, sums, sizeof(double), work, &m->scratch[t].sums));
     }
     return SBN_OK;
 }

@@ -40,6 +40,18 @@ sbn_status sbni_norm_slices_reserve(sbn_norm *norm, int64_t n)
     return sbni_samples_make_sums(&norm->samples, norm->cfg.channels);
 }
 
+void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
+{
+    const sbni_samples *samples = &norm->samples;
+    int64_t c = norm->cfg.channels, all = (norm->batches + 1) * c,
+            factors = 7 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
+                      (int64_t)sizeof *norm->corrections;
+    *messages += 16 * (norm->forward.words + norm->backward.words);
+    *work += all * factors + 8 * (c + norm->batches) +
+             8 * (samples->rows_room + samples->sums_room) +
+             (int64_t)sizeof *samples->slices * samples->slice_room;
+}
+
 void sbni_norm_slices_open(sbn_norm *norm, const sbn_tensor *x)
 {
     sbni_norm_open_forward(norm);

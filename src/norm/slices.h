@@ -18,6 +18,9 @@
 /* Room for batches of up to n samples, so that no later call allocates. */
 sbn_status sbni_norm_slices_reserve(sbn_norm *norm, int64_t n);
 
+/* What the layer holds then, beside its state. */
+void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages);
+
 /* Training: before the first slice; for each slice of x; after the last, with the
  * message.
  * @collective as sbn_norm_forward. */

@@ -76,18 +76,27 @@ static json_t *settings_of(const sbn_trainer_config *c)
     return settings;
 }
 
-sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,
-                              int hosts)
+static json_t *memory_of(const sbn_model_memory *m)
+{
+    return json_pack(
+        "{s:I s:I s:I s:I s:I}", "activations_bytes", (json_int_t)m->activations_bytes,
+        "work_bytes", (json_int_t)m->work_bytes, "parameters_bytes",
+        (json_int_t)m->parameters_bytes, "gradients_bytes",
+        (json_int_t)m->gradients_bytes, "messages_bytes", (json_int_t)m->messages_bytes);
+}
+
+sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg,
+                              const sbn_model_memory *memory, int np, int hosts)
 {
     char host[256] = "", cpu[256];
     gethostname(host, sizeof host - 1);
     cpu_name(cpu, sizeof cpu);
-    json_t *run =
-        json_pack("{s:o? s:{s:s s:s s:s s:s} s:i s:i s:i s:s s:s s:s}", "settings",
-                  settings_of(cfg), "versions", "syncbn", SBNI_VERSION, "revision",
-                  SBNI_REVISION, "mpi", sbni_mpi_version(), "blas", sbni_gemm_version(),
-                  "processes", np, "hosts", hosts, "threads", omp_get_max_threads(),
-                  "host", host, "cpu", cpu, "isa", sbni_kernels_get(SBN_F32)->isa);
+    json_t *run = json_pack(
+        "{s:o? s:o? s:{s:s s:s s:s s:s} s:i s:i s:i s:s s:s s:s}", "settings",
+        settings_of(cfg), "memory", memory_of(memory), "versions", "syncbn", SBNI_VERSION,
+        "revision", SBNI_REVISION, "mpi", sbni_mpi_version(), "blas", sbni_gemm_version(),
+        "processes", np, "hosts", hosts, "threads", omp_get_max_threads(), "host", host,
+        "cpu", cpu, "isa", sbni_kernels_get(SBN_F32)->isa);
     char *text = run ? json_dumps(run, JSON_INDENT(2)) : NULL;
     json_decref(run);
     SBN_CHECK(text, SBN_E_MEMORY, "%s: no memory", path);

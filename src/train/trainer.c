@@ -234,7 +234,8 @@ static sbn_status open_files(run *r, int hosts)
     if (!r->writes) return SBN_OK;
     char path[PATH_BYTES];
     SBN_TRY(path_of(r, "run.json", path));
-    SBN_TRY(sbni_runfile_write(path, r->cfg, sbn_group_size(r->group), hosts));
+    sbn_model_memory memory = sbn_model_get_memory(r->model);
+    SBN_TRY(sbni_runfile_write(path, r->cfg, &memory, sbn_group_size(r->group), hosts));
     SBN_TRY(path_of(r, "metrics.jsonl", path));
     return sbni_metrics_open(path, r->cfg->resume ? r->step : -1, &r->metrics);
 }
@@ -365,9 +366,9 @@ static sbn_status train(run *r)
 static sbn_status finish(run *r, sbn_trainer_result *result)
 {
     double seconds = sbni_clock_s() - r->began_s;
-    *result = (sbn_trainer_result){r->step, seconds,
-                                   r->train_s > 0 ? (double)r->images / r->train_s : 0,
-                                   r->tested.loss, accuracy(r)};
+    *result = (sbn_trainer_result){
+        r->step,        seconds,     r->train_s > 0 ? (double)r->images / r->train_s : 0,
+        r->tested.loss, accuracy(r), sbn_model_get_memory(r->model)};
     sbn_status status = SBN_OK;
     if (r->writes) {
         char path[PATH_BYTES];
