@@ -103,18 +103,21 @@ struct sbn_model {
     double loss_weight;    /* 1 / samples of the batch */
 };
 
+/* Parts of backward. */
+enum { SBNI_DX = 1, SBNI_DWEIGHTS = 2 };
+
 typedef struct sbni_layer_ops {
     bool needs_x, needs_y; /* in backward */
     bool elementwise;      /* y and dy may lie in the place of x and dx */
     bool sums;             /* has gradients that are summed with those of other layers */
+    bool splits;           /* backward makes them apart from dx; else with it */
     /* Shape of the output from that of the input; SBN_E_DATA where the layer does not
      * fit. */
     sbn_status (*shape)(const sbni_layer_spec *spec, sbni_image in, sbni_image *out);
     void (*forward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
-    /* Gradients of the weights from x and dy, and dx from dy; the first may come any time
-     * after dy is there. NULL: nothing to do, or done by the other. */
-    void (*backward_weights)(sbn_model *model, const sbni_layer *layer, sbni_task task);
-    void (*backward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
+    /* what: dx from dy, gradients of the weights from x and dy, or both; those of the
+     * weights may come any time after dy is there. */
+    void (*backward)(sbn_model *model, const sbni_layer *layer, sbni_task task, int what);
 } sbni_layer_ops;
 
 extern const sbni_layer_ops sbni_conv_ops, sbni_linear_ops, sbni_maxpool_ops,

@@ -136,7 +136,7 @@ static sbn_status cut_runs(sbn_model *m)
             const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
             if (m->layers[i].spec.kind == SBNI_LAYER_NORM) break;
             sums |= ops->sums;
-            run->splits |= m->overlaps && run->from > 0 && ops->backward_weights;
+            run->splits |= m->overlaps && run->from > 0 && ops->splits;
         }
         run->to = i;
         run->segment = !sums ? -1 : m->overlaps ? m->segment_count++ : 0;
@@ -179,7 +179,7 @@ static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
     for (int r = 0; r < m->run_count; r++) {
         sbni_run *run = &m->runs[r];
         for (int i = run->from; run->splits && i < run->to; i++)
-            if (sbni_layer_ops_of(m->layers[i].spec.kind)->backward_weights)
+            if (sbni_layer_ops_of(m->layers[i].spec.kind)->splits)
                 e[dy_of[i + 1]].dy_whole = true;
         run->remakes = run->from > 0 && run->from < run->to &&
                        sbni_layer_ops_of(m->layers[run->from].spec.kind)->needs_x &&

@@ -7,19 +7,8 @@
 /* A step: forward, loss, backward, with the messages of norms and gradients between; and
  * evaluation, which has the same forward. */
 
-/* What a pass through a run does with each of its layers. */
-enum { FORWARD = 1, WEIGHTS = 2, BACKWARD = 4 };
-
-static void visit(sbn_model *m, const sbni_layer *layer, int what, sbni_task task)
-{
-    const sbni_layer_ops *ops = sbni_layer_ops_of(layer->spec.kind);
-    if (what & FORWARD) ops->forward(m, layer, task);
-    /* before dx, which may take the place of dy */
-    if (what & WEIGHTS && ops->backward_weights) ops->backward_weights(m, layer, task);
-    if (what & BACKWARD) ops->backward(m, layer, task);
-}
-
-/* A pass through a run: what it does, and the norms that it touches. */
+/* A pass through a run: what it does (SBNI_DX, SBNI_DWEIGHTS; 0: forward), and the norms
+ * that it touches. */
 typedef struct pass {
     int from, to, what;
     const sbni_layer *below, *above; /* NULL: none, or not touched */
@@ -29,20 +18,25 @@ typedef struct pass {
 static void forward_slice(sbn_model *m, const pass *p, sbni_task task)
 {
     if (p->below) sbni_norm_layer_apply(m, p->below, task, p->training);
-    for (int i = p->from; i < p->to; i++) visit(m, &m->layers[i], FORWARD, task);
+    for (int i = p->from; i < p->to; i++) {
+        const sbni_layer *layer = &m->layers[i];
+        sbni_layer_ops_of(layer->spec.kind)->forward(m, layer, task);
+    }
     if (p->above && p->training) sbni_norm_layer_moments(p->above, task);
 }
 
 static void backward_slice(sbn_model *m, const pass *p, sbni_task task)
 {
-    if (p->what & BACKWARD && p->above) sbni_norm_layer_dx(m, p->above, task);
+    if (p->what & SBNI_DX && p->above) sbni_norm_layer_dx(m, p->above, task);
     for (int i = p->to - 1; i >= p->from; i--) {
-        if (i == p->from && p->what & WEIGHTS && p->remakes)
+        const sbni_layer *layer = &m->layers[i];
+        const sbni_layer_ops *ops = sbni_layer_ops_of(layer->spec.kind);
+        if (i == p->from && p->what & SBNI_DWEIGHTS && p->remakes)
             sbni_norm_layer_apply(m, p->below, task, true);
-        visit(m, &m->layers[i], p->what, task);
+        if (p->what & SBNI_DX || ops->splits) ops->backward(m, layer, task, p->what);
         sbni_model_poke(m, task);
     }
-    if (p->what & BACKWARD && p->below) sbni_norm_layer_sums(m, p->below, task);
+    if (p->what & SBNI_DX && p->below) sbni_norm_layer_sums(m, p->below, task);
 }
 
 /* Threads share out the slices. */
@@ -51,10 +45,10 @@ static void run_slices(sbn_model *m, const pass *p)
 #pragma omp parallel for schedule(static) num_threads(m->threads)
     for (int64_t k = 0; k < m->slice_count; k++) {
         sbni_task task = {m->slices[k], k, omp_get_thread_num()};
-        if (p->what & FORWARD)
-            forward_slice(m, p, task);
-        else
+        if (p->what)
             backward_slice(m, p, task);
+        else
+            forward_slice(m, p, task);
     }
 }
 
@@ -72,7 +66,7 @@ static pass pass_of(const sbn_model *m, const sbni_run *run, int what)
 sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int until)
 {
     for (int r = 0; r < m->run_count && m->runs[r].from <= until; r++) {
-        pass p = pass_of(m, &m->runs[r], FORWARD);
+        pass p = pass_of(m, &m->runs[r], 0);
         p.training = training;
         if (p.to >= until) {
             p.to = until;
@@ -122,11 +116,11 @@ static sbn_status add_loss(const sbn_model *m, uint64_t *words)
  * backward. */
 static sbn_status backward_run(sbn_model *m, const sbni_run *run, sbn_status *mine)
 {
-    pass p = pass_of(m, run, run->splits ? BACKWARD : BACKWARD | WEIGHTS);
+    pass p = pass_of(m, run, run->splits ? SBNI_DX : SBNI_DX | SBNI_DWEIGHTS);
     run_slices(m, &p);
     if (run->splits) {
         SBN_TRY(sbni_norm_slices_backward_begin(p.below->norm));
-        p.what = WEIGHTS;
+        p.what = SBNI_DWEIGHTS;
         run_slices(m, &p);
     }
     if (run->to == m->layer_count && *mine == SBN_OK)
