@@ -135,6 +135,7 @@ for fact in '"norm": "renorm"' '"renorm_r_max": 3.0' '"renorm_d_max": 5.0' \
   '"renorm_warmup": 3' '"renorm_r_steps": 8' '"renorm_d_steps": 5'; do
   check "run.json says $fact" has "$fact" renorm/run.json
 done
+check 'run.json says what the model holds' has '"activations_bytes": [1-9]' run/run.json
 check 'and not in a run of another norm' lacks renorm_ run/run.json
 evaluates renorm renorm --data data
 evaluates renorm renorm/checkpoint.safetensors --data data

@@ -90,6 +90,19 @@ check 'precise statistics of precise statistics: the same' \
 must 3 eval plain-1 --data data --precise-stats 64 --save part.safetensors
 check 'precise statistics of fewer samples: others' \
   differs precise-1.safetensors part.safetensors
+# waiting for every message changes nothing: norms above weights, none, several norm batches
+for np in 1 2 4; do
+  OMP_NUM_THREADS=$((1 + np / 2)) must $np "${train[@]}" --batch 60 --epochs 8 --no-overlap \
+    --out blocking-$np
+  check "--no-overlap at np=$np as np=1 with overlap" same_run cnn-60-1 blocking-$np
+  must $np "${train[@]}" --net mlp --batch 64 --norm-batch 24 --epochs 4 --no-overlap \
+    --out blocking-mlp-$np
+done
+must 3 "${train[@]}" --net mlp --batch 64 --norm-batch 24 --epochs 4 --out overlap-mlp-3
+for np in 1 2 4; do
+  check "mlp, norm batches: --no-overlap at np=$np as np=3 with overlap" \
+    same_run overlap-mlp-3 blocking-mlp-$np
+done
 variant none --norm none
 variant group --norm group:10
 variant group-mlp --norm group:4 --net mlp --norm-batch 10

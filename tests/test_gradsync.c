@@ -17,8 +17,33 @@ enum { FIRST = -40, LEAST = 27, TOP = 47, MOVE = 16, FLOOR = -400 };
 
 enum { TENSORS = 3, ELEMENTS = 7 + 1 + 30, SLICES = 23, EXTRA = 2 };
 static const sbni_gradsync_tensor tensors[TENSORS] = {
-    {"first.weight", 7}, {"second.weight", 1}, {"second.bias", 30}};
+    {"first.weight", 7, 0}, {"second.weight", 1, 0}, {"second.bias", 30, 0}};
 static const int first_of[TENSORS + 1] = {0, 7, 8, ELEMENTS};
+
+/* Each case runs with all tensors in one message; with one for each, in parts; and so
+ * that the last message holds nothing but the owner's words. */
+static int segments;
+
+static int in_one(void **state)
+{
+    (void)state;
+    segments = 1;
+    return 0;
+}
+
+static int in_parts(void **state)
+{
+    (void)state;
+    segments = TENSORS;
+    return 0;
+}
+
+static int with_an_empty_one(void **state)
+{
+    (void)state;
+    segments = TENSORS + 1;
+    return 0;
+}
 
 /* Gradients of all slices, known to every process; doubles that are exact floats. */
 typedef struct job {
@@ -44,14 +69,19 @@ static void draw(job *j, uint64_t seed, const double magnitude[TENSORS])
 static sbni_gradsync *make(int threads)
 {
     sbni_gradsync *s = NULL;
-    OK(sbni_gradsync_create(test_group, tensors, TENSORS, threads, EXTRA, &s));
+    sbni_gradsync_tensor list[TENSORS];
+    memcpy(list, tensors, sizeof list);
+    for (int t = 0; t < TENSORS; t++) list[t].segment = segments == 1 ? 0 : t;
+    OK(sbni_gradsync_create(test_group, list, TENSORS, segments, threads, EXTRA, &s));
     OK(sbni_gradsync_connect(s));
     return s;
 }
 
-static void add_slice(sbni_gradsync *s, const job *j, int k, int thread)
+/* Gradients of the tensors of a segment by slice k. */
+static void add_slice(sbni_gradsync *s, const job *j, int segment, int k, int thread)
 {
     for (int t = 0; t < TENSORS; t++) {
+        if (segments > 1 && t != segment) continue;
         float narrow[ELEMENTS];
         for (int e = 0; e < ELEMENTS; e++) narrow[e] = (float)j->g[k][e];
         const void *g = j->dtype == SBN_F64 ? (const void *)(j->g[k] + first_of[t])
@@ -63,18 +93,36 @@ static void add_slice(sbni_gradsync *s, const job *j, int k, int thread)
     }
 }
 
-/* One message with this process's share of the slices. */
+/* The sum, blocking or in parts. */
+static sbn_status sum(sbni_gradsync *s, sbn_status mine, bool *again)
+{
+    if (segments == 1) return sbni_gradsync_run(s, mine, again);
+    for (int g = segments - 1; g >= 0; g--) {
+        OK(sbni_gradsync_begin(s, g, mine));
+        sbni_reduce_poke(test_group);
+    }
+    return sbni_gradsync_end(s, again);
+}
+
+/* This process's share of the slices, and the sum; in parts each is sent before the
+ * gradients of the next are there. */
 static sbn_status pass(sbni_gradsync *s, const job *j, bool *again)
 {
     sbni_gradsync_clear(s);
-    for (int i = 0; i < SLICES; i++) {
-        int k = j->deal % 2 ? SLICES - 1 - i : i, at = k * (j->deal + 1) + j->deal;
-        if (at % test_size != test_rank) continue;
-        add_slice(s, j, k, at / test_size % j->threads);
-        sbni_gradsync_extra(s)[0] += 1;
-        sbni_gradsync_extra(s)[1] += (uint64_t)k;
+    for (int g = segments - 1; g >= 0; g--) {
+        for (int i = 0; i < SLICES; i++) {
+            int k = j->deal % 2 ? SLICES - 1 - i : i, at = k * (j->deal + 1) + j->deal;
+            if (at % test_size != test_rank) continue;
+            add_slice(s, j, g, k, at / test_size % j->threads);
+            if (g < segments - 1) continue;
+            sbni_gradsync_extra(s)[0] += 1;
+            sbni_gradsync_extra(s)[1] += (uint64_t)k;
+        }
+        if (segments == 1) return sbni_gradsync_run(s, SBN_OK, again);
+        OK(sbni_gradsync_begin(s, g, SBN_OK));
+        sbni_reduce_poke(test_group);
     }
-    return sbni_gradsync_run(s, SBN_OK, again);
+    return sbni_gradsync_end(s, again);
 }
 
 /* Passes until the exponents fit; the sums must then be the integers' own. */
@@ -136,9 +184,9 @@ static void sums_are_exact_in_any_order(void **state)
 static void words_hold_all_slices(void **state)
 {
     (void)state;
-    sbni_gradsync_tensor one = {"one", 1};
+    sbni_gradsync_tensor one = {"one", 1, 0};
     sbni_gradsync *s = NULL;
-    OK(sbni_gradsync_create(test_group, &one, 1, 1, 0, &s));
+    OK(sbni_gradsync_create(test_group, &one, 1, 1, 1, 0, &s));
     OK(sbni_gradsync_connect(s));
     bool again = true;
     float g = (float)(ldexp(1, TOP + FIRST) * (1 - 0x1p-24));
@@ -299,7 +347,7 @@ static void failure_of_the_owner(void **state)
     bool again, guilty = test_rank == test_size - 1;
     sbni_gradsync_clear(s);
     sbn_status mine = guilty ? sbni_fail(SBN_E_DATA, "the owner's") : SBN_OK;
-    FAILS(guilty ? SBN_E_DATA : SBN_E_PEER, sbni_gradsync_run(s, mine, &again));
+    FAILS(guilty ? SBN_E_DATA : SBN_E_PEER, sum(s, mine, &again));
     assert_non_null(strstr(sbn_last_error(), "the owner's"));
     sbni_gradsync_destroy(&s);
 }
@@ -312,21 +360,46 @@ static void calls_out_of_step(void **state)
     bool again;
     if (test_rank == 0) sbni_gradsync_clear(s);
     sbni_gradsync_clear(s);
-    FAILS(SBN_E_MISMATCH, sbni_gradsync_run(s, SBN_OK, &again));
+    FAILS(SBN_E_MISMATCH, sum(s, SBN_OK, &again));
     assert_non_null(strstr(sbn_last_error(), "gradients"));
     sbni_gradsync_destroy(&s);
 }
 
+/* An owner that gives up waits for what it began, and can begin anew. */
+static void giving_up_between(void **state)
+{
+    (void)state;
+    job j = {.dtype = SBN_F32, .threads = 1};
+    draw(&j, 1, (double[]){1, 1, 1});
+    sbni_gradsync *s = make(1);
+    sbni_gradsync_clear(s);
+    for (int g = segments - 1; g > 0; g--) OK(sbni_gradsync_begin(s, g, SBN_OK));
+    assert_true(test_size == 1 || test_group->outstanding);
+    OK(sbni_gradsync_wait(s));
+    assert_null(test_group->outstanding);
+    OK(sbni_gradsync_wait(s));
+    settle(s, &j);
+    sbni_gradsync_clear(s);
+    OK(sbni_gradsync_begin(s, segments - 1, SBN_OK));
+    sbni_gradsync_destroy(&s); /* while one is under way */
+    assert_null(test_group->outstanding);
+}
+
+#define EACH(f)                                                                          \
+    cmocka_unit_test_setup(f, in_one), cmocka_unit_test_setup(f, in_parts),              \
+        cmocka_unit_test_setup(f, with_an_empty_one)
+
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(sums_are_exact_in_any_order),
+    EACH(sums_are_exact_in_any_order),
     cmocka_unit_test(words_hold_all_slices),
-    cmocka_unit_test(exponents_move_until_units_fit),
-    cmocka_unit_test(largest_slice_decides),
-    cmocka_unit_test(zero_gradients_move_nothing),
-    cmocka_unit_test(exponents_do_not_swing),
-    cmocka_unit_test(exponents_end_somewhere),
-    cmocka_unit_test(trap_31_nan_names_its_tensor),
-    cmocka_unit_test(failure_of_the_owner),
-    cmocka_unit_test(calls_out_of_step),
+    EACH(exponents_move_until_units_fit),
+    EACH(largest_slice_decides),
+    EACH(zero_gradients_move_nothing),
+    EACH(exponents_do_not_swing),
+    EACH(exponents_end_somewhere),
+    EACH(trap_31_nan_names_its_tensor),
+    EACH(failure_of_the_owner),
+    EACH(calls_out_of_step),
+    cmocka_unit_test_setup(giving_up_between, in_parts),
 };
 TEST_MAIN(tests)

@@ -243,18 +243,22 @@ static step_cost cost_of(const sbn_model *model)
     return cost;
 }
 
-/* One message per norm layer and way, one for all other gradients. Where an exponent of
- * the gradients' sums moves, as in the first step, backward runs again. */
-static void check_net(const char *net, int norms)
+/* One message per norm layer and way, one for all other gradients, or with overlap one
+ * for those above each norm and one for those below; what overlaps does not block. Where
+ * an exponent of the gradients' sums moves, as in the first step, backward runs again. */
+static void check_net(const char *net, int norms, bool overlap)
 {
     enum { BATCH = 48, STEPS = 4 };
     sbn_model_config cfg = sbn_model_config_default(net, BATCH);
+    cfg.overlap = overlap;
     count_start();
     sbn_model *model = net_make(&cfg, test_group);
     if (test_size > 1) assert_int_equal(count_read().bytes, 40 + 20 * norms);
     assert_int_equal(count_read().others, 0);
     step_cost cost = cost_of(model);
     assert_int_equal(cost.norms, norms);
+    int sums = overlap ? norms + 1 : 1, each = norms + sums; /* of backward */
+    cost.gradients += (sums - 1) * 8 * 4;
     net_batch b = net_batch_make(model, BATCH, 3);
     int once = 0;
     for (int step = 0; step < STEPS; step++) {
@@ -263,12 +267,13 @@ static void check_net(const char *net, int norms)
         sbn_model_result got;
         count_start();
         OK(net_gradient(model, SBN_F32, &b, BATCH, &got));
-        int runs = (count_read().allreduces - norms) / (norms + 1);
+        int backward = count_read().allreduces + count_read().iallreduces - norms;
+        int runs = backward / each;
         if (!memcmp(before, sbn_model_grad_exponents(model, &n), (size_t)n * 8)) {
             once++;
             runs = 1;
         }
-        expect(norms + runs * (norms + 1), 0, 0,
+        expect(norms + (overlap ? 0 : runs * each), overlap ? runs * each : 0, 0,
                cost.forward + runs * (cost.backward + cost.gradients));
         free(before);
     }
@@ -284,9 +289,11 @@ static void check_net(const char *net, int norms)
 static void steps_of_nets(void **state)
 {
     (void)state;
-    check_net("mlp", 3);
-    check_net("cnn", 2);
-    check_net("article", 2);
+    for (int overlap = 0; overlap < 2; overlap++) {
+        check_net("mlp", 3, overlap);
+        check_net("cnn", 2, overlap);
+        check_net("article", 2, overlap);
+    }
 }
 
 /* The counter itself sees what the library calls and what it must not. */

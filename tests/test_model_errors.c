@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/group.h"
 #include "support/layer.h"
 #include "support/net.h"
 
@@ -20,9 +21,27 @@ static const char *const net = "input 2x6x6\n"
                                "linear e out=4\n"
                                "logsoftmax\n";
 
+/* The same failures whether messages overlap with work or not. */
+static bool overlap;
+
+static int with_overlap(void **state)
+{
+    (void)state;
+    overlap = true;
+    return 0;
+}
+
+static int without_overlap(void **state)
+{
+    (void)state;
+    overlap = false;
+    return 0;
+}
+
 static sbn_model_config config(const char *text, sbn_dtype dtype)
 {
     sbn_model_config cfg = sbn_model_config_default("test", 64);
+    cfg.overlap = overlap;
     cfg.text = text;
     cfg.dtype = dtype;
     return cfg;
@@ -122,6 +141,29 @@ static void trap_31_bad_gradient(void **state)
     w[0] = 1e13f;
     expect(spoiled(model, SBN_F32, &b, 3e38), SBN_E_RANGE,
            "a loss of 3e+21 is too large");
+    net_batch_free(&b);
+    sbn_model_destroy(&model);
+}
+
+/* Found by a norm on the way back, when sums of gradients may be under way: they are
+ * waited for, and the model goes on. */
+static void trap_31_bad_values_on_the_way_back(void **state)
+{
+    (void)state;
+    sbn_model_config cfg = config(net, SBN_F32);
+    sbn_model *model = net_make(&cfg, test_group);
+    net_batch b = net_batch_make(model, 37, 1);
+    float *weight = net_tensor(model, "e.weight")->data, kept = *weight;
+    sbn_model_result got;
+    for (int i = 0; i < 3; i++) {
+        if (guilty()) *weight = NAN;
+        expect(net_gradient(model, SBN_F32, &b, 37, &got), SBN_E_NONFINITE,
+               "m: NaN or infinity");
+        assert_null(test_group->outstanding);
+        *weight = kept;
+        OK(net_gradient(model, SBN_F32, &b, 37, &got));
+        assert_null(test_group->outstanding);
+    }
     net_batch_free(&b);
     sbn_model_destroy(&model);
 }
@@ -281,8 +323,8 @@ static void trap_17_processes_that_differ(void **state)
     if (test_size == 1) skip();
     const sbn_model_config good =
         config("input 2x1x1\nlinear a out=3\nlogsoftmax\n", SBN_F32);
-    sbn_model_config cases[10];
-    for (int i = 0; i < 10; i++) cases[i] = good;
+    sbn_model_config cases[11];
+    for (int i = 0; i < 11; i++) cases[i] = good;
     cases[0].text = "input 2x1x1\nlinear a out=4\nlogsoftmax\n";
     cases[1].dtype = SBN_F64;
     cases[2].seed = 2;
@@ -293,21 +335,26 @@ static void trap_17_processes_that_differ(void **state)
     cases[7].momentum = 0.2;
     cases[8].norm = SBN_MODEL_NORM_GROUP;
     cases[9].norm_groups = 2;
-    for (int i = 0; i < 10; i++)
+    cases[10].overlap = !good.overlap;
+    for (int i = 0; i < 11; i++)
         refuses(guilty() ? cases[i] : good, SBN_E_MISMATCH,
                 i ? "digest of the model's settings" : "digest of the net's text");
 }
 
+#define BOTH(f)                                                                          \
+    cmocka_unit_test_setup(f, with_overlap), cmocka_unit_test_setup(f, without_overlap)
+
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(trap_31_bad_values_name_their_layer),
-    cmocka_unit_test(trap_31_bad_loss),
-    cmocka_unit_test(trap_31_bad_gradient),
-    cmocka_unit_test(too_large_for_the_sums),
-    cmocka_unit_test(labels_outside_the_classes),
-    cmocka_unit_test(one_value_per_channel),
-    cmocka_unit_test(batches_outside_the_settings),
-    cmocka_unit_test(settings_out_of_range),
-    cmocka_unit_test(net_bad_on_one_process),
-    cmocka_unit_test(trap_17_processes_that_differ),
+    BOTH(trap_31_bad_values_name_their_layer),
+    BOTH(trap_31_bad_loss),
+    BOTH(trap_31_bad_gradient),
+    BOTH(trap_31_bad_values_on_the_way_back),
+    BOTH(too_large_for_the_sums),
+    BOTH(labels_outside_the_classes),
+    BOTH(one_value_per_channel),
+    BOTH(batches_outside_the_settings),
+    BOTH(settings_out_of_range),
+    BOTH(net_bad_on_one_process),
+    BOTH(trap_17_processes_that_differ),
 };
 TEST_MAIN(tests)

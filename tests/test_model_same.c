@@ -114,6 +114,18 @@ static const char *const net = "input 2x11x9\n"
                                "linear d2 out=6\n"
                                "logsoftmax\n";
 
+/* Norms without weights above them, below them, or both. */
+static const char *const bare_net = "input 3x5x4\n"
+                                    "norm n1\n"
+                                    "norm n2\n"
+                                    "relu\n"
+                                    "norm n3\n"
+                                    "linear d1 out=9\n"
+                                    "sigmoid\n"
+                                    "linear d2 out=6\n"
+                                    "norm n4\n"
+                                    "logsoftmax\n";
+
 static void compare_norm_batches(sbn_dtype dtype)
 {
     static const int64_t norm_batches[] = {0, 10, 16, 24};
@@ -124,6 +136,16 @@ static void compare_norm_batches(sbn_dtype dtype)
         cfg.norm_batch = norm_batches[i];
         compare(cfg, 1, 1);
         compare(cfg, 2, 1);
+        cfg.overlap = !cfg.overlap;
+    }
+    for (int i = 0; i < 4; i++) {
+        cfg.norm_batch = norm_batches[i];
+        cfg.overlap = i % 2;
+        compare(cfg, 2, 1);
+        cfg.overlap = !cfg.overlap;
+        cfg.text = bare_net;
+        compare(cfg, 1, 2);
+        cfg.text = net;
     }
     cfg.norm = SBN_MODEL_NORM_NONE;
     compare(cfg, 2, 1);

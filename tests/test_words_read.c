@@ -11,6 +11,7 @@
 
 #include "comm/exact.h"
 #include "core/rng.h"
+#include "support/cases.h"
 #include "support/element.h"
 
 static uint64_t words[M * STRIDE], other[M * STRIDE];

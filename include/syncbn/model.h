@@ -51,6 +51,8 @@ typedef struct sbn_model_config {
                             channels; else not read; default 1 */
     double eps, momentum; /**< of the norm layers; defaults 1e-5 and 0.1 */
     sbn_running running;  /**< likewise; default SBN_RUNNING_WHOLE_BATCH */
+    bool overlap; /**< backward goes on while messages are under way; no bit depends on
+                     it; default true */
 } sbn_model_config;
 
 /** A named array of the model: a parameter or a buffer. */
@@ -70,6 +72,21 @@ typedef struct sbn_model_result {
     double loss;     /**< mean negative log-likelihood */
     int64_t correct; /**< samples whose largest output is their label */
 } sbn_model_result;
+
+/** Bytes that a model holds on this process from its creation on: a step allocates
+ * nothing. Arrays have a row for each sample of the largest share, of which
+ * sbn_model_input tells the number. */
+typedef struct sbn_model_memory {
+    int64_t activations_bytes; /**< what forward keeps for backward: the input, one array
+                                  for each weight layer (its x) and norm layer (its x), y
+                                  of sigmoid, of relu but behind a norm, of the last
+                                  layer; places of maxima; group norm's statistics */
+    int64_t work_bytes;        /**< gradients of activations that wait for a message, rows
+                                  of a slice for each thread, sums and factors of norms */
+    int64_t parameters_bytes;  /**< with running statistics */
+    int64_t gradients_bytes;   /**< of the parameters */
+    int64_t messages_bytes;    /**< exact sums: sent, received, and of each thread */
+} sbn_model_memory;
 
 /** Defaults as above for a net and a batch. Local. */
 SBN_API sbn_model_config sbn_model_config_default(const char *net, int64_t batch);
@@ -93,6 +110,9 @@ SBN_API int64_t sbn_model_classes(const sbn_model *model);
 
 /** The net's text, as read. Owned by the model. */
 SBN_API const char *sbn_model_text(const sbn_model *model);
+
+/** What the model holds. Local. */
+SBN_API sbn_model_memory sbn_model_get_memory(const sbn_model *model);
 
 /** All parameters, then all buffers, in the order of the net. Owned by the model. */
 SBN_API const sbn_model_tensor *sbn_model_tensors(const sbn_model *model, int *n);
@@ -130,8 +150,10 @@ SBN_API void *sbn_model_input(sbn_model *model, int64_t *capacity);
  * Forward, loss, backward: gradients of the mean loss over `total` samples of the group
  * in every tensor's grad. Running statistics are updated.
  * @param labels  of this process's share of the batch, 0 … classes-1.
- * @collective one message forward and one backward per norm layer, one for all other
- * gradients.
+ * @collective one message forward and one backward per norm layer, and one for all other
+ * gradients; with overlap one for the gradients between two norm layers, each begun as
+ * soon as they are complete. Then, with threads, MPI must have been started with
+ * MPI_THREAD_FUNNELED to move messages from among them.
  * @errors SBN_E_ARG (a label), SBN_E_NONFINITE naming layer or tensor, SBN_E_FEW,
  * SBN_E_RANGE, SBN_E_PEER; weights unchanged.
  * @reproducible a function of samples, weights and grad_exponents; not of the number of

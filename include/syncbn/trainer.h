@@ -21,8 +21,8 @@ typedef enum sbn_progress_style {
     SBN_PROGRESS_NONE
 } sbn_progress_style;
 
-/** Settings of a run. All but `out`, `resume`, `limit_test`, `checkpoint_every` and
- * `progress` decide the weights. */
+/** Settings of a run. All but `out`, `resume`, `limit_test`, `checkpoint_every`,
+ * `progress` and `overlap` decide the weights. */
 typedef struct sbn_trainer_config {
     const char *net;  /**< as in sbn_model_config */
     const char *data; /**< as in sbn_dataset_probe */
@@ -46,6 +46,7 @@ typedef struct sbn_trainer_config {
     bool resume; /**< go on from out/checkpoint.safetensors when there is one */
     int64_t checkpoint_every; /**< steps; 0: at the end of each epoch */
     sbn_progress_style progress;
+    bool overlap; /**< as in sbn_model_config */
 } sbn_trainer_config;
 
 typedef struct sbn_trainer_result {
@@ -53,6 +54,7 @@ typedef struct sbn_trainer_result {
     double seconds;      /**< of this run: training and evaluation */
     double images_per_s; /**< while training */
     double test_loss, test_accuracy;
+    sbn_model_memory memory; /**< of this process's model; of no meaning to evaluation */
 } sbn_trainer_result;
 
 /** cnn on Fashion-MNIST, batch 64, lr 0.05, momentum 0.9, 5 epochs, seed 1. */

@@ -11,7 +11,7 @@ typedef struct settings {
     sbn_trainer_config run;
     const char *norm;
     int schedule, progress, running;
-    bool comm_report;
+    bool comm_report, no_overlap;
 } settings;
 
 #define AT(field) offsetof(settings, field)
@@ -88,6 +88,12 @@ static const sbni_option options[] = {
      "weight decay also on gamma, beta and biases", 0, 0, 0, 0},
     {"seed", SBNI_OPTION_SEED, AT(run.seed), "N",
      "of initial weights, order of samples and synthetic data (default 1)", 0, 0, 0, 0},
+    {"Speed; no bit of the results depends on it", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0,
+     0},
+    {"no-overlap", SBNI_OPTION_FLAG, AT(no_overlap), 0,
+     "wait for each message before computing on (default: backward goes on while sums "
+     "travel)",
+     0, 0, 0, 0},
     {"Results", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"out", SBNI_OPTION_TEXT, AT(run.out), "DIR",
      "folder for metrics.jsonl, run.json, model.safetensors, checkpoint.safetensors "
@@ -118,6 +124,12 @@ static void report(const settings *s, const sbn_trainer_result *r)
     printf("trained %s on %s: %lld steps in %.1f s, %.0f img/s\n", s->run.net,
            s->run.data, (long long)r->steps, r->seconds, r->images_per_s);
     printf("test accuracy %.4f, test loss %.4f\n", r->test_accuracy, r->test_loss);
+    const sbn_model_memory *m = &r->memory;
+    printf("memory of a process: %.1f MB of activations for backward, %.1f MB of work, "
+           "%.1f MB of weights and gradients, %.1f MB of messages\n",
+           1e-6 * (double)m->activations_bytes, 1e-6 * (double)m->work_bytes,
+           1e-6 * (double)(m->parameters_bytes + m->gradients_bytes),
+           1e-6 * (double)m->messages_bytes);
     if (s->run.norm == SBN_MODEL_NORM_RENORM) {
         double r_max, d_max;
         sbn_schedule_limits(&s->run.renorm, r->steps, &r_max, &d_max);
@@ -145,6 +157,7 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     if (parsed != SBN_OK) return sbni_fail_in(parsed, "--norm");
     s.run.schedule.kind = (sbn_schedule_kind)s.schedule;
     s.run.norm_running = (sbn_running)s.running;
+    s.run.overlap = !s.no_overlap;
     s.run.progress = (sbn_progress_style)s.progress;
     sbn_trainer_result result;
     SBN_TRY(sbn_train(&s.run, group, &result));

@@ -34,6 +34,15 @@ static void count_other(sbn_group *group, int64_t bytes, double began_s)
     group->other.sums.wait_s += sbni_clock_s() - began_s;
 }
 
+bool sbni_group_is_funneled(void)
+{
+    int level = MPI_THREAD_SINGLE, main_thread = 0;
+    MPI_Query_thread(&level);
+    MPI_Is_thread_main(&main_thread);
+    return level >= MPI_THREAD_SERIALIZED ||
+           (level >= MPI_THREAD_FUNNELED && main_thread);
+}
+
 /* What can be told without a message, for every way to make a group. */
 static sbn_status check_comm(MPI_Comm comm, sbn_group **group, const char *call)
 {

@@ -21,8 +21,9 @@ typedef struct sbni_lane {
 struct sbn_group {
     MPI_Comm comm;
     sbni_lane *lanes;
-    sbni_traffic *rows; /* of labelled messages */
-    sbni_traffic other; /* of all else */
+    sbni_traffic *rows;              /* of labelled messages */
+    sbni_traffic other;              /* of all else */
+    struct sbni_reduce *outstanding; /* sums begun and not ended, the latest first */
     int rank, size;
     uint32_t layers; /* made so far: numbers the layers alike on all processes */
 };
@@ -33,6 +34,10 @@ sbn_status sbni_mpi(int code, const char *call);
 /* The MPI library's name and version, one line; owned by the library. Needs MPI running.
  */
 const char *sbni_mpi_version(void);
+
+/* Whether the thread that called MPI_Init may call MPI while others are in a parallel
+ * region with it. */
+bool sbni_group_is_funneled(void);
 
 /* The lane of sums of so many words. spare becomes a new lane when there is none of that
  * length yet, else it is freed: so nothing is allocated where the processes already count

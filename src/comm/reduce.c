@@ -40,9 +40,21 @@ sbn_status sbni_reduce_connect(sbni_reduce *reduce)
     return sbni_group_lane(reduce->group, reduce->words, spare, &reduce->comm);
 }
 
+/* Out of the group's list. */
+static void take_out(sbni_reduce *reduce)
+{
+    sbni_reduce **at = &reduce->group->outstanding;
+    while (*at && *at != reduce) at = &(*at)->next;
+    if (*at) *at = reduce->next;
+    reduce->outstanding = false;
+}
+
 void sbni_reduce_destroy(sbni_reduce *reduce)
 {
-    if (reduce->outstanding) MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
+    if (reduce->outstanding) {
+        take_out(reduce);
+        MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
+    }
     sbni_free(reduce->send);
     sbni_free(reduce->sum);
     sbni_free(reduce->spare);
@@ -75,18 +87,34 @@ sbn_status sbni_reduce_begin(sbni_reduce *reduce)
     reduce->outstanding = true;
     sbni_traffic_count(reduce->traffic, 8 * reduce->words);
     reduce->traffic->sums.begin_s += sbni_clock_s() - began_s;
+    reduce->poked = MPI_SUCCESS;
+    reduce->next = reduce->group->outstanding;
+    reduce->group->outstanding = reduce;
     return SBN_OK;
+}
+
+void sbni_reduce_poke(sbn_group *group)
+{
+    for (sbni_reduce *r = group->outstanding; r; r = r->next) {
+        if (r->request == MPI_REQUEST_NULL) continue;
+        int done = 0;
+        double began_s = sbni_clock_s();
+        int code = MPI_Test(&r->request, &done, MPI_STATUS_IGNORE);
+        r->traffic->sums.begin_s += sbni_clock_s() - began_s;
+        if (code != MPI_SUCCESS) r->poked = code;
+        /* a call that has to wait has moved the others too */
+        if (!done) return;
+    }
 }
 
 sbn_status sbni_reduce_end(sbni_reduce *reduce)
 {
     if (!reduce->outstanding) return SBN_OK;
-    reduce->outstanding = false;
+    take_out(reduce);
     double began_s = sbni_clock_s();
-    sbn_status status =
-        sbni_mpi(MPI_Wait(&reduce->request, MPI_STATUS_IGNORE), "MPI_Wait");
+    int code = MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
     reduce->traffic->sums.wait_s += sbni_clock_s() - began_s;
-    return status;
+    return sbni_mpi(reduce->poked == MPI_SUCCESS ? code : reduce->poked, "MPI_Wait");
 }
 
 sbn_status sbni_reduce_run(sbni_reduce *reduce)

@@ -28,6 +28,8 @@ typedef struct sbni_reduce {
     bool fine;             /* some process's sum was too fine; set with the verdict */
     MPI_Request request;
     bool outstanding;
+    int poked;                /* what MPI said when poked */
+    struct sbni_reduce *next; /* of the group's outstanding ones */
 } sbni_reduce;
 
 /* words counts the payload behind the header. Local; lengths must agree, which the owner
@@ -52,6 +54,11 @@ void sbni_reduce_note(sbni_reduce *reduce, int flags);
  * have been wrong in released MPI libraries). */
 sbn_status sbni_reduce_begin(sbni_reduce *reduce);
 sbn_status sbni_reduce_end(sbni_reduce *reduce);
+
+/* Between the two: MPI libraries move a message only while the program is in one of their
+ * calls. Moves all outstanding ones of the group; nothing to do when there are none. Only
+ * for the thread that may call MPI. */
+void sbni_reduce_poke(sbn_group *group);
 
 /* Both at once, by the blocking call: the same integers. */
 sbn_status sbni_reduce_run(sbni_reduce *reduce);

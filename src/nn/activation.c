@@ -13,8 +13,9 @@ static void relu_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
                      sbni_edge_y(m, layer->out, task));
 }
 
-static void relu_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+static void relu_backward(sbn_model *m, const sbni_layer *layer, sbni_task task, int what)
 {
+    (void)what;
     if (!layer->wants_dx) return;
     m->kernels->relu_backward(
         sbni_edge_y(m, layer->out, task), sbni_edge_dy(m, layer->out, task),
@@ -27,8 +28,10 @@ static void sigmoid_forward(sbn_model *m, const sbni_layer *layer, sbni_task tas
                         sbni_edge_y(m, layer->out, task));
 }
 
-static void sigmoid_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+static void sigmoid_backward(sbn_model *m, const sbni_layer *layer, sbni_task task,
+                             int what)
 {
+    (void)what;
     if (!layer->wants_dx) return;
     m->kernels->sigmoid_backward(
         sbni_edge_y(m, layer->out, task), sbni_edge_dy(m, layer->out, task),
@@ -45,5 +48,5 @@ const sbni_layer_ops sbni_sigmoid_ops = {.needs_y = true,
                                          .shape = sbni_same_shape,
                                          .forward = sigmoid_forward,
                                          .backward = sigmoid_backward};
-/* Norm layers run on the whole batch (norm_layer.c); only their shape is of this kind. */
+/* Norm layers lie between runs (norm_layer.c); only their shape is of this kind. */
 const sbni_layer_ops sbni_norm_ops = {.needs_x = true, .shape = sbni_same_shape};

@@ -44,32 +44,43 @@ static void conv_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
     }
 }
 
-static void conv_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+static void conv_backward(sbn_model *m, const sbni_layer *layer, sbni_task task, int what)
 {
     const sbni_edge *in = layer->in, *out = layer->out;
     int64_t k = in->shape.c * layer->spec.kernel * layer->spec.kernel,
             s = out->shape.h * out->shape.w, c = out->shape.c;
-    const char *x = sbni_edge_y(m, in, task), *dy = sbni_edge_dy(m, out, task);
+    const char *x = sbni_edge_y(m, in, task), *dy = sbni_edge_dy(m, out, task),
+               *dx = sbni_edge_dy(m, in, task);
     sbni_scratch *scratch = &m->scratch[task.thread];
     sbni_window win = window_of(&layer->spec);
+    bool weights = what & SBNI_DWEIGHTS, wants_dx = layer->wants_dx && what & SBNI_DX;
     void *dweight = scratch->grad, *dbias = sbni_at(m, scratch->grad, c * k);
     memset(dbias, 0, (size_t)(c * sbn_dtype_bytes(m->cfg.dtype)));
-    for (int64_t r = 0; r < task.slice.n; r++) {
+    for (int64_t r = 0; (weights || wants_dx) && r < task.slice.n; r++) {
         const void *from = sbni_at(m, dy, r * out->count);
-        m->kernels->im2col(sbni_at(m, x, r * in->count), in->shape, win, scratch->col);
-        sbni_gemm(m->cfg.dtype, false, true, c, k, s, from, scratch->col, r > 0, dweight);
-        m->kernels->bias_grad(from, c, s, dbias);
-        if (!layer->wants_dx) continue;
-        sbni_gemm(m->cfg.dtype, true, false, k, s, c,
-                  m->params[layer->weight].tensor.data, from, 0, scratch->dcol);
-        char *dx = sbni_edge_dy(m, in, task);
-        m->kernels->col2im(scratch->dcol, in->shape, win, sbni_at(m, dx, r * in->count));
+        if (weights) {
+            m->kernels->im2col(sbni_at(m, x, r * in->count), in->shape, win,
+                               scratch->col);
+            sbni_gemm(m->cfg.dtype, false, true, c, k, s, from, scratch->col, r > 0,
+                      dweight);
+            m->kernels->bias_grad(from, c, s, dbias);
+        }
+        if (wants_dx) {
+            sbni_gemm(m->cfg.dtype, true, false, k, s, c,
+                      m->params[layer->weight].tensor.data, from, 0, scratch->col);
+            m->kernels->col2im(scratch->col, in->shape, win,
+                               sbni_at(m, dx, r * in->count));
+        }
+        sbni_model_poke(m, task);
     }
+    if (!weights) return;
     sbni_layer_add_grad(m, layer->weight, dweight, task.thread);
     sbni_layer_add_grad(m, layer->bias, dbias, task.thread);
 }
 
 const sbni_layer_ops sbni_conv_ops = {.needs_x = true,
+                                      .sums = true,
+                                      .splits = true,
                                       .shape = conv_shape,
                                       .forward = conv_forward,
                                       .backward = conv_backward};

@@ -30,8 +30,10 @@ static void add_grad(sbn_model *m, int param, const double *sums, int64_t c, int
     sbni_layer_add_grad(m, param, grad, thread);
 }
 
-static void groupnorm_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+static void groupnorm_backward(sbn_model *m, const sbni_layer *layer, sbni_task task,
+                               int what)
 {
+    (void)what;
     sbni_image shape = layer->in->shape;
     int64_t groups = m->cfg.norm_groups, at = task.slice.row * groups;
     double *dgamma = m->scratch[task.thread].sums, *dbeta = dgamma + shape.c;
@@ -46,6 +48,7 @@ static void groupnorm_backward(sbn_model *m, const sbni_layer *layer, sbni_task 
 }
 
 const sbni_layer_ops sbni_groupnorm_ops = {.needs_x = true,
+                                           .sums = true,
                                            .shape = sbni_same_shape,
                                            .forward = groupnorm_forward,
                                            .backward = groupnorm_backward};

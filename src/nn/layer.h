@@ -1,8 +1,9 @@
 /*
  * The parts of a model. Layers work slice by slice, so that a slice passes through all
  * layers between two norms while it is in the cache, and so that threads share out
- * slices. Norm layers work on the whole batch: they end one run of layers and begin the
- * next.
+ * slices. Norm layers need sums over the whole batch: they end one run of layers and
+ * begin the next. Of a norm layer x is kept; its y is made in the run above, slice by
+ * slice, as often as it is needed.
  */
 #ifndef SBNI_LAYER_H
 #define SBNI_LAYER_H
@@ -10,7 +11,7 @@
 #include "comm/gradsync.h"
 #include "kernels/kernels.h"
 #include "nn/netfile.h"
-#include "norm/scope.h"
+#include "norm/slices.h"
 #include "syncbn/model.h"
 #include "syncbn/norm.h"
 
@@ -44,15 +45,26 @@ typedef struct sbni_layer {
     sbni_edge *in, *out;
     int weight, bias; /* indices of parameters; -1: none */
     uint8_t *argmax;  /* maxpool: [capacity][out.count] */
+    bool relu;        /* norm: followed by relu, in the same pass */
     sbn_norm *norm;
     double *mean, *rstd; /* groupnorm: [capacity][groups] */
     bool wants_dx;
 } sbni_layer;
 
+/* The layers [from, to) between two norms: slices pass through all of them in one go. The
+ * norm below is layer from-1, the one above is layer to. */
+typedef struct sbni_run {
+    int from, to;
+    int segment;  /* of the gradient sum, complete with this run's gradients; -1: none */
+    bool remakes; /* y of the norm below is not kept: backward makes it anew from x */
+    bool splits;  /* backward goes through the slices twice, for dx and for the weights,
+                     with the message of the norm below under way meanwhile */
+} sbni_run;
+
 typedef struct sbni_scratch {
-    void *col, *dcol; /* [largest k·k·c · oh·ow] */
-    void *grad;       /* [largest parameter] */
-    double *sums;     /* [2][most channels of a groupnorm] */
+    void *col;    /* [largest k·k·c · oh·ow] */
+    void *grad;   /* [largest parameter] */
+    double *sums; /* [2][most channels of a groupnorm] */
 } sbni_scratch;
 
 struct sbn_model {
@@ -61,11 +73,15 @@ struct sbn_model {
     sbn_group *group;
     const sbni_kernels *kernels;
     int threads;
+    bool overlaps;    /* messages travel while backward goes on */
+    bool pokes;       /* and thread 0 may move them from among the others */
     int64_t capacity; /* rows of whole arrays: the largest share */
 
     int layer_count;
     sbni_layer *layers;
     sbni_edge *edges; /* [layer_count+1] */
+    int run_count, segment_count;
+    sbni_run *runs; /* [run_count] */
 
     int param_count; /* parameters, then buffers */
     sbni_param *params;
@@ -81,19 +97,27 @@ struct sbn_model {
     sbni_scratch *scratch; /* [threads] */
     void **owned;          /* buffers of edges */
     int owned_count;
+    sbn_model_memory memory; /* of these buffers */
 
     const int32_t *labels; /* NULL: this process has none that are usable */
     double loss_weight;    /* 1 / samples of the batch */
 };
 
+/* Parts of backward. */
+enum { SBNI_DX = 1, SBNI_DWEIGHTS = 2 };
+
 typedef struct sbni_layer_ops {
     bool needs_x, needs_y; /* in backward */
     bool elementwise;      /* y and dy may lie in the place of x and dx */
+    bool sums;             /* has gradients that are summed with those of other layers */
+    bool splits;           /* backward makes them apart from dx; else with it */
     /* Shape of the output from that of the input; SBN_E_DATA where the layer does not
      * fit. */
     sbn_status (*shape)(const sbni_layer_spec *spec, sbni_image in, sbni_image *out);
     void (*forward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
-    void (*backward)(sbn_model *model, const sbni_layer *layer, sbni_task task);
+    /* what: dx from dy, gradients of the weights from x and dy, or both; those of the
+     * weights may come any time after dy is there. */
+    void (*backward)(sbn_model *model, const sbni_layer *layer, sbni_task task, int what);
 } sbni_layer_ops;
 
 extern const sbni_layer_ops sbni_conv_ops, sbni_linear_ops, sbni_maxpool_ops,
@@ -116,20 +140,33 @@ static inline void *sbni_at(const sbn_model *model, const void *array, int64_t c
 /* Add a slice's gradient of a parameter, in scratch.grad, to the sums. */
 void sbni_layer_add_grad(sbn_model *model, int param, const void *grad, int thread);
 
-/* Layers [0, until) on the slices under work. */
+/* In the middle of a slice's work: give messages under way a push. */
+static inline void sbni_model_poke(const sbn_model *model, sbni_task task)
+{
+    if (model->pokes && task.thread == 0) sbni_reduce_poke(model->group);
+}
+
+/* nn/step.c: layers [0, until) on the slices under work. */
 sbn_status sbni_model_forward(sbn_model *model, int64_t n, bool training, int until);
 
-/* nn/plan.c: shapes, and which arrays are whole; allocates them. */
+/* nn/plan.c: shapes; then runs, and which arrays are whole; allocates them. */
 sbn_status sbni_plan_shapes(sbn_model *model, const sbni_net *net);
 sbn_status sbni_plan_buffers(sbn_model *model);
 
 /* nn/params.c: tables, arenas, initial values; after the norm layers exist. */
 sbn_status sbni_params_create(sbn_model *model);
 
-/* nn/norm_layer.c: the synchronized layers of a model, and their whole-batch calls. */
+/* nn/norm_layer.c: the synchronized layers of a model. open is for each forward. */
 sbn_status sbni_norm_layers_create(sbn_model *model);
-sbn_status sbni_norm_layer_forward(sbn_model *model, const sbni_layer *layer, int64_t n,
-                                   bool training);
-sbn_status sbni_norm_layer_backward(sbn_model *model, const sbni_layer *layer, int64_t n);
+sbn_status sbni_norm_layers_reserve(sbn_model *model);
+void sbni_norm_layer_open(const sbn_model *model, const sbni_layer *layer, int64_t n,
+                          bool training);
+/* One slice: y into the layer above; sums of the x below; sums of dy; dx in its place. */
+void sbni_norm_layer_apply(const sbn_model *model, const sbni_layer *layer,
+                           sbni_task task, bool training);
+void sbni_norm_layer_moments(const sbni_layer *layer, sbni_task task);
+void sbni_norm_layer_sums(const sbn_model *model, const sbni_layer *layer,
+                          sbni_task task);
+void sbni_norm_layer_dx(const sbn_model *model, const sbni_layer *layer, sbni_task task);
 
 #endif

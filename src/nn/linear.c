@@ -22,23 +22,29 @@ static void linear_forward(sbn_model *m, const sbni_layer *layer, sbni_task task
     m->kernels->bias_add_rows(y, n, out, m->params[layer->bias].tensor.data);
 }
 
-static void linear_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+static void linear_backward(sbn_model *m, const sbni_layer *layer, sbni_task task,
+                            int what)
 {
     int64_t in = layer->in->count, out = layer->out->count, n = task.slice.n;
     const void *dy = sbni_edge_dy(m, layer->out, task);
-    void *dweight = m->scratch[task.thread].grad, *dbias = sbni_at(m, dweight, out * in);
-    sbni_gemm(m->cfg.dtype, true, false, out, in, n, dy, sbni_edge_y(m, layer->in, task),
-              0, dweight);
-    m->kernels->bias_grad_rows(dy, n, out, dbias);
-    if (layer->wants_dx)
+    if (what & SBNI_DWEIGHTS) {
+        void *dweight = m->scratch[task.thread].grad,
+             *dbias = sbni_at(m, dweight, out * in);
+        sbni_gemm(m->cfg.dtype, true, false, out, in, n, dy,
+                  sbni_edge_y(m, layer->in, task), 0, dweight);
+        m->kernels->bias_grad_rows(dy, n, out, dbias);
+        sbni_layer_add_grad(m, layer->weight, dweight, task.thread);
+        sbni_layer_add_grad(m, layer->bias, dbias, task.thread);
+    }
+    if (what & SBNI_DX && layer->wants_dx)
         sbni_gemm(m->cfg.dtype, false, false, n, in, out, dy,
                   m->params[layer->weight].tensor.data, 0,
                   sbni_edge_dy(m, layer->in, task));
-    sbni_layer_add_grad(m, layer->weight, dweight, task.thread);
-    sbni_layer_add_grad(m, layer->bias, dbias, task.thread);
 }
 
 const sbni_layer_ops sbni_linear_ops = {.needs_x = true,
+                                        .sums = true,
+                                        .splits = true,
                                         .shape = linear_shape,
                                         .forward = linear_forward,
                                         .backward = linear_backward};

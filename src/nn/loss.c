@@ -19,8 +19,9 @@ static void loss_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
                             layer->in->count, sbni_edge_y(m, layer->out, task));
 }
 
-static void loss_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+static void loss_backward(sbn_model *m, const sbni_layer *layer, sbni_task task, int what)
 {
+    (void)what;
     m->slice_correct[task.index] = 0;
     m->slice_loss[task.index] = 0;
     if (!m->labels) { /* unusable ones: keep pace with the other processes */

@@ -7,7 +7,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "comm/exact.h"
 #include "core/memory.h"
 #include "kernels/gemm.h"
 #include "nn/layer.h"
@@ -26,7 +25,8 @@ sbn_model_config sbn_model_config_default(const char *net, int64_t batch)
                               .norm = SBN_MODEL_NORM_BATCH,
                               .norm_groups = 1,
                               .eps = 1e-5,
-                              .momentum = 0.1};
+                              .momentum = 0.1,
+                              .overlap = true};
 }
 
 static int64_t largest_share(const sbn_model *m)
@@ -68,6 +68,8 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
     m->group = group;
     m->kernels = sbni_kernels_get(cfg->dtype);
     m->threads = omp_get_max_threads();
+    m->overlaps = cfg->overlap && sbn_group_size(group) > 1;
+    m->pokes = m->overlaps && (m->threads == 1 || sbni_group_is_funneled());
     m->capacity = largest_share(m);
     sbni_gemm_setup();
     if (cfg->text)
@@ -85,15 +87,16 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
 /* Nets of other layers would send other messages, and other settings other weights. */
 static sbn_status check_alike(const sbn_model *m)
 {
-    uint64_t field[9] = {m->cfg.dtype,
-                         m->cfg.seed,
-                         (uint64_t)m->cfg.batch,
-                         (uint64_t)m->cfg.norm_batch,
-                         m->cfg.norm,
-                         (uint64_t)m->cfg.norm_groups,
-                         m->cfg.running};
-    memcpy(&field[7], &m->cfg.eps, 8);
-    memcpy(&field[8], &m->cfg.momentum, 8);
+    uint64_t field[10] = {m->cfg.dtype,
+                          m->cfg.seed,
+                          (uint64_t)m->cfg.batch,
+                          (uint64_t)m->cfg.norm_batch,
+                          m->cfg.norm,
+                          (uint64_t)m->cfg.norm_groups,
+                          m->cfg.running,
+                          m->cfg.overlap};
+    memcpy(&field[8], &m->cfg.eps, 8);
+    memcpy(&field[9], &m->cfg.momentum, 8);
     SBN_TRY(sbni_group_check_same(m->group,
                                   (int64_t)(XXH3_64bits(m->text, strlen(m->text)) >> 1),
                                   "digest of the net's text"));
@@ -130,7 +133,8 @@ void sbn_model_destroy(sbn_model **model)
     sbni_gradsync_destroy(&m->sync);
     void *parts[] = {m->text,       m->layers,        m->edges,      m->params,
                      m->tensors,    m->arena,         m->grad_arena, m->slices,
-                     m->slice_loss, m->slice_correct, m->scratch,    m->owned};
+                     m->slice_loss, m->slice_correct, m->scratch,    m->owned,
+                     m->runs};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) sbni_free(parts[i]);
     sbni_free(m);
     *model = NULL;
@@ -150,6 +154,20 @@ int64_t sbn_model_classes(const sbn_model *m)
 const char *sbn_model_text(const sbn_model *m)
 {
     return m->text;
+}
+
+sbn_model_memory sbn_model_get_memory(const sbn_model *m)
+{
+    sbn_model_memory all = m->memory;
+    int64_t size = sbn_dtype_bytes(m->cfg.dtype);
+    all.parameters_bytes = all.gradients_bytes = m->arena_count * size;
+    all.messages_bytes = sbni_gradsync_bytes(m->sync);
+    for (int i = 0; i < m->layer_count; i++) {
+        if (!m->layers[i].norm) continue;
+        all.parameters_bytes += 2 * m->layers[i].in->shape.c * size;
+        sbni_norm_add_bytes(m->layers[i].norm, &all.work_bytes, &all.messages_bytes);
+    }
+    return all;
 }
 
 const sbn_model_tensor *sbn_model_tensors(const sbn_model *m, int *n)
@@ -179,137 +197,4 @@ void *sbn_model_input(sbn_model *m, int64_t *capacity)
 {
     *capacity = m->capacity;
     return m->edges[0].y;
-}
-
-/* Layers [from, to) on every slice, forward or backward; threads share out the slices. */
-static void run_layers(sbn_model *m, int from, int to, bool backward)
-{
-#pragma omp parallel for schedule(static) num_threads(m->threads)
-    for (int64_t k = 0; k < m->slice_count; k++) {
-        sbni_task task = {m->slices[k], k, omp_get_thread_num()};
-        for (int i = 0; i < to - from; i++) {
-            const sbni_layer *layer = &m->layers[backward ? to - 1 - i : from + i];
-            const sbni_layer_ops *ops = sbni_layer_ops_of(layer->spec.kind);
-            (backward ? ops->backward : ops->forward)(m, layer, task);
-        }
-    }
-}
-
-static bool is_norm(const sbn_model *m, int i)
-{
-    return m->layers[i].spec.kind == SBNI_LAYER_NORM;
-}
-
-sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int until)
-{
-    for (int from = 0, to; from < until; from = to) {
-        to = from;
-        while (to < until && !is_norm(m, to)) to++;
-        run_layers(m, from, to, false);
-        if (to < until)
-            SBN_TRY(sbni_norm_layer_forward(m, &m->layers[to++], n, training));
-    }
-    return SBN_OK;
-}
-
-static sbn_status backward(sbn_model *m, int64_t n)
-{
-    for (int to = m->layer_count, from; to > 0; to = from) {
-        from = to;
-        while (from > 0 && !is_norm(m, from - 1)) from--;
-        run_layers(m, from, to, true);
-        if (from > 0) SBN_TRY(sbni_norm_layer_backward(m, &m->layers[--from], n));
-    }
-    return SBN_OK;
-}
-
-/* Labels index the outputs, so a wrong one must not get that far. */
-static sbn_status check_labels(const sbn_model *m, const int32_t *labels, int64_t n)
-{
-    int64_t classes = sbn_model_classes(m);
-    SBN_CHECK(labels || n == 0, SBN_E_ARG, "expected labels, got NULL");
-    for (int64_t i = 0; i < n; i++)
-        SBN_CHECK(labels[i] >= 0 && labels[i] < classes, SBN_E_ARG,
-                  "label of sample %" PRId64 ": expected 0 to %" PRId64 ", got %d", i,
-                  classes - 1, (int)labels[i]);
-    return SBN_OK;
-}
-
-static sbn_status add_to_sum(double loss, uint64_t *words)
-{
-    int flags = sbni_exact_add(loss, words);
-    SBN_CHECK(!(flags & SBNI_GRID_NONFINITE), SBN_E_NONFINITE,
-              "the loss is NaN or infinite");
-    SBN_CHECK(!flags, SBN_E_RANGE, "a loss of %g is too large for the exact sums", loss);
-    return SBN_OK;
-}
-
-/* This process's loss and correct count, into the words that travel with the gradients.
- */
-static sbn_status add_loss(const sbn_model *m, uint64_t *words)
-{
-    for (int64_t k = 0; k < m->slice_count; k++) {
-        SBN_TRY(add_to_sum(m->slice_loss[k], words));
-        words[SBNI_SUM_WORDS] += (uint64_t)m->slice_correct[k];
-    }
-    return SBN_OK;
-}
-
-static void read_gradients(sbn_model *m)
-{
-    for (int i = 0; i < m->param_count; i++) {
-        const sbni_param *p = &m->params[i];
-        if (p->sync < 0) continue;
-        m->kernels->grad_dequantize(sbni_gradsync_sum(m->sync, p->sync), p->tensor.count,
-                                    sbni_gradsync_unit(m->sync, p->sync), p->tensor.grad);
-    }
-}
-
-sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total,
-                              sbn_model_result *result)
-{
-    int64_t first, n;
-    SBN_TRY(sbn_model_share(m, total, &first, &n));
-    sbn_status mine = check_labels(m, labels, n); /* reported in the last message */
-    m->labels = mine == SBN_OK ? labels : NULL;
-    m->loss_weight = 1.0 / (double)total;
-    m->slice_count = sbni_scope_cut(first, n, m->cfg.norm_batch, m->slices);
-    for (int i = 0; i < m->layer_count; i++)
-        if (m->layers[i].norm) SBN_TRY(sbn_norm_set_place(m->layers[i].norm, first));
-    SBN_TRY(sbni_model_forward(m, n, true, m->layer_count));
-    bool again;
-    do {
-        sbni_gradsync_clear(m->sync);
-        SBN_TRY(backward(m, n));
-        if (mine == SBN_OK) mine = add_loss(m, sbni_gradsync_extra(m->sync));
-        SBN_TRY(sbni_gradsync_run(m->sync, mine, &again));
-    } while (again);
-    read_gradients(m);
-    const uint64_t *sums = sbni_gradsync_extra_sum(m->sync);
-    result->loss = sbn_model_loss(sums) / (double)total;
-    result->correct = (int64_t)sums[SBNI_SUM_WORDS];
-    return SBN_OK;
-}
-
-sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,
-                              uint64_t loss_words[4], int64_t *correct)
-{
-    SBN_CHECK(n >= 0 && n <= m->capacity, SBN_E_ARG,
-              "expected 0 to %" PRId64 " samples, got %" PRId64, m->capacity, n);
-    SBN_TRY(check_labels(m, labels, n));
-    m->slice_count = sbni_scope_cut(0, n, SBN_NORM_BATCH_ALL, m->slices);
-    SBN_TRY(sbni_model_forward(m, n, false, m->layer_count));
-    const sbni_edge *last = &m->edges[m->layer_count];
-    for (int64_t k = 0; k < m->slice_count; k++) {
-        sbni_task task = {m->slices[k], k, 0};
-        double loss = m->kernels->nll(sbni_edge_y(m, last, task), labels + task.slice.row,
-                                      task.slice.n, last->count, 0, correct, NULL);
-        SBN_TRY(add_to_sum(loss, loss_words));
-    }
-    return SBN_OK;
-}
-
-double sbn_model_loss(const uint64_t loss_words[4])
-{
-    return sbni_exact_sum(loss_words, 1);
 }

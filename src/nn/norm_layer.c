@@ -1,6 +1,6 @@
 #include "nn/layer.h"
 
-/* A model's norm layers: settings, and tensors over whole edges. */
+/* A model's norm layers: settings, and what they do to a slice. */
 
 sbn_status sbni_norm_layers_create(sbn_model *m)
 {
@@ -15,32 +15,63 @@ sbn_status sbni_norm_layers_create(sbn_model *m)
         cfg.norm_batch = m->cfg.norm_batch;
         cfg.batch = m->cfg.norm_batch == SBN_NORM_BATCH_ALL ? 0 : m->cfg.batch;
         cfg.name = layer->spec.name;
+        cfg.relu = layer->relu;
         if (m->cfg.norm == SBN_MODEL_NORM_RENORM) cfg.correction = SBN_CORRECTION_RENORM;
         SBN_TRY(sbn_norm_create(&cfg, m->group, &layer->norm));
     }
     return SBN_OK;
 }
 
-static sbn_tensor view(const sbn_model *m, const sbni_edge *edge, void *data, int64_t n)
+sbn_status sbni_norm_layers_reserve(sbn_model *m)
 {
-    return sbn_tensor_nchw(m->cfg.dtype, data, n, edge->shape.c, edge->shape.h,
-                           edge->shape.w);
+    for (int i = 0; i < m->layer_count; i++)
+        if (m->layers[i].norm)
+            SBN_TRY(sbni_norm_slices_reserve(m->layers[i].norm, m->capacity));
+    return SBN_OK;
 }
 
-sbn_status sbni_norm_layer_forward(sbn_model *m, const sbni_layer *layer, int64_t n,
-                                   bool training)
+/* What the layer's input is, or will be, for n samples. */
+static sbn_tensor input_of(const sbn_model *m, const sbni_layer *layer, int64_t n)
 {
-    sbn_tensor x = view(m, layer->in, layer->in->y, n),
-               y = view(m, layer->out, layer->out->y, n);
+    sbni_image s = layer->in->shape;
+    return sbn_tensor_nchw(m->cfg.dtype, layer->in->y, n, s.c, s.h, s.w);
+}
+
+void sbni_norm_layer_open(const sbn_model *m, const sbni_layer *layer, int64_t n,
+                          bool training)
+{
     sbn_norm_set_mode(layer->norm, training ? SBN_NORM_TRAIN : SBN_NORM_EVAL);
-    return sbn_norm_forward(layer->norm, &x, &y);
+    sbn_tensor x = input_of(m, layer, n);
+    if (training)
+        sbni_norm_slices_open(layer->norm, &x);
+    else
+        sbni_norm_slices_fix(layer->norm);
 }
 
-sbn_status sbni_norm_layer_backward(sbn_model *m, const sbni_layer *layer, int64_t n)
+void sbni_norm_layer_apply(const sbn_model *m, const sbni_layer *layer, sbni_task task,
+                           bool training)
 {
-    sbn_tensor dy = view(m, layer->out, layer->out->dy, n),
-               dx = view(m, layer->in, layer->in->dy, n);
-    return sbn_norm_backward(layer->norm, &dy, layer->wants_dx ? &dx : NULL);
+    sbn_tensor x = input_of(m, layer, m->capacity);
+    sbni_norm_slice_apply(layer->norm, &x, &task.slice, !training,
+                          sbni_edge_y(m, layer->out, task));
+}
+
+void sbni_norm_layer_moments(const sbni_layer *layer, sbni_task task)
+{
+    sbni_norm_slice_moments(layer->norm, &task.slice, task.index);
+}
+
+void sbni_norm_layer_sums(const sbn_model *m, const sbni_layer *layer, sbni_task task)
+{
+    sbni_norm_slice_sums(layer->norm, &task.slice, task.index,
+                         sbni_edge_dy(m, layer->out, task));
+}
+
+void sbni_norm_layer_dx(const sbn_model *m, const sbni_layer *layer, sbni_task task)
+{
+    if (!layer->wants_dx) return;
+    sbni_norm_slice_dx(layer->norm, &task.slice, sbni_edge_dy(m, layer->out, task),
+                       sbni_edge_dy(m, layer->in, task));
 }
 
 sbn_status sbn_model_set_limits(sbn_model *m, double r_max, double d_max)

@@ -103,19 +103,20 @@ static sbn_status create_sync(sbn_model *m)
 {
     sbni_gradsync_tensor *list;
     SBN_TRY(sbni_alloc(m->param_count, sizeof *list, "model", &list));
-    int n = 0;
+    int n = 0, run = 0;
     for (int i = 0; i < m->layer_count; i++) {
+        while (i > m->runs[run].to) run++;
         /* norm layers sum their own; pools and the like have none */
         if (m->layers[i].norm || m->layers[i].weight < 0) continue;
         for (int k = m->layers[i].weight; k <= m->layers[i].bias; k++) {
-            list[n] =
-                (sbni_gradsync_tensor){m->params[k].name, m->params[k].tensor.count};
+            list[n] = (sbni_gradsync_tensor){m->params[k].name, m->params[k].tensor.count,
+                                             m->runs[run].segment};
             m->params[k].sync = n++;
         }
     }
     /* beside the gradients: the loss on the grid, and the count of correct samples */
-    sbn_status status =
-        sbni_gradsync_create(m->group, list, n, m->threads, SBNI_SUM_WORDS + 1, &m->sync);
+    sbn_status status = sbni_gradsync_create(m->group, list, n, m->segment_count,
+                                             m->threads, SBNI_SUM_WORDS + 1, &m->sync);
     sbni_free(list);
     return status;
 }
@@ -137,6 +138,7 @@ sbn_status sbni_params_create(sbn_model *m)
         if (layer->norm) bind(m, layer);
         add_buffers(m, layer);
     }
+    SBN_TRY(sbni_norm_layers_reserve(m));
     SBN_TRY(sbni_alloc(m->param_count, sizeof *m->tensors, "model", &m->tensors));
     for (int i = 0; i < m->param_count; i++) m->tensors[i] = m->params[i].tensor;
     return create_sync(m);

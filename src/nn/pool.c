@@ -21,8 +21,9 @@ static void pool_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
                             layer->argmax + (task.slice.row + r) * layer->out->count);
 }
 
-static void pool_backward(sbn_model *m, const sbni_layer *layer, sbni_task task)
+static void pool_backward(sbn_model *m, const sbni_layer *layer, sbni_task task, int what)
 {
+    (void)what;
     if (!layer->wants_dx) return;
     const char *dy = sbni_edge_dy(m, layer->out, task);
     char *dx = sbni_edge_dy(m, layer->in, task);

@@ -295,6 +295,9 @@ sbn_status sbni_norm_read_backward(sbn_norm *norm);
 int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range of, sbni_range tile,
                             sbni_reduce *message);
 
+/* Factors of a set from running statistics. */
+void sbni_norm_fix_factors(sbn_norm *norm, int64_t set);
+
 /* Forward with running statistics as constants: evaluation and frozen. */
 sbn_status sbni_norm_fixed_forward(sbn_norm *norm, const sbn_tensor *x,
                                    const sbn_tensor *z, sbn_tensor *y);

@@ -52,6 +52,16 @@ bool sbni_norm_is_fixed(const sbn_norm *norm)
            (norm->mode == SBN_NORM_EVAL && norm->cfg.track_running_stats);
 }
 
+void sbni_norm_fix_factors(sbn_norm *norm, int64_t set)
+{
+    for (int64_t i = 0; i < norm->cfg.channels; i++)
+        sbni_norm_set_factors(
+            norm, set, i,
+            (sbni_moments){sbni_norm_get(norm, norm->state.running_mean, i), 0,
+                           sbni_norm_get(norm, norm->state.running_var, i)},
+            (sbni_correction){1, 0});
+}
+
 static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
                                 sbn_tensor *y, bool frozen)
 {
@@ -60,12 +70,7 @@ static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_t
     SBN_TRY(sbni_norm_check_forward(norm, x, z, y, &planes));
     SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, frozen, samples));
     int64_t set = frozen ? 0 : norm->batches;
-    for (int64_t i = 0; i < norm->cfg.channels; i++)
-        sbni_norm_set_factors(
-            norm, set, i,
-            (sbni_moments){sbni_norm_get(norm, norm->state.running_mean, i), 0,
-                           sbni_norm_get(norm, norm->state.running_var, i)},
-            (sbni_correction){1, 0});
+    sbni_norm_fix_factors(norm, set);
     sbni_elements e = {x, z, y, planes, set};
 #pragma omp parallel for schedule(static)
     for (int64_t k = 0; k < samples->slice_count; k++)

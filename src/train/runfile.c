@@ -69,7 +69,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
     sbni_normkind_print(c->norm, c->norm_groups, norm);
     json_t *settings = json_pack(
         "{s:o s:o s:I s:I s:s s:f s:f s:I s:I s:f s:s s:I s:I s:f s:f s:b s:f s:b"
-        " s:I s:I s:I s:b s:I s:s}",
+        " s:I s:I s:I s:b s:I s:s s:b}",
         "net", text_of(c->net), "data", text_of(c->data), "batch", (json_int_t)c->batch,
         "norm_batch", (json_int_t)c->norm_batch, "norm", norm, "norm_eps", c->norm_eps,
         "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs, "steps",
@@ -81,24 +81,34 @@ static json_t *settings_of(const sbn_trainer_config *c)
         "limit_train", (json_int_t)c->limit_train, "limit_test",
         (json_int_t)c->limit_test, "drop_last", (int)c->drop_last, "checkpoint_every",
         (json_int_t)c->checkpoint_every, "norm_running",
-        c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches");
+        c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches", "overlap",
+        (int)c->overlap);
     if (settings && c->norm == SBN_MODEL_NORM_RENORM)
         json_object_update_new(settings, renorm_of(&c->renorm));
     return settings;
 }
 
-sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,
-                              int hosts)
+static json_t *memory_of(const sbn_model_memory *m)
+{
+    return json_pack(
+        "{s:I s:I s:I s:I s:I}", "activations_bytes", (json_int_t)m->activations_bytes,
+        "work_bytes", (json_int_t)m->work_bytes, "parameters_bytes",
+        (json_int_t)m->parameters_bytes, "gradients_bytes",
+        (json_int_t)m->gradients_bytes, "messages_bytes", (json_int_t)m->messages_bytes);
+}
+
+sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg,
+                              const sbn_model_memory *memory, int np, int hosts)
 {
     char host[256] = "";
     gethostname(host, sizeof host - 1);
     sbni_machine m;
     sbni_machine_get(&m);
-    json_t *run =
-        json_pack("{s:o? s:{s:s s:s s:s s:s} s:i s:i s:i s:s s:s s:s}", "settings",
-                  settings_of(cfg), "versions", "syncbn", m.version, "revision",
-                  m.revision, "mpi", m.mpi, "blas", m.blas, "processes", np, "hosts",
-                  hosts, "threads", m.threads, "host", host, "cpu", m.cpu, "isa", m.isa);
+    json_t *run = json_pack(
+        "{s:o? s:o? s:{s:s s:s s:s s:s} s:i s:i s:i s:s s:s s:s}", "settings",
+        settings_of(cfg), "memory", memory_of(memory), "versions", "syncbn", m.version,
+        "revision", m.revision, "mpi", m.mpi, "blas", m.blas, "processes", np, "hosts",
+        hosts, "threads", m.threads, "host", host, "cpu", m.cpu, "isa", m.isa);
     char *text = run ? json_dumps(run, JSON_INDENT(2)) : NULL;
     json_decref(run);
     SBN_CHECK(text, SBN_E_MEMORY, "%s: no memory", path);

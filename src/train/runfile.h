@@ -15,8 +15,9 @@ typedef struct sbni_machine {
 /* Local. */
 void sbni_machine_get(sbni_machine *machine);
 
-/* Write OUT/run.json on process 0. hosts: of the group. @errors SBN_E_IO, SBN_E_MEMORY */
-sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg, int np,
-                              int hosts);
+/* Write OUT/run.json on process 0. memory: of its model, hosts: of the group.
+ * @errors SBN_E_IO, SBN_E_MEMORY */
+sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg,
+                              const sbn_model_memory *memory, int np, int hosts);
 
 #endif

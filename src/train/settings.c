@@ -63,14 +63,14 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
         text, sizeof text,
         "%s|%s|%s|%" PRId64 "|%" PRId64 "|%d|%a|%a|%" PRId64 "|%" PRId64 "|%d|%a|%" PRId64
         "|%" PRId64 "|%a|%a|%a|%d|%d|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%d|%d|%" PRId64
-        "|%" PRId64 "|%a|%a|%" PRId64 "|%" PRId64 "|%" PRId64 "|%d",
+        "|%" PRId64 "|%a|%a|%" PRId64 "|%" PRId64 "|%" PRId64 "|%d|%d",
         c->net, c->data, c->out ? c->out : "", c->batch, c->norm_batch, (int)c->norm,
         c->norm_eps, c->norm_momentum, c->epochs, c->steps, (int)c->schedule.kind,
         c->schedule.lr, c->schedule.warmup, c->schedule.every, c->schedule.factor,
         c->momentum, c->weight_decay, c->nesterov, c->decay_all, c->seed, c->limit_train,
         c->limit_test, c->drop_last, c->resume, c->checkpoint_every, c->norm_groups,
         c->renorm.r_max, c->renorm.d_max, c->renorm.warmup, c->renorm.r_steps,
-        c->renorm.d_steps, (int)c->norm_running);
+        c->renorm.d_steps, (int)c->norm_running, c->overlap);
     if (n >= (int)sizeof text) n = (int)sizeof text - 1;
     return sbni_group_check_same(group, (int64_t)(XXH3_64bits(text, (size_t)n) >> 1),
                                  "digest of the settings");

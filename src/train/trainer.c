@@ -59,7 +59,8 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .epochs = 5,
                                 .schedule = {SBN_SCHEDULE_CONSTANT, 0.05, 0, 0, 1, 0.1},
                                 .momentum = 0.9,
-                                .seed = 1};
+                                .seed = 1,
+                                .overlap = true};
 }
 
 static sbn_status path_of(const run *r, const char *file, char *path)
@@ -169,6 +170,7 @@ static sbn_status create_model(run *r)
     cfg.eps = r->cfg->norm_eps;
     cfg.momentum = r->cfg->norm_momentum;
     cfg.running = r->cfg->norm_running;
+    cfg.overlap = r->cfg->overlap;
     SBN_TRY(sbn_model_create(&cfg, r->group, &r->model));
     return sbn_group_agree(r->group, create_local(r));
 }
@@ -233,7 +235,8 @@ static sbn_status open_files(run *r, int hosts)
     if (!r->writes) return SBN_OK;
     char path[PATH_BYTES];
     SBN_TRY(path_of(r, "run.json", path));
-    SBN_TRY(sbni_runfile_write(path, r->cfg, sbn_group_size(r->group), hosts));
+    sbn_model_memory memory = sbn_model_get_memory(r->model);
+    SBN_TRY(sbni_runfile_write(path, r->cfg, &memory, sbn_group_size(r->group), hosts));
     SBN_TRY(path_of(r, "metrics.jsonl", path));
     return sbni_metrics_open(path, r->cfg->resume ? r->step : -1, &r->metrics);
 }
@@ -366,9 +369,9 @@ static sbn_status train(run *r)
 static sbn_status finish(run *r, sbn_trainer_result *result)
 {
     double seconds = sbni_clock_s() - r->began_s;
-    *result = (sbn_trainer_result){r->step, seconds,
-                                   r->train_s > 0 ? (double)r->images / r->train_s : 0,
-                                   r->tested.loss, accuracy(r)};
+    *result = (sbn_trainer_result){
+        r->step,        seconds,     r->train_s > 0 ? (double)r->images / r->train_s : 0,
+        r->tested.loss, accuracy(r), sbn_model_get_memory(r->model)};
     sbn_status status = SBN_OK;
     if (r->writes) {
         char path[PATH_BYTES];

@@ -22,6 +22,7 @@ _Noreturn void _fail(const char *file, int line);
 #define assert_non_null(p) assert_true((p) != NULL)
 #define assert_ptr_equal(a, b) assert_true((a) == (b))
 #define assert_int_equal(a, b) assert_true((a) == (b))
+#define assert_in_range(v, least, most) assert_true((v) >= (least) && (v) <= (most))
 #define assert_string_equal(a, b) assert_true(strcmp((a), (b)) == 0)
 #define assert_memory_equal(a, b, bytes) assert_true(memcmp((a), (b), (bytes)) == 0)
 

@@ -63,7 +63,8 @@ void test_close(double got, double want, double tolerance, const char *what,
 
 int test_run(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
 {
-    MPI_Init(&argc, &argv);
+    int provided;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &test_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &test_size);
     if (test_rank != 0 && !freopen("/dev/null", "w", stdout))

@@ -1,0 +1,165 @@
+#include "norm/slices.h"
+
+#include "norm/norm.h"
+
+_Static_assert(SBN_SLICE == 16, "a row for each sample");
+static const int64_t rows[SBN_SLICE] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                        8, 9, 10, 11, 12, 13, 14, 15};
+
+/* The slice alone: its first sample is row 0 of every view. */
+static sbni_block block_of(const sbn_tensor *x, const sbni_slice *slice)
+{
+    int64_t s = sbni_tensor_s(x);
+    return (sbni_block){rows, slice->n, x->c, s, s > 1, false};
+}
+
+/* Rows of a slice; all lie as those of x do. */
+static sbni_view view_of(const sbn_tensor *x, const void *data)
+{
+    sbni_view view = sbni_norm_view(x, 0);
+    view.data = (void *)(uintptr_t)data;
+    return view;
+}
+
+static sbni_view slice_of(const sbn_tensor *x, const sbni_slice *slice)
+{
+    int64_t first = slice->row * x->stride_n;
+    return view_of(x, (const char *)x->data + first * sbn_dtype_bytes(x->dtype));
+}
+
+static sbni_fused fused_of(const sbn_norm *norm)
+{
+    return (sbni_fused){norm->cfg.relu, NULL};
+}
+
+sbn_status sbni_norm_slices_reserve(sbn_norm *norm, int64_t n)
+{
+    /* from another place there may be a slice more */
+    SBN_TRY(sbni_samples_cut(&norm->samples, n + 2 * SBN_SLICE, NULL, 0,
+                             norm->cfg.norm_batch));
+    return sbni_samples_make_sums(&norm->samples, norm->cfg.channels);
+}
+
+void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
+{
+    const sbni_samples *samples = &norm->samples;
+    int64_t c = norm->cfg.channels, all = (norm->batches + 1) * c,
+            factors = 7 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
+                      (int64_t)sizeof *norm->corrections;
+    for (int q = 0; q < norm->chunk_count; q++)
+        *messages +=
+            16 * (norm->chunks[q].forward.words + norm->chunks[q].backward.words);
+    *work += all * factors + 8 * (c + norm->batches) +
+             8 * (samples->rows_room + samples->sums_room) +
+             (int64_t)sizeof *samples->slices * samples->slice_room;
+}
+
+void sbni_norm_slices_open(sbn_norm *norm, const sbn_tensor *x)
+{
+    sbni_norm_open_forward(norm);
+    norm->local =
+        sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, true, &norm->samples);
+    norm->x = *x;
+    norm->adds = false;
+}
+
+void sbni_norm_slice_moments(sbn_norm *norm, const sbni_slice *slice, int64_t k)
+{
+    if (norm->local != SBN_OK) return; /* no room */
+    int64_t c = norm->cfg.channels, count = norm->samples.slice_count;
+    double *pivot = norm->samples.sums, *sum_d = pivot + count * c,
+           *sum_dd = sum_d + count * c;
+    sbni_block b = block_of(&norm->x, slice);
+    sbni_view x = slice_of(&norm->x, slice);
+    norm->kernels->norm_moments(&b, &x, pivot + k * c, sum_d + k * c, sum_dd + k * c);
+}
+
+sbn_status sbni_norm_slices_forward(sbn_norm *norm)
+{
+    sbni_chunk *all = &norm->chunks[0];
+    sbni_reduce *message = &all->forward;
+    if (norm->local == SBN_OK) {
+        sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all->channels.c,
+                        message);
+        sbni_reduce_note(message, sbni_norm_add_tile(norm, &norm->samples, all->channels,
+                                                     all->channels, message));
+    } else {
+        message->send[SBNI_HEAD_FAILED] = 1;
+    }
+    SBN_TRY(sbni_reduce_run(message));
+    return sbni_norm_read_forward(norm);
+}
+
+void sbni_norm_slices_fix(sbn_norm *norm)
+{
+    sbni_norm_fix_factors(norm, norm->batches);
+}
+
+void sbni_norm_slice_apply(const sbn_norm *norm, const sbn_tensor *x,
+                           const sbni_slice *slice, bool fixed, void *y)
+{
+    sbni_channels ch =
+        sbni_norm_channels(norm, fixed ? norm->batches : slice->norm_batch, 0);
+    sbni_block b = block_of(x, slice);
+    sbni_view vx = slice_of(x, slice), vy = view_of(x, y);
+    sbni_fused fused = fused_of(norm);
+    norm->kernels->norm_normalize(&b, &vx, &ch, &fused, &vy);
+}
+
+void sbni_norm_slice_sums(sbn_norm *norm, const sbni_slice *slice, int64_t k,
+                          const void *dy)
+{
+    int64_t c = norm->cfg.channels;
+    double *sum_dy = norm->samples.sums,
+           *sum_dy_d = sum_dy + norm->samples.slice_count * c;
+    sbni_channels ch = sbni_norm_channels(norm, slice->norm_batch, 0);
+    sbni_block b = block_of(&norm->x, slice);
+    sbni_view x = slice_of(&norm->x, slice), vdy = view_of(&norm->x, dy);
+    sbni_fused fused = fused_of(norm);
+    norm->kernels->norm_backward_sums(&b, &vdy, &x, &ch, &fused, sum_dy + k * c,
+                                      sum_dy_d + k * c);
+}
+
+/* Fill the message. */
+static sbni_reduce *fill(sbn_norm *norm)
+{
+    sbni_chunk *all = &norm->chunks[0];
+    norm->local = SBN_OK;
+    sbni_norm_open_backward(norm);
+    sbni_reduce_note(
+        &all->backward,
+        sbni_norm_add_sums_tile(norm, all->channels, all->channels, &all->backward));
+    return &all->backward;
+}
+
+sbn_status sbni_norm_slices_backward(sbn_norm *norm)
+{
+    SBN_TRY(sbni_reduce_run(fill(norm)));
+    return sbni_norm_read_backward(norm);
+}
+
+sbn_status sbni_norm_slices_backward_begin(sbn_norm *norm)
+{
+    return sbni_reduce_begin(fill(norm));
+}
+
+sbn_status sbni_norm_slices_backward_end(sbn_norm *norm)
+{
+    SBN_TRY(sbni_reduce_end(&norm->chunks[0].backward));
+    return sbni_norm_read_backward(norm);
+}
+
+void sbni_norm_slice_dx(const sbn_norm *norm, const sbni_slice *slice, const void *dy,
+                        void *dx)
+{
+    int64_t at = slice->norm_batch * norm->cfg.channels;
+    sbni_channels ch = sbni_norm_channels(norm, slice->norm_batch, 0);
+    sbni_dx_factors f = {sbni_norm_at(norm, norm->dx_a, at),
+                         sbni_norm_at(norm, norm->dx_b, at),
+                         sbni_norm_at(norm, norm->dx_k, at)};
+    sbni_block b = block_of(&norm->x, slice);
+    sbni_view x = slice_of(&norm->x, slice), vdy = view_of(&norm->x, dy),
+              vdx = view_of(&norm->x, dx);
+    sbni_fused fused = fused_of(norm);
+    norm->kernels->norm_backward_dx(&b, &vdy, &x, &ch, &f, &fused, &vdx, NULL);
+}

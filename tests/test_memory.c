@@ -1,0 +1,198 @@
+/* What a model holds, counted by hand; and that a step allocates nothing. */
+#include "support/count_alloc.h"
+#include "support/harness.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support/net.h"
+#include "syncbn/data.h"
+#include "syncbn/optim.h"
+#include "syncbn/trainer.h"
+
+/* Convolutions with norm and relu behind them, and every other kind of layer. */
+static const char *const net = "input 2x12x10\n"
+                               "conv c1 out=5 kernel=3 pad=1\n"
+                               "norm n1\n"
+                               "relu\n"
+                               "conv c2 out=7 kernel=3\n"
+                               "norm n2\n"
+                               "relu\n"
+                               "maxpool size=2\n"
+                               "linear d1 out=9\n"
+                               "sigmoid\n"
+                               "linear d2 out=4\n"
+                               "logsoftmax\n";
+
+static sbn_sgd *optimizer(const sbn_model *model)
+{
+    int n, params = 0;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    sbn_sgd_tensor list[64];
+    for (; params < n && t[params].grad; params++)
+        list[params] =
+            (sbn_sgd_tensor){t[params].data, t[params].grad, t[params].count, true};
+    sbn_sgd_config cfg = {0.9, 0, false, SBN_F32};
+    sbn_sgd *sgd = NULL;
+    OK(sbn_sgd_create(&cfg, list, params, &sgd));
+    return sgd;
+}
+
+/* From the first step on, at any size of the batch, with evaluation between. */
+static void steps(sbn_model_config cfg, int threads)
+{
+    static const int64_t totals[] = {18, 64, 5, 60, 64, 37};
+    omp_set_num_threads(threads);
+    sbn_model *model = net_make(&cfg, test_group);
+    sbn_sgd *sgd = optimizer(model);
+    net_batch b = net_batch_make(model, 64, 1);
+    for (size_t i = 0; i < sizeof totals / sizeof *totals; i++) {
+        sbn_model_result got;
+        uint64_t loss[4] = {0};
+        int64_t correct = 0;
+        long before = alloc_count();
+        OK(net_gradient(model, SBN_F32, &b, totals[i], &got));
+        sbn_sgd_step(sgd, 0.05);
+        OK(sbn_model_evaluate(model, b.labels, totals[i], loss, &correct));
+        assert_int_equal(alloc_count() - before, 0);
+    }
+    net_batch_free(&b);
+    sbn_sgd_destroy(&sgd);
+    sbn_model_destroy(&model);
+    omp_set_num_threads(1);
+}
+
+static void steps_allocate_nothing(void **state)
+{
+    (void)state;
+    static const int64_t norm_batches[] = {0, 10, 24};
+    for (int k = 0; k < 2 * 2 * 3; k++) {
+        sbn_model_config cfg = sbn_model_config_default("cnn", 64);
+        cfg.overlap = k % 2;
+        cfg.norm_batch = norm_batches[k / 4];
+        int threads = 1 + k / 2 % 2;
+        steps(cfg, threads);
+        cfg.text = net;
+        steps(cfg, threads);
+        cfg.norm = SBN_MODEL_NORM_GROUP;
+        steps(cfg, threads);
+        cfg.norm = SBN_MODEL_NORM_RENORM;
+        steps(cfg, threads);
+    }
+}
+
+/* Allocations of a whole run without files. */
+static long of_run(int64_t steps, bool overlap)
+{
+    sbn_trainer_config cfg = sbn_trainer_config_default();
+    cfg.data = "synthetic";
+    cfg.limit_train = 150;
+    cfg.limit_test = 20;
+    cfg.batch = 64;
+    cfg.steps = steps;
+    cfg.checkpoint_every = 1000;
+    cfg.progress = SBN_PROGRESS_NONE;
+    cfg.overlap = overlap;
+    sbn_trainer_result result;
+    long before = alloc_count();
+    OK(sbn_train(&cfg, test_group, &result));
+    return alloc_count() - before;
+}
+
+/* An epoch has 3 steps; a run over two begins anew once. */
+static void longer_runs_allocate_no_more(void **state)
+{
+    (void)state;
+    of_run(1, true); /* the group keeps the rows that it counts messages in */
+    for (int overlap = 0; overlap < 2; overlap++) {
+        long one = of_run(1, overlap);
+        assert_true(one > 0);
+        assert_int_equal(of_run(3, overlap), one);
+    }
+}
+
+/* The counter sees what the library allocates. */
+static void the_counter_counts(void **state)
+{
+    (void)state;
+    long before = alloc_count();
+    sbn_model_config cfg = sbn_model_config_default("cnn", 64);
+    sbn_model *model = net_make(&cfg, test_group);
+    assert_true(alloc_count() - before > 20);
+    sbn_model_destroy(&model);
+}
+
+static sbn_model_memory memory_of(sbn_model_config cfg, int64_t *rows)
+{
+    sbn_model *model = net_make(&cfg, test_group);
+    sbn_model_memory memory = sbn_model_get_memory(model);
+    sbn_model_input(model, rows);
+    sbn_model_destroy(&model);
+    return memory;
+}
+
+static void cnn_by_hand(void **state)
+{
+    (void)state;
+    sbn_model_config cfg = sbn_model_config_default("cnn", 256);
+    int64_t rows;
+    sbn_model_memory m = memory_of(cfg, &rows);
+    if (test_size == 1) assert_int_equal(rows, 256 + 16);
+    /* image, x of conv2, of conv2_bn, of dense1, of dense1_bn, last; x of dense2, behind
+     * a norm, is made again */
+    int64_t kept = 28 * 28 + 10 * 12 * 12 + 20 * 8 * 8 + 20 * 4 * 4 + 50 + 10;
+    int64_t maxima = 10 * 12 * 12 + 20 * 4 * 4;
+    assert_int_equal(m.activations_bytes, rows * (4 * kept + maxima));
+    int64_t weights = 10 * 25 + 10 + 20 * 250 + 20 + 50 * 320 + 50 + 10 * 50 + 10;
+    int64_t affine = 2 * (20 + 50);
+    /* tensors begin on cache lines of 64 bytes */
+    int64_t padded = 4 * (256 + 16 + 5008 + 32 + 16000 + 64 + 512 + 16 + 2 * 32 + 2 * 64);
+    assert_int_equal(m.gradients_bytes, padded);
+    assert_int_equal(m.parameters_bytes, padded + 4 * affine);
+    /* exact sums of 8 weights' and biases' gradients, each tensor's verdict, loss and
+     * number of correct ones, headers of 4; 10 words a channel forward, 8 backward, with
+     * 2 beside them */
+    int sums = test_size > 1 ? 3 : 1;
+    int64_t words = weights + 8 + 5 + 4 * sums + 18 * (20 + 50) + 4 * (4 + 2);
+    assert_int_equal(m.messages_bytes, 2 * 8 * words);
+    cfg.overlap = false;
+    sbn_model_memory blocking = memory_of(cfg, &rows);
+    assert_int_equal(blocking.activations_bytes, m.activations_bytes);
+    assert_int_equal(m.messages_bytes - blocking.messages_bytes, 2 * 8 * 4 * (sums - 1));
+    assert_true(blocking.work_bytes <= m.work_bytes);
+}
+
+/* Of conv, norm and relu only the norm's x stays; without the norm, or with group norm in
+ * its place, more does. */
+static void one_tensor_for_conv_norm_relu(void **state)
+{
+    (void)state;
+    sbn_model_config cfg = sbn_model_config_default("test", 64);
+    cfg.text = net;
+    int64_t rows;
+    int64_t x = 2 * 12 * 10, c1 = 5 * 12 * 10, c2 = 7 * 10 * 8, pool = 7 * 5 * 4, d1 = 9,
+            last = 4;
+    sbn_model_memory m = memory_of(cfg, &rows);
+    assert_int_equal(m.activations_bytes,
+                     rows * (4 * (x + c1 + c2 + pool + d1 + last) + pool));
+    cfg.dtype = SBN_F64;
+    m = memory_of(cfg, &rows);
+    assert_int_equal(m.activations_bytes,
+                     rows * (8 * (x + c1 + c2 + pool + d1 + last) + pool));
+    cfg.dtype = SBN_F32;
+    cfg.norm = SBN_MODEL_NORM_GROUP; /* x of each norm, y of each relu, means and rstd */
+    m = memory_of(cfg, &rows);
+    assert_int_equal(m.activations_bytes,
+                     rows * (4 * (x + 2 * c1 + 2 * c2 + pool + d1 + last) + pool +
+                             2 * 2 * (int64_t)sizeof(double)));
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(the_counter_counts),
+    cmocka_unit_test(steps_allocate_nothing),
+    cmocka_unit_test(longer_runs_allocate_no_more),
+    cmocka_unit_test(cnn_by_hand),
+    cmocka_unit_test(one_tensor_for_conv_norm_relu),
+};
+TEST_MAIN(tests)
