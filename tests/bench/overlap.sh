@@ -46,7 +46,9 @@ fi
 # shellcheck disable=SC2317,SC2329 # called by the trap
 clean_up() {
   for pid in "${holders[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
-  ip link del "$bridge" 2>/dev/null || true
+  for link in "$bridge.1" "$bridge.2" "$bridge"; do
+    ip link del "$link" 2>/dev/null || true
+  done
   rm -rf "$scratch"
 }
 # Of this run alone: two scripts at once do not meet.
@@ -118,7 +120,7 @@ limit() { # pid
     2>/dev/null; then
     link="$rate, $delay"
   else
-    nsenter -t "$1" -n tc qdisc add dev eth0 root tbf rate "$rate" burst 64k latency 50ms
+    nsenter -t "$1" -n tc qdisc add dev eth0 root tbf rate "$rate" burst 16k latency 50ms
     link="$rate, no netem: no delay added"
   fi
 }
