@@ -68,6 +68,12 @@ typedef struct sbn_norm_config {
     int64_t
         batch; /**< with norm_batch set: most samples of the group in one call; fixes the
                     size of the message, (batch / norm_batch) sets of sums; default 0 */
+    int64_t
+        values; /**< values per channel, n·h·w, that a process will bring at most: a
+                   hint for large tensors in groups of several processes. Where it says
+                   that they hold more than a few MiB, the channels are cut into chunks
+                   of at least 16 with a message each, and while one travels the next is
+                   summed. No result depends on it. Default 0: one message */
     sbn_correction correction; /**< default SBN_CORRECTION_NONE; renorm needs tracked
                                     running statistics */
     double r_max, d_max; /**< renorm: limits at the start, r_max ≥ 1 and d_max ≥ 0;
@@ -198,15 +204,16 @@ SBN_API sbn_status sbn_norm_share(const sbn_norm *norm, int64_t total, int64_t *
  * @param y  same shape and type, same axis of neighbours. Apart from x, or exactly in its
  * place where no backward needs x any more: in both evaluation modes, and frozen without
  * relu when gradients of gamma and beta are not wanted.
+ * On an error y is undefined where it lies apart from x and z; else they are unchanged.
  * @collective in training: one MPI_Allreduce of 8·(4 + g·(2 + 10·c)) bytes with g norm
- * batches (1 when all share). In evaluation with tracked statistics, and frozen: none,
- * one process alone may call. A failure that a process reports costs one
- * agreement more.
- * Sums are exact down to 2^-100 and, of squares, 2^-130: deviations from about 1e-13 have
- * a variance with a relative error below 1e-12, smaller ones have it within about 1e-38.
- * All processes call this form, or all begin and end: MPI matches no blocking sum with a
- * non-blocking one. weight may change as soon as the call is done; backward goes on with
- * the one that forward used. In training the layer keeps room for 24·c + 8 bytes a slice.
+ * batches (1 when all share), or one such for each chunk of cfg.values. In evaluation
+ * with tracked statistics, and frozen: none, one process alone may call. A failure that a
+ * process reports costs one agreement more. Sums are exact down to 2^-100 and, of
+ * squares, 2^-130: deviations from about 1e-13 have a variance with a relative error
+ * below 1e-12, smaller ones have it within about 1e-38. All processes call this form, or
+ * all begin and end: MPI matches no blocking sum with a non-blocking one. weight may
+ * change as soon as the call is done; backward goes on with the one that forward used. In
+ * training the layer keeps room for 24·c + 8 bytes a slice.
  * @errors SBN_E_ARG (shape, type, null, memory shared where it may not be), SBN_E_FEW (a
  * norm batch with one value per channel), SBN_E_NONFINITE, SBN_E_RANGE (a slice with |Σx|
  * of 2^60 or Σx² of 2^110 and more: |x| of about 1e13; or more than 2^20 slices in a

@@ -103,12 +103,25 @@ INLINE void walk_planes(const sbni_block *b, const views *v, const sbni_channels
     }
 }
 
-/* Pixels that share the loads of their channels' factors. */
+/* Pixels that share the loads of their channels' factors. Past the cache only where all
+ * are whole lines. */
 INLINE void walk_pixels(const run *p, int64_t c, const vectors *last,
                         const sbni_channels *ch, const sbni_dx_factors *dx, const what w,
                         lanes *work)
 {
     int64_t i = 0;
+    for (; i + LINE <= c; i += LINE) {
+        vectors f[LINE / LANES];
+        for (int v = 0; v < LINE / LANES; v++)
+            f[v] = vectors_at(ch, dx, i + v * LANES, LANES, true);
+        for (int k = 0; k < PIXELS; k++) {
+            for (int r = X; r <= DY; r++)
+                if (p->at[r])
+                    fetch_next(p[0].at[r], p[1].at[r] - p[0].at[r], PIXELS, k, i);
+            for (int v = 0; v < LINE / LANES; v++)
+                work(p + k, i + v * LANES, LANES, &f[v], w);
+        }
+    }
     for (; i + LANES <= c; i += LANES) {
         const vectors f = vectors_at(ch, dx, i, LANES, true);
         for (int k = 0; k < PIXELS; k++) work(p + k, i, LANES, &f, w);
@@ -123,6 +136,9 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
     const int64_t tail = b->c % LANES;
     const vectors last = vectors_at(ch, dx, b->c - tail, tail, true);
     /* neighbours: pixels of a sample, or samples of one pixel */
+    const sbni_view *out = v->of[Y] ? v->of[Y] : v->of[DX] ? v->of[DX] : v->of[DZ];
+    const bool in_lines = (uintptr_t)out->data % 64 == 0 && b->c % LINE == 0 &&
+                          out->stride_n % LINE == 0 && out->stride_s % LINE == 0;
     const bool flat = b->s == 1;
     const int64_t outer = flat ? 1 : b->n, inner = flat ? b->n : b->s;
     for (int64_t r = 0; r < outer; r++)
@@ -133,7 +149,7 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
                 for (int64_t o = 0; v->of[k] && o < count; o++)
                     p[o].at[k] =
                         pixel(v->of[k], b->rows[flat ? j + o : r], flat ? 0 : j + o);
-            if (!w.past && count == PIXELS)
+            if ((!w.past || in_lines) && count == PIXELS)
                 walk_pixels(p, b->c, &last, ch, dx, w, work);
             else
                 for (int64_t o = 0; o < count; o++)

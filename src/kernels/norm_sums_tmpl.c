@@ -4,37 +4,60 @@
  * channel) and rows (runs of channels of one pixel; (n,c) data is all rows). The last
  * vector of a run may be a part of one, whose other lanes add 0. */
 
+/* Sums of a channel or of a vector of them, two of each to keep the adders busy. */
+typedef struct moments {
+    vd d, dd, odd_d, odd_dd;
+} moments;
+
+INLINE void add_moments(moments *sum, const S *px, int64_t from, int64_t end, double p)
+{
+    int64_t j = from;
+    for (; j + 2 * LANES <= end; j += 2 * LANES) {
+        vd u = widen(load(px + j)) - p, v = widen(load(px + j + LANES)) - p;
+        sum->d = plus(sum->d, u), sum->odd_d = plus(sum->odd_d, v);
+        sum->dd += u * u, sum->odd_dd += v * v;
+    }
+    if (j + LANES <= end) {
+        vd u = widen(load(px + j)) - p;
+        sum->d += u, sum->dd += u * u;
+        j += LANES;
+    }
+    if (j < end) {
+        vd u = keep_first(widen(load_first(px + j, end - j)) - p, end - j);
+        sum->odd_d += u, sum->odd_dd += u * u;
+    }
+}
+
+INLINE void end_moments(const moments *sum, double *sum_d, double *sum_dd)
+{
+    *sum_d += lanes_sum(sum->d + sum->odd_d);
+    *sum_dd += lanes_sum(sum->dd + sum->odd_dd);
+}
+
+/* Planes that are long are summed in the order of memory, each for itself; short ones
+ * channel by channel, so that their lanes are added up but once. */
 static void moments_planes(const sbni_block *b, const sbni_view *x, const double *pivot,
                            double *sum_d, double *sum_dd)
 {
-    for (int64_t i = 0; i < b->c; i++) {
-        double p = pivot[i];
-        sum_d[i] = sum_dd[i] = 0;
-        for (int64_t from = 0; from < b->s; from += PIECE) {
-            int64_t end = piece_end(b, from);
-            vd d0 = {0}, d1 = {0}, dd0 = {0}, dd1 = {0};
-            for (int64_t r = 0; r < b->n; r++) {
-                const S *px = plane(x, b->rows[r], i);
-                int64_t j = from;
-                for (; j + 2 * LANES <= end; j += 2 * LANES) {
-                    vd u = widen(load(px + j)) - p, v = widen(load(px + j + LANES)) - p;
-                    d0 += u, d1 += v;
-                    dd0 += u * u, dd1 += v * v;
-                }
-                if (j + LANES <= end) {
-                    vd u = widen(load(px + j)) - p;
-                    d0 += u, dd0 += u * u;
-                    j += LANES;
-                }
-                if (j < end) {
-                    vd u = keep_first(widen(load_first(px + j, end - j)) - p, end - j);
-                    d1 += u, dd1 += u * u;
-                }
-            }
-            sum_d[i] += lanes_sum(d0 + d1);
-            sum_dd[i] += lanes_sum(dd0 + dd1);
+    const bool together = b->s < LONG_PLANE;
+    for (int64_t i = 0; i < b->c; i++) sum_d[i] = sum_dd[i] = 0;
+    for (int64_t i = 0; together && i < b->c; i++) {
+        moments sum = {{0}, {0}, {0}, {0}};
+        for (int64_t r = 0; r < b->n; r++) {
+            const S *px = plane(x, b->rows[r], i);
+            fetch_planes(px, b->s);
+            add_moments(&sum, px, 0, b->s, pivot[i]);
         }
+        end_moments(&sum, sum_d + i, sum_dd + i);
     }
+    for (int64_t r = 0; !together && r < b->n; r++)
+        for (int64_t i = 0; i < b->c; i++)
+            for (int64_t from = 0; from < b->s; from += PIECE) {
+                moments sum = {{0}, {0}, {0}, {0}};
+                add_moments(&sum, plane(x, b->rows[r], i), from, piece_end(b, from),
+                            pivot[i]);
+                end_moments(&sum, sum_d + i, sum_dd + i);
+            }
 }
 
 /* Channels [i, i + width·LANES) of some pixels, or the first n < LANES of them; width and
@@ -44,12 +67,14 @@ INLINE void moments_strip(S *const *px, int count, int64_t i, const int width, i
 {
     vd p[STRIP] = {{0}}, d[STRIP] = {{0}}, dd[STRIP] = {{0}};
     for (int v = 0; v < width; v++) p[v] = load_d(pivot + i + v * LANES, n);
-    for (int k = 0; k < count; k++)
+    for (int k = 0; k < count; k++) {
+        fetch_next(px[0], px[1] - px[0], ROWS, k, i);
         for (int v = 0; v < width; v++) {
             vd u = widen(load_upto(px[k] + i + v * LANES, n)) - p[v];
-            d[v] += u;
+            d[v] = plus(d[v], u);
             dd[v] += u * u;
         }
+    }
     for (int v = 0; v < width; v++) {
         add_d(sum_d + i + v * LANES, d[v], n);
         add_d(sum_dd + i + v * LANES, dd[v], n);
@@ -59,15 +84,13 @@ INLINE void moments_strip(S *const *px, int count, int64_t i, const int width, i
 static void moments_rows(const sbni_block *b, const sbni_view *x, const double *pivot,
                          double *sum_d, double *sum_dd)
 {
-    S *px[ROWS];
+    S *px[ROWS] = {NULL};
     for (int64_t i = 0; i < b->c; i++) sum_d[i] = sum_dd[i] = 0;
     for (int64_t from = 0; from < b->n * b->s; from += ROWS) {
         int count = pixels(b, x, from, px);
         int64_t i = 0;
         for (; i + STRIP * LANES <= b->c; i += STRIP * LANES)
             moments_strip(px, count, i, STRIP, LANES, pivot, sum_d, sum_dd);
-        for (; i + 2 * LANES <= b->c; i += 2 * LANES)
-            moments_strip(px, count, i, 2, LANES, pivot, sum_d, sum_dd);
         for (; i + LANES <= b->c; i += LANES)
             moments_strip(px, count, i, 1, LANES, pivot, sum_d, sum_dd);
         if (i < b->c) moments_strip(px, count, i, 1, b->c - i, pivot, sum_d, sum_dd);
@@ -103,50 +126,79 @@ typedef struct sums {
     vd dy, dy_d;
 } sums;
 
+/* Where dy, x and, with add, z lie. */
+typedef struct places {
+    const S *dy, *x, *z;
+} places;
+
 /* Add n lanes of dy and dy·(x-mean), dy behind relu. */
-INLINE void add_gradients(sums *sum, const S *pg, const S *px, const S *pz, int64_t n,
+INLINE void add_gradients(sums *sum, const places *p, int64_t j, int64_t n,
                           const vectors *f, const bool add, const bool relu)
 {
-    vt u = (load_upto(px, n) - f->hi) - f->lo, g = load_upto(pg, n);
+    vt u = (load_upto(p->x + j, n) - f->hi) - f->lo, g = load_upto(p->dy + j, n);
     if (relu) {
         vt y = u * f->scale + f->shift;
-        if (add) y += load_upto(pz, n);
+        if (add) y += load_upto(p->z + j, n);
         g = gate_v(g, y);
     }
-    sum->dy += widen(g);
-    sum->dy_d += widen(g) * widen(u);
+    vd wide = widen(g);
+    sum->dy = plus(sum->dy, wide);
+    sum->dy_d += wide * widen(u);
 }
 
+INLINE void add_plane(sums *even, sums *odd, const places *p, int64_t from, int64_t end,
+                      const vectors *f, const bool add, const bool relu)
+{
+    int64_t j = from;
+    for (; j + 2 * LANES <= end; j += 2 * LANES) {
+        add_gradients(even, p, j, LANES, f, add, relu);
+        add_gradients(odd, p, j + LANES, LANES, f, add, relu);
+    }
+    for (; j < end; j += LANES) {
+        add_gradients(even, p, j, at_most(end - j), f, add, relu);
+    }
+}
+
+INLINE places places_at(const sbni_view *dy, const sbni_view *x, const sbni_view *z,
+                        int64_t row, int64_t i, const bool add)
+{
+    return (places){plane(dy, row, i), plane(x, row, i), add ? plane(z, row, i) : NULL};
+}
+
+INLINE void end_sums(const sums *even, const sums *odd, double *sum_dy, double *sum_dy_d)
+{
+    *sum_dy += lanes_sum(even->dy + odd->dy);
+    *sum_dy_d += lanes_sum(even->dy_d + odd->dy_d);
+}
+
+/* In the order of moments_planes. */
 INLINE void sums_planes(const sbni_block *b, const sbni_view *dy, const sbni_view *x,
                         const sbni_channels *ch, const sbni_view *z, double *sum_dy,
                         double *sum_dy_d, const bool add, const bool relu)
 {
-    for (int64_t i = 0; i < b->c; i++) {
+    const bool together = b->s < LONG_PLANE;
+    for (int64_t i = 0; i < b->c; i++) sum_dy[i] = sum_dy_d[i] = 0;
+    for (int64_t i = 0; together && i < b->c; i++) {
         const vectors f = vectors_at(ch, NULL, i, 1, false);
-        sum_dy[i] = sum_dy_d[i] = 0;
-        for (int64_t from = 0; from < b->s; from += PIECE) {
-            int64_t end = piece_end(b, from);
-            sums even = {{0}, {0}}, odd = {{0}, {0}};
-            for (int64_t r = 0; r < b->n; r++) {
-                const S *px = plane(x, b->rows[r], i), *pg = plane(dy, b->rows[r], i),
-                        *pz = add ? plane(z, b->rows[r], i) : px;
-                int64_t j = from;
-                for (; j + 2 * LANES <= end; j += 2 * LANES) {
-                    add_gradients(&even, pg + j, px + j, pz + j, LANES, &f, add, relu);
-                    add_gradients(&odd, pg + j + LANES, px + j + LANES, pz + j + LANES,
-                                  LANES, &f, add, relu);
-                }
-                if (j + LANES <= end) {
-                    add_gradients(&even, pg + j, px + j, pz + j, LANES, &f, add, relu);
-                    j += LANES;
-                }
-                if (j < end)
-                    add_gradients(&odd, pg + j, px + j, pz + j, end - j, &f, add, relu);
-            }
-            sum_dy[i] += lanes_sum(even.dy + odd.dy);
-            sum_dy_d[i] += lanes_sum(even.dy_d + odd.dy_d);
+        sums even = {{0}, {0}}, odd = {{0}, {0}};
+        for (int64_t r = 0; r < b->n; r++) {
+            const places p = places_at(dy, x, z, b->rows[r], i, add);
+            fetch_planes(p.x, b->s);
+            fetch_planes(p.dy, b->s);
+            add_plane(&even, &odd, &p, 0, b->s, &f, add, relu);
         }
+        end_sums(&even, &odd, sum_dy + i, sum_dy_d + i);
     }
+    for (int64_t r = 0; !together && r < b->n; r++)
+        for (int64_t i = 0; i < b->c; i++) {
+            const vectors f = vectors_at(ch, NULL, i, 1, false);
+            const places p = places_at(dy, x, z, b->rows[r], i, add);
+            for (int64_t from = 0; from < b->s; from += PIECE) {
+                sums even = {{0}, {0}}, odd = {{0}, {0}};
+                add_plane(&even, &odd, &p, from, piece_end(b, from), &f, add, relu);
+                end_sums(&even, &odd, sum_dy + i, sum_dy_d + i);
+            }
+        }
 }
 
 /* As moments_strip. */
@@ -157,12 +209,13 @@ INLINE void sums_strip(S *const *pg, S *const *px, S *const *pz, int count, int6
     sums sum[STRIP] = {{{0}, {0}}};
     vectors f[STRIP];
     for (int v = 0; v < width; v++) f[v] = vectors_at(ch, NULL, i + v * LANES, n, true);
-    for (int k = 0; k < count; k++)
-        for (int v = 0; v < width; v++) {
-            int64_t at = i + v * LANES;
-            add_gradients(&sum[v], pg[k] + at, px[k] + at, add ? pz[k] + at : NULL, n,
-                          &f[v], add, relu);
-        }
+    for (int k = 0; k < count; k++) {
+        const places p = {pg[k], px[k], add ? pz[k] : NULL};
+        fetch_next(px[0], px[1] - px[0], ROWS, k, i);
+        fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i);
+        for (int v = 0; v < width; v++)
+            add_gradients(&sum[v], &p, i + v * LANES, n, &f[v], add, relu);
+    }
     for (int v = 0; v < width; v++) {
         add_d(sum_dy + i + v * LANES, sum[v].dy, n);
         add_d(sum_dy_d + i + v * LANES, sum[v].dy_d, n);
@@ -173,7 +226,7 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
                       const sbni_channels *ch, const sbni_view *z, double *sum_dy,
                       double *sum_dy_d, const bool add, const bool relu)
 {
-    S *px[ROWS], *pg[ROWS], *pz[ROWS];
+    S *px[ROWS] = {NULL}, *pg[ROWS] = {NULL}, *pz[ROWS];
     for (int64_t i = 0; i < b->c; i++) sum_dy[i] = sum_dy_d[i] = 0;
     for (int64_t from = 0; from < b->n * b->s; from += ROWS) {
         int count = pixels(b, x, from, px);
@@ -183,8 +236,6 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
         for (; i + STRIP * LANES <= b->c; i += STRIP * LANES)
             sums_strip(pg, px, pz, count, i, STRIP, LANES, ch, sum_dy, sum_dy_d, add,
                        relu);
-        for (; i + 2 * LANES <= b->c; i += 2 * LANES)
-            sums_strip(pg, px, pz, count, i, 2, LANES, ch, sum_dy, sum_dy_d, add, relu);
         for (; i + LANES <= b->c; i += LANES)
             sums_strip(pg, px, pz, count, i, 1, LANES, ch, sum_dy, sum_dy_d, add, relu);
         if (i < b->c)

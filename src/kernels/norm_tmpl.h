@@ -11,9 +11,13 @@
 enum {
     PIECE = 4096, /* pixels whose sum is formed before it joins the channel's: no chain of
                      additions grows with the image */
-    ROWS = 16,    /* the same for pixels with channels last; they stay in the cache */
-    STRIP = 4,    /* vectors of channels that are summed side by side */
-    PIXELS = 4    /* pixels that share the loads of their channels' factors */
+    ROWS =
+        16, /* the same for pixels with channels last; a whole slice of (n,c) data, so
+               that its sums are those of the same data with gaps, planes of one pixel */
+    LONG_PLANE = 128,  /* pixels from which planes are summed one by one */
+    STRIP = 2,         /* vectors of channels that are summed side by side */
+    PIXELS = 4,        /* pixels that share the loads of their channels' factors */
+    AHEAD = 64 * LINE, /* least distance of what is fetched beforehand */
 };
 
 INLINE int64_t at_most(int64_t n)
@@ -55,6 +59,24 @@ INLINE void add_d(double *p, vd v, int64_t n)
     } else {
         for (int64_t k = 0; k < n; k++) p[k] += v[k];
     }
+}
+
+/* While short planes of a channel are read in one sample after the other: those of the
+ * channels behind it. */
+INLINE void fetch_planes(const S *p, int64_t s)
+{
+    for (int64_t j = 0; j < s; j += LINE) __builtin_prefetch(p + j + 16 * LINE, 0, 2);
+}
+
+/* While pixels, `rows` of them side by side, are read from channel i on: what comes
+ * behind them, in the order of memory. The processor foresees one stream well, and
+ * several that lie close together badly. */
+INLINE void fetch_next(const S *first, int64_t distance, int rows, int k, int64_t i)
+{
+    int64_t ahead = rows * distance;
+    if (ahead < AHEAD) ahead = AHEAD;
+    const S *next = first + ahead + rows * i + k * (STRIP * LANES);
+    for (int v = 0; v < STRIP * LANES; v += LINE) __builtin_prefetch(next + v, 0, 2);
 }
 
 /* dy where y was above zero. */

@@ -235,28 +235,35 @@ static sbn_status end_all(sbn_norm *norm)
     return SBN_OK;
 }
 
+/* As in forward. */
+static sbn_status give_up(sbn_norm *norm, int from, sbni_chunk *bad)
+{
+    for (int q = from; q < norm->chunk_count; q++) SBN_TRY(begin(norm, &norm->chunks[q]));
+    for (int q = 0; q < norm->chunk_count; q++)
+        SBN_TRY(sbni_reduce_end(&norm->chunks[q].backward));
+    return verdict(norm, bad);
+}
+
 /* As in forward: the next chunk is summed while a message travels. */
 static sbn_status pipeline(sbn_norm *norm)
 {
     sbni_chunk *chunks = norm->chunks;
-    sbn_status status;
     sum_chunk(norm, &chunks[0]);
-    SBN_GOTO(begin(norm, &chunks[0]));
+    SBN_TRY(begin(norm, &chunks[0]));
     for (int q = 0; q < norm->chunk_count; q++) {
         if (q + 1 < norm->chunk_count) {
             sum_chunk(norm, &chunks[q + 1]);
-            SBN_GOTO(begin(norm, &chunks[q + 1]));
+            SBN_TRY(begin(norm, &chunks[q + 1]));
         }
-        SBN_GOTO(sbni_reduce_end(&chunks[q].backward));
-        SBN_GOTO(verdict(norm, &chunks[q]));
+        SBN_TRY(sbni_reduce_end(&chunks[q].backward));
+        if (!sbni_reduce_is_good(&chunks[q].backward))
+            return give_up(norm, q + 2, &chunks[q]);
+        SBN_TRY(verdict(norm, &chunks[q]));
         read_chunk(norm, &chunks[q]);
         write_chunk(norm, chunks[q].channels);
     }
     close_backward(norm);
     return SBN_OK;
-fail:
-    for (int q = 0; q < norm->chunk_count; q++) sbni_reduce_end(&chunks[q].backward);
-    return status;
 }
 
 /* As in forward, a group of one process does everything to a tile at once. */

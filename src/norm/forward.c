@@ -248,33 +248,41 @@ static sbn_status end_all(sbn_norm *norm)
     return SBN_OK;
 }
 
+/* A chunk is bad: the messages of those from `from` on go all the same, since a process
+ * that is not in the pipeline waits for them before it asks what is wrong. */
+static sbn_status give_up(sbn_norm *norm, int from, sbni_chunk *bad)
+{
+    for (int q = from; q < norm->chunk_count; q++)
+        SBN_TRY(sbni_reduce_begin(&norm->chunks[q].forward));
+    for (int q = 0; q < norm->chunk_count; q++)
+        SBN_TRY(sbni_reduce_end(&norm->chunks[q].forward));
+    SBN_TRY(verdict(norm, bad));
+    return read_counts(norm);
+}
+
 /* While a chunk's message travels the next is summed, and the one before is written while
  * it is in the cache. */
 static sbn_status pipeline(sbn_norm *norm)
 {
     sbni_chunk *chunks = norm->chunks;
-    sbn_status status;
     sum_chunk(norm, &chunks[0]);
-    SBN_GOTO(sbni_reduce_begin(&chunks[0].forward));
+    SBN_TRY(sbni_reduce_begin(&chunks[0].forward));
     for (int q = 0; q < norm->chunk_count; q++) {
         if (q + 1 < norm->chunk_count) {
             sum_chunk(norm, &chunks[q + 1]);
-            SBN_GOTO(sbni_reduce_begin(&chunks[q + 1].forward));
+            SBN_TRY(sbni_reduce_begin(&chunks[q + 1].forward));
         }
-        SBN_GOTO(sbni_reduce_end(&chunks[q].forward));
-        SBN_GOTO(verdict(norm, &chunks[q]));
-        if (q == 0) {
-            SBN_GOTO(read_counts(norm));
-            open_factors(norm);
-        }
+        SBN_TRY(sbni_reduce_end(&chunks[q].forward));
+        bool good = sbni_reduce_is_good(&chunks[q].forward);
+        if (!good || (q == 0 && read_counts(norm) != SBN_OK))
+            return give_up(norm, q + 2, &chunks[q]);
+        SBN_TRY(verdict(norm, &chunks[q]));
+        if (q == 0) open_factors(norm);
         read_chunk(norm, &chunks[q]);
         write_chunk(norm, chunks[q].channels);
     }
     close_factors(norm);
     return SBN_OK;
-fail:
-    for (int q = 0; q < norm->chunk_count; q++) sbni_reduce_end(&chunks[q].forward);
-    return status;
 }
 
 /* A group of one process needs no message: each tile goes through everything while it is

@@ -48,6 +48,8 @@ static sbn_status check_config(const sbn_norm_config *cfg)
     SBN_CHECK(cfg->norm_batch == SBN_NORM_BATCH_ALL || cfg->batch >= cfg->norm_batch,
               SBN_E_ARG, "%s: expected batch >= norm_batch %" PRId64 ", got %" PRId64,
               name, cfg->norm_batch, cfg->batch);
+    SBN_CHECK(cfg->values >= 0, SBN_E_ARG, "%s: expected values >= 0, got %" PRId64, name,
+              cfg->values);
     int64_t batches = sbni_scope_norm_batches(cfg->batch, cfg->norm_batch), words;
     SBN_CHECK(!__builtin_mul_overflow(
                   batches + 1, SBNI_SECTION_WORDS + SBNI_SECOND_WORDS * cfg->channels,
@@ -85,6 +87,7 @@ static int64_t config_digest(const sbn_norm_config *cfg)
                         (uint64_t)cfg->running,
                         (uint64_t)cfg->norm_batch,
                         (uint64_t)cfg->batch,
+                        (uint64_t)cfg->values,
                         (uint64_t)cfg->correction,
                         cfg->relu,
                         cfg->second_order};

@@ -8,8 +8,9 @@
  * tiles that a thread works on while they are in its cache. Sums are a channel's own, so
  * no result depends on either. */
 
-/* Bytes of a tile: half a second-level cache. */
-enum { TILE_BYTES = 512 << 10 };
+/* Bytes of a tile: it stays in a part of the last-level cache, and its runs of memory are
+ * long. */
+enum { TILE_BYTES = 4 << 20 };
 
 int64_t sbni_norm_tile_channels(const sbni_samples *samples, const sbn_tensor *x,
                                 int64_t bytes, bool planes)
@@ -31,9 +32,23 @@ sbn_status sbni_norm_create_message(sbn_norm *norm, int64_t c, int words,
     return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", norm->name);
 }
 
+/* Bytes of a chunk: large beside what a message costs, and two of them stay in a
+ * last-level cache that processes share. */
+enum { CHUNK_BYTES = 2 << 20, CHUNK_CHANNELS = 16 };
+
+/* Only from settings, which all processes have alike, so that they agree on messages. */
+static int64_t chunk_channels(const sbn_norm *norm)
+{
+    int64_t c = norm->cfg.channels, fits = CHUNK_BYTES / sbn_dtype_bytes(norm->cfg.dtype);
+    if (norm->group->size == 1 || norm->cfg.values <= fits / (4 * c)) return c;
+    int64_t width = fits / norm->cfg.values / CHUNK_CHANNELS * CHUNK_CHANNELS;
+    if (width < CHUNK_CHANNELS) width = CHUNK_CHANNELS;
+    return width < c ? width : c;
+}
+
 sbn_status sbni_norm_chunks_create(sbn_norm *norm)
 {
-    int64_t width = norm->cfg.channels;
+    int64_t width = chunk_channels(norm);
     sbni_range all = {0, norm->cfg.channels};
     int64_t count = (all.c + width - 1) / width;
     SBN_TRY(sbni_alloc(count, sizeof *norm->chunks, norm->name, &norm->chunks));
