@@ -70,10 +70,12 @@ typedef struct sbn_norm_config {
                     size of the message, (batch / norm_batch) sets of sums; default 0 */
     int64_t
         values; /**< values per channel, n·h·w, that a process will bring at most: a
-                   hint for large tensors in groups of several processes. Where it says
-                   that they hold more than a few MiB, the channels are cut into chunks
-                   of at least 16 with a message each, and while one travels the next is
-                   summed. No result depends on it. Default 0: one message */
+                   hint for large tensors of neighbouring pixels in groups of several
+                   processes. Where it says that they hold more than a few MiB, the
+                   channels are cut into chunks of at least 16 with a message each, and
+                   while one travels the next is summed. It can only pay where messages
+                   are slow beside memory, and with neighbouring channels it costs more
+                   than it saves. No result depends on it. Default 0: one message */
     sbn_correction correction; /**< default SBN_CORRECTION_NONE; renorm needs tracked
                                     running statistics */
     double r_max, d_max; /**< renorm: limits at the start, r_max ≥ 1 and d_max ≥ 0;

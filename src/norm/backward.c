@@ -152,6 +152,13 @@ static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
     int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
     int flags = 0;
     if (norm->local != SBN_OK || !norm->wants_sums) return;
+    if (omp_get_max_threads() == 1) { /* as in forward */
+        for (int64_t k = 0; k < norm->samples.slice_count; k++)
+            sum_slice(norm, of, of, k);
+        sbni_reduce_note(&chunk->backward,
+                         sbni_norm_add_sums_tile(norm, of, of, &chunk->backward));
+        return;
+    }
 #pragma omp parallel reduction(| : flags)
     {
 #pragma omp for schedule(static)
@@ -176,6 +183,10 @@ static sbn_status verdict(sbn_norm *norm, sbni_chunk *chunk)
 static void read_chunk(sbn_norm *norm, const sbni_chunk *chunk)
 {
     int64_t parts = (chunk->channels.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
+    if (omp_get_max_threads() == 1 || parts == 1) {
+        read_tile(norm, chunk, chunk->channels);
+        return;
+    }
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < parts; i++)
         read_tile(norm, chunk, sbni_range_part(chunk->channels, SBNI_READ_CHANNELS, i));

@@ -58,6 +58,12 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
                            sbni_reduce *message)
 {
     sbni_norm_count(samples, sbni_tensor_s(x), of.c, message);
+    if (omp_get_max_threads() == 1) { /* a parallel region costs as much as a short sum */
+        for (int64_t k = 0; k < samples->slice_count; k++)
+            sbni_norm_sum_slice(norm, samples, x, planes, of, of, k);
+        sbni_reduce_note(message, sbni_norm_add_tile(norm, samples, of, of, message));
+        return;
+    }
     int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
     int flags = 0;
 #pragma omp parallel reduction(| : flags)
@@ -126,6 +132,10 @@ static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
 static void read_chunk(sbn_norm *norm, const sbni_chunk *chunk)
 {
     int64_t parts = (chunk->channels.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
+    if (omp_get_max_threads() == 1 || parts == 1) {
+        read_tile(norm, chunk, chunk->channels);
+        return;
+    }
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < parts; i++)
         read_tile(norm, chunk, sbni_range_part(chunk->channels, SBNI_READ_CHANNELS, i));
@@ -218,7 +228,7 @@ sbn_status sbni_norm_read_forward(sbn_norm *norm)
 static void write_chunk(sbn_norm *norm, sbni_range of)
 {
     sbni_elements e = elements_of(norm);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (omp_get_max_threads() > 1)
     for (int64_t k = norm->samples.slice_count; k > 0;
          k--) /* the last are the freshest */
         sbni_norm_apply_slice(norm, &norm->samples, &e, of, k - 1);
