@@ -143,12 +143,13 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
     const int64_t outer = flat ? 1 : b->n, inner = flat ? b->n : b->s;
     for (int64_t r = 0; r < outer; r++)
         for (int64_t j = 0, count; j < inner; j += count) {
-            run p[PIXELS] = {{{0}}};
+            run p[PIXELS];
             count = inner - j < PIXELS ? inner - j : PIXELS;
-            for (int k = 0; k < VIEWS; k++)
-                for (int64_t o = 0; v->of[k] && o < count; o++)
-                    p[o].at[k] =
-                        pixel(v->of[k], b->rows[flat ? j + o : r], flat ? 0 : j + o);
+            for (int64_t o = 0; o < count; o++) {
+                int64_t row = b->rows[flat ? j + o : r], at = flat ? 0 : j + o;
+                for (int k = 0; k < VIEWS; k++)
+                    p[o].at[k] = v->of[k] ? pixel(v->of[k], row, at) : NULL;
+            }
             if ((!w.past || in_lines) && count == PIXELS)
                 walk_pixels(p, b->c, &last, ch, dx, w, work);
             else
