@@ -2,10 +2,6 @@
 #ifndef SBNI_NORM_TMPL_H
 #define SBNI_NORM_TMPL_H
 
-#include "kernels/tmpl.h"
-
-#define INLINE static inline __attribute__((always_inline))
-
 #include "kernels/lanes_tmpl.h"
 
 enum {

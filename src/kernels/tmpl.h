@@ -38,6 +38,8 @@ typedef uint16_t S;
 typedef T S;
 #endif
 
+#define INLINE static inline __attribute__((always_inline))
+
 #define SBNI_PASTE_(a, b) a##_##b
 #define SBNI_PASTE(a, b) SBNI_PASTE_(a, b)
 /* The name of a kernel in this table: K(relu) is sbni_relu_avx2_f32. */

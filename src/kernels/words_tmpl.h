@@ -11,8 +11,6 @@
 
 #include "core/grid.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* As wide as a register. Channels do not mix, so the width leaves no trace. */
 #if defined __AVX512F__
 enum { WIDE = 8 };
