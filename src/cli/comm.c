@@ -90,13 +90,7 @@ static sbn_status write_file(const sbni_traffic_report *report, const char *fold
     char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
     json_decref(json);
     SBN_CHECK(text, SBN_E_MEMORY, "%s: no memory", path);
-    sbni_replacement *file = NULL;
-    sbn_status status = sbni_replacement_begin(path, &file);
-    if (status == SBN_OK)
-        status = sbni_replacement_write(file, text, (int64_t)strlen(text));
-    if (status == SBN_OK) status = sbni_replacement_write(file, "\n", 1);
-    if (status == SBN_OK) status = sbni_replacement_commit(file);
-    sbni_replacement_end(&file);
+    sbn_status status = sbni_replacement_text(path, text);
     free(text);
     return status;
 }

@@ -145,13 +145,18 @@ static bool wants_elements(const sbn_norm *norm)
     return norm->dx.data || norm->dz.data;
 }
 
+static bool wants_sums(const sbn_norm *norm)
+{
+    return norm->ran == SBN_NORM_TRAIN || (norm->cfg.affine && norm->cfg.affine_grad);
+}
+
 /* All of a chunk's sums, by all threads. */
 static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
 {
     sbni_range of = chunk->channels;
     int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
     int flags = 0;
-    if (norm->local != SBN_OK || !norm->wants_sums) return;
+    if (norm->local != SBN_OK || !wants_sums(norm)) return;
     if (omp_get_max_threads() == 1) { /* as in forward */
         for (int64_t k = 0; k < norm->samples.slice_count; k++)
             sum_slice(norm, of, of, k);
@@ -197,9 +202,15 @@ static void close_backward(sbn_norm *norm)
     if (norm->cfg.affine && norm->cfg.affine_grad) set_gradients(norm);
 }
 
-sbn_status sbni_norm_read_backward(sbn_norm *norm)
+static sbn_status verdicts(sbn_norm *norm)
 {
     for (int q = 0; q < norm->chunk_count; q++) SBN_TRY(verdict(norm, &norm->chunks[q]));
+    return SBN_OK;
+}
+
+sbn_status sbni_norm_read_backward(sbn_norm *norm)
+{
+    SBN_TRY(verdicts(norm));
     if (norm->ran == SBN_NORM_FROZEN)
         read_constants(norm);
     else
@@ -211,10 +222,8 @@ sbn_status sbni_norm_read_backward(sbn_norm *norm)
 static void write_chunk(sbn_norm *norm, sbni_range of)
 {
     if (!wants_elements(norm)) return;
-#pragma omp parallel for schedule(static)
-    for (int64_t k = norm->samples.slice_count; k > 0;
-         k--) /* the last are the freshest */
-        write_slice(norm, of, k - 1);
+#pragma omp parallel for schedule(static) if (omp_get_max_threads() > 1)
+    for (int64_t k = norm->samples.slice_count; k > 0; k--) write_slice(norm, of, k - 1);
 }
 
 /* Send, unless the sums are this process's own. */
@@ -247,12 +256,12 @@ static sbn_status end_all(sbn_norm *norm)
 }
 
 /* As in forward. */
-static sbn_status give_up(sbn_norm *norm, int from, sbni_chunk *bad)
+static sbn_status give_up(sbn_norm *norm, int from)
 {
     for (int q = from; q < norm->chunk_count; q++) SBN_TRY(begin(norm, &norm->chunks[q]));
     for (int q = 0; q < norm->chunk_count; q++)
         SBN_TRY(sbni_reduce_end(&norm->chunks[q].backward));
-    return verdict(norm, bad);
+    return verdicts(norm);
 }
 
 /* As in forward: the next chunk is summed while a message travels. */
@@ -267,8 +276,7 @@ static sbn_status pipeline(sbn_norm *norm)
             SBN_TRY(begin(norm, &chunks[q + 1]));
         }
         SBN_TRY(sbni_reduce_end(&chunks[q].backward));
-        if (!sbni_reduce_is_good(&chunks[q].backward))
-            return give_up(norm, q + 2, &chunks[q]);
+        if (!sbni_reduce_is_good(&chunks[q].backward)) return give_up(norm, q + 2);
         SBN_TRY(verdict(norm, &chunks[q]));
         read_chunk(norm, &chunks[q]);
         write_chunk(norm, chunks[q].channels);
@@ -332,8 +340,6 @@ static void prepare(sbn_norm *norm, const sbn_tensor *dy, sbn_tensor *dx, sbn_te
     norm->dy = *dy;
     norm->dx = dx ? *dx : (sbn_tensor){0};
     norm->dz = dz ? *dz : (sbn_tensor){0};
-    norm->wants_sums =
-        norm->ran == SBN_NORM_TRAIN || (norm->cfg.affine && norm->cfg.affine_grad);
 }
 
 /* Everything after the last element. The forward stays remembered, so backward may run

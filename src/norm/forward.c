@@ -197,6 +197,12 @@ static sbn_status verdict(sbn_norm *norm, sbni_chunk *chunk)
     return sbni_reduce_verdict(&chunk->forward, norm->local, norm->name);
 }
 
+static sbn_status verdicts(sbn_norm *norm)
+{
+    for (int q = 0; q < norm->chunk_count; q++) SBN_TRY(verdict(norm, &norm->chunks[q]));
+    return SBN_OK;
+}
+
 /* Before the first factors. Evaluation leaves alone what the last training forward
  * counted. */
 static void open_factors(sbn_norm *norm)
@@ -217,7 +223,7 @@ static void close_factors(sbn_norm *norm)
 
 sbn_status sbni_norm_read_forward(sbn_norm *norm)
 {
-    for (int q = 0; q < norm->chunk_count; q++) SBN_TRY(verdict(norm, &norm->chunks[q]));
+    SBN_TRY(verdicts(norm));
     SBN_TRY(read_counts(norm));
     open_factors(norm);
     for (int q = 0; q < norm->chunk_count; q++) read_chunk(norm, &norm->chunks[q]);
@@ -225,12 +231,12 @@ sbn_status sbni_norm_read_forward(sbn_norm *norm)
     return SBN_OK;
 }
 
+/* Backwards: the last slices are the freshest in the cache. */
 static void write_chunk(sbn_norm *norm, sbni_range of)
 {
     sbni_elements e = elements_of(norm);
 #pragma omp parallel for schedule(static) if (omp_get_max_threads() > 1)
-    for (int64_t k = norm->samples.slice_count; k > 0;
-         k--) /* the last are the freshest */
+    for (int64_t k = norm->samples.slice_count; k > 0; k--)
         sbni_norm_apply_slice(norm, &norm->samples, &e, of, k - 1);
 }
 
@@ -258,15 +264,15 @@ static sbn_status end_all(sbn_norm *norm)
     return SBN_OK;
 }
 
-/* A chunk is bad: the messages of those from `from` on go all the same, since a process
- * that is not in the pipeline waits for them before it asks what is wrong. */
-static sbn_status give_up(sbn_norm *norm, int from, sbni_chunk *bad)
+/* Some chunk is bad: the messages of those from `from` on go all the same, since a
+ * process that is not in the pipeline waits for them before it asks what is wrong. */
+static sbn_status give_up(sbn_norm *norm, int from)
 {
     for (int q = from; q < norm->chunk_count; q++)
         SBN_TRY(sbni_reduce_begin(&norm->chunks[q].forward));
     for (int q = 0; q < norm->chunk_count; q++)
         SBN_TRY(sbni_reduce_end(&norm->chunks[q].forward));
-    SBN_TRY(verdict(norm, bad));
+    SBN_TRY(verdicts(norm));
     return read_counts(norm);
 }
 
@@ -284,8 +290,7 @@ static sbn_status pipeline(sbn_norm *norm)
         }
         SBN_TRY(sbni_reduce_end(&chunks[q].forward));
         bool good = sbni_reduce_is_good(&chunks[q].forward);
-        if (!good || (q == 0 && read_counts(norm) != SBN_OK))
-            return give_up(norm, q + 2, &chunks[q]);
+        if (!good || (q == 0 && read_counts(norm) != SBN_OK)) return give_up(norm, q + 2);
         SBN_TRY(verdict(norm, &chunks[q]));
         if (q == 0) open_factors(norm);
         read_chunk(norm, &chunks[q]);

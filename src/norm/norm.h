@@ -10,8 +10,8 @@
 #include "norm/samples.h"
 #include "syncbn/norm.h"
 
-/* Tensors of at least so many bytes are written past the cache: one that holds 16 MiB or
- * so beside the input would not keep them for the next reader. */
+/* Tensors of at least so many bytes are written past the cache, which would not keep them
+ * beside the input for the next reader. */
 enum { SBNI_PAST_BYTES = 12 << 20 };
 
 /* Where a layer is between calls. */
@@ -106,7 +106,6 @@ struct sbn_norm {
     bool fixed_begun;               /* a forward without message waits for its end */
     bool planes;                    /* form of the views of the call */
     bool adds;                      /* z is added */
-    bool wants_sums;                /* of dy: some gradient is made of them */
     sbn_tensor x, z, y, dy, dx, dz; /* dx, dz without data where not wanted */
     sbn_status local; /* this process's own failure, reported in the message */
     sbni_samples samples;

@@ -149,3 +149,15 @@ void sbni_replacement_end(sbni_replacement **replacement)
     sbni_free(r);
     *replacement = NULL;
 }
+
+sbn_status sbni_replacement_text(const char *path, const char *text)
+{
+    sbni_replacement *file = NULL;
+    sbn_status status = sbni_replacement_begin(path, &file);
+    if (status == SBN_OK)
+        status = sbni_replacement_write(file, text, (int64_t)strlen(text));
+    if (status == SBN_OK) status = sbni_replacement_write(file, "\n", 1);
+    if (status == SBN_OK) status = sbni_replacement_commit(file);
+    sbni_replacement_end(&file);
+    return status;
+}

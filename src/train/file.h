@@ -36,6 +36,9 @@ sbn_status sbni_replacement_commit(sbni_replacement *replacement);
  * text. */
 void sbni_replacement_end(sbni_replacement **replacement);
 
+/* All of these for a text and a newline behind it. */
+sbn_status sbni_replacement_text(const char *path, const char *text);
+
 /* Make a folder and those above it, where they are missing. SBN_E_IO; SBN_E_ARG where the
  * path is too long. */
 sbn_status sbni_folder_make(const char *folder);

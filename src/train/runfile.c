@@ -112,13 +112,7 @@ sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg,
     char *text = run ? json_dumps(run, JSON_INDENT(2)) : NULL;
     json_decref(run);
     SBN_CHECK(text, SBN_E_MEMORY, "%s: no memory", path);
-    sbni_replacement *file = NULL;
-    sbn_status status = sbni_replacement_begin(path, &file);
-    if (status == SBN_OK)
-        status = sbni_replacement_write(file, text, (int64_t)strlen(text));
-    if (status == SBN_OK) status = sbni_replacement_write(file, "\n", 1);
-    if (status == SBN_OK) status = sbni_replacement_commit(file);
-    sbni_replacement_end(&file);
+    sbn_status status = sbni_replacement_text(path, text);
     free(text);
     return status;
 }
