@@ -99,29 +99,6 @@ static void one_message_each_way(void **state)
     }
 }
 
-/* With a hint of large tensors, a message for each 16 channels, in both forms of call. */
-static void a_message_for_each_chunk(void **state)
-{
-    (void)state;
-    sbn_norm_config cfg = sbn_norm_config_default(40);
-    cfg.values = INT64_C(1) << 40;
-    setup t = begin(&cfg, 16);
-    const int64_t forward = 2 * forward_bytes(3, 16) + forward_bytes(3, 8),
-                  backward = 2 * backward_bytes(3, 16) + backward_bytes(3, 8);
-    OK(sbn_norm_forward(t.norm, &t.x, &t.y));
-    expect(0, 3, 0, forward);
-    OK(sbn_norm_backward(t.norm, &t.x, &t.y));
-    expect(0, 3, 0, backward);
-    OK(sbn_norm_forward_begin(t.norm, &t.x, &t.y));
-    expect(0, 3, 0, forward);
-    OK(sbn_norm_forward_end(t.norm));
-    OK(sbn_norm_backward_begin(t.norm, &t.x, &t.y));
-    expect(0, 3, 0, backward);
-    OK(sbn_norm_backward_end(t.norm));
-    expect(0, 0, 0, 0);
-    end(&t);
-}
-
 static void renorm_costs_no_more(void **state)
 {
     (void)state;
@@ -336,7 +313,6 @@ static void the_counter_counts(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_counter_counts),
     cmocka_unit_test(one_message_each_way),
-    cmocka_unit_test(a_message_for_each_chunk),
     cmocka_unit_test(renorm_costs_no_more),
     cmocka_unit_test(evaluation),
     cmocka_unit_test(failures),

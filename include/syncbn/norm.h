@@ -68,14 +68,6 @@ typedef struct sbn_norm_config {
     int64_t
         batch; /**< with norm_batch set: most samples of the group in one call; fixes the
                     size of the message, (batch / norm_batch) sets of sums; default 0 */
-    int64_t
-        values; /**< values per channel, n·h·w, that a process will bring at most: a
-                   hint for large tensors of neighbouring pixels in groups of several
-                   processes. Where it says that they hold more than a few MiB, the
-                   channels are cut into chunks of at least 16 with a message each, and
-                   while one travels the next is summed. It can only pay where messages
-                   are slow beside memory, and with neighbouring channels it costs more
-                   than it saves. No result depends on it. Default 0: one message */
     sbn_correction correction; /**< default SBN_CORRECTION_NONE; renorm needs tracked
                                     running statistics */
     double r_max, d_max; /**< renorm: limits at the start, r_max ≥ 1 and d_max ≥ 0;
@@ -208,7 +200,7 @@ SBN_API sbn_status sbn_norm_share(const sbn_norm *norm, int64_t total, int64_t *
  * relu when gradients of gamma and beta are not wanted.
  * On an error y is undefined where it lies apart from x and z; else they are unchanged.
  * @collective in training: one MPI_Allreduce of 8·(4 + g·(2 + 10·c)) bytes with g norm
- * batches (1 when all share), or one such for each chunk of cfg.values. In evaluation
+ * batches (1 when all share). In evaluation
  * with tracked statistics, and frozen: none, one process alone may call. A failure that a
  * process reports costs one agreement more. Sums are exact down to 2^-100 and, of
  * squares, 2^-130: deviations from about 1e-13 have a variance with a relative error

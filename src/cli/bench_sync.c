@@ -218,8 +218,8 @@ static sbn_status measure_passes(bench *b)
         SBN_TRY(run_all(b));
         SBN_TRY(run_one(b));
         if (!(b->p->passes >> b->pass & 1)) continue;
-        b->words = b->pass == SBNI_BENCH_FORWARD ? b->all->chunks[0].forward.words
-                                                 : b->all->chunks[0].backward.words;
+        b->words = b->pass == SBNI_BENCH_FORWARD ? b->all->forward.words
+                                                 : b->all->backward.words;
         sbn_status status = sbni_alloc(b->words, 8, "message", &b->send);
         if (status == SBN_OK) status = sbni_alloc(b->words, 8, "message", &b->sum);
         SBN_TRY(sbn_group_agree(b->group, status));

@@ -143,15 +143,6 @@ static sbn_status own_status(const sbni_reduce *reduce, sbn_status mine, const c
     return SBN_OK;
 }
 
-bool sbni_reduce_is_good(const sbni_reduce *reduce)
-{
-    const uint64_t *sum = reduce->sum;
-    return sum[SBNI_HEAD_TAG] ==
-               reduce->send[SBNI_HEAD_TAG] * (uint64_t)reduce->group->size &&
-           !(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] |
-             (uint32_t)sum[SBNI_HEAD_LARGE]);
-}
-
 sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what)
 {
     const uint64_t *sum = reduce->sum, *send = reduce->send;

@@ -70,9 +70,6 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce);
  */
 sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what);
 
-/* Whether that will be SBN_OK, without the agreement: the same on all processes. */
-bool sbni_reduce_is_good(const sbni_reduce *reduce);
-
 /* In place of the message and its verdict, for sums that this process keeps to itself. */
 sbn_status sbni_reduce_alone(sbni_reduce *reduce, sbn_status mine, const char *what);
 

@@ -3,14 +3,6 @@
 #include <inttypes.h>
 #include <omp.h>
 
-/* Where slice k's sums of a tile lie: three arrays [slices][of.c] for each message. */
-static double *sums_at(const sbni_samples *samples, sbni_range of, sbni_range tile,
-                       int64_t k)
-{
-    return samples->sums + 3 * samples->slice_count * of.first + k * of.c +
-           (tile.first - of.first);
-}
-
 void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *message)
 {
     for (int64_t k = 0; k < samples->slice_count; k++) {
@@ -24,68 +16,67 @@ void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *m
 }
 
 void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
-                         const sbn_tensor *x, bool planes, sbni_range of, sbni_range tile,
-                         int64_t k)
+                         const sbn_tensor *x, bool planes, sbni_range tile, int64_t k)
 {
-    int64_t next = samples->slice_count * of.c;
-    double *pivot = sums_at(samples, of, tile, k);
+    int64_t next = samples->slice_count * x->c;
+    double *pivot = samples->sums + k * x->c + tile.first;
     sbni_view view = sbni_norm_view(x, tile.first);
     sbni_block b = sbni_norm_slice_block(samples, k, x, tile.c, planes);
     norm->kernels->norm_moments(&b, &view, pivot, pivot + next, pivot + 2 * next);
 }
 
-int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range of,
-                       sbni_range tile, sbni_reduce *message)
+int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
+                       sbni_reduce *message)
 {
-    int64_t next = samples->slice_count * of.c;
+    int64_t c = norm->cfg.channels, next = samples->slice_count * c;
     int flags = 0;
     for (int64_t k = 0, run; k < samples->slice_count; k += run) {
         run = sbni_samples_run(samples, k);
-        const double *pivot = sums_at(samples, of, tile, k);
+        const double *pivot = samples->sums + k * c + tile.first;
         uint64_t *words =
             message->send +
-            sbni_section(of.c, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS) +
-            SBNI_SECTION_WORDS + (tile.first - of.first);
-        flags |= norm->kernels->words_add_moments(tile.c, run, of.c, samples->values + k,
-                                                  pivot, pivot + next, pivot + 2 * next,
-                                                  words);
+            sbni_section(c, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS) +
+            SBNI_SECTION_WORDS + tile.first;
+        flags |=
+            norm->kernels->words_add_moments(tile.c, run, c, samples->values + k, pivot,
+                                             pivot + next, pivot + 2 * next, words);
     }
     return flags;
 }
 
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
-                           const sbn_tensor *x, bool planes, sbni_range of,
-                           sbni_reduce *message)
+                           const sbn_tensor *x, bool planes, sbni_reduce *message)
 {
-    sbni_norm_count(samples, sbni_tensor_s(x), of.c, message);
+    const sbni_range all = {0, x->c};
+    sbni_norm_count(samples, sbni_tensor_s(x), x->c, message);
     if (omp_get_max_threads() == 1) { /* a parallel region costs as much as a short sum */
         for (int64_t k = 0; k < samples->slice_count; k++)
-            sbni_norm_sum_slice(norm, samples, x, planes, of, of, k);
-        sbni_reduce_note(message, sbni_norm_add_tile(norm, samples, of, of, message));
+            sbni_norm_sum_slice(norm, samples, x, planes, all, k);
+        sbni_reduce_note(message, sbni_norm_add_tile(norm, samples, all, message));
         return;
     }
-    int64_t parts = (of.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
+    int64_t parts = sbni_read_parts(x->c);
     int flags = 0;
 #pragma omp parallel reduction(| : flags)
     {
 #pragma omp for schedule(static)
         for (int64_t k = 0; k < samples->slice_count; k++)
-            sbni_norm_sum_slice(norm, samples, x, planes, of, of, k);
+            sbni_norm_sum_slice(norm, samples, x, planes, all, k);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < parts; i++)
             flags |= sbni_norm_add_tile(
-                norm, samples, of, sbni_range_part(of, SBNI_READ_CHANNELS, i), message);
+                norm, samples, sbni_range_part(all, SBNI_READ_CHANNELS, i), message);
     }
     sbni_reduce_note(message, flags);
 }
 
-/* Counts of a summed message, of which every chunk has the same. */
+/* Counts of the summed message. */
 static sbn_status read_counts(sbn_norm *norm)
 {
-    int64_t slices = 0, c = norm->chunks[0].channels.c;
+    int64_t slices = 0;
     for (int64_t g = 0; g < norm->batches; g++) {
         const uint64_t *section =
-            norm->chunks[0].forward.sum + sbni_section(c, g, SBNI_MOMENT_WORDS);
+            norm->forward.sum + sbni_section(norm->cfg.channels, g, SBNI_MOMENT_WORDS);
         int64_t n = (int64_t)section[SBNI_SECTION_N];
         SBN_CHECK(n != 1, SBN_E_FEW,
                   "%s: norm batch %" PRId64 " has one value per channel, so no variance; "
@@ -107,20 +98,19 @@ static sbn_status read_counts(sbn_norm *norm)
 }
 
 /* Statistics and factors of a tile from the summed words. */
-static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
+static void read_tile(sbn_norm *norm, sbni_range tile)
 {
-    sbni_range of = chunk->channels;
+    int64_t c = norm->cfg.channels;
     for (int64_t g = 0; g < norm->batches; g++) {
         const uint64_t *section =
-            chunk->forward.sum + sbni_section(of.c, g, SBNI_MOMENT_WORDS);
+            norm->forward.sum + sbni_section(c, g, SBNI_MOMENT_WORDS);
         if (section[SBNI_SECTION_N] == 0) continue;
         sbni_moments m[SBNI_READ_CHANNELS];
         for (int64_t from = 0, count; from < tile.c; from += count) {
             count = sbni_read_count(from, tile.c);
-            sbni_norm_read_moments(norm, section, of.c, tile.first - of.first + from,
-                                   count, m);
+            sbni_norm_read_moments(norm, section, c, tile.first + from, count, m);
             for (int64_t j = 0; j < count; j++) {
-                int64_t i = tile.first + from + j, at = g * norm->cfg.channels + i;
+                int64_t i = tile.first + from + j, at = g * c + i;
                 norm->mean_d[at] = m[j].mean;
                 norm->var_d[at] = m[j].var;
                 sbni_norm_set_factors(norm, g, i, m[j], sbni_norm_correct(norm, i, m[j]));
@@ -129,16 +119,17 @@ static void read_tile(sbn_norm *norm, const sbni_chunk *chunk, sbni_range tile)
     }
 }
 
-static void read_chunk(sbn_norm *norm, const sbni_chunk *chunk)
+static void read_all(sbn_norm *norm)
 {
-    int64_t parts = (chunk->channels.c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
+    const sbni_range all = {0, norm->cfg.channels};
+    int64_t parts = sbni_read_parts(all.c);
     if (omp_get_max_threads() == 1 || parts == 1) {
-        read_tile(norm, chunk, chunk->channels);
+        read_tile(norm, all);
         return;
     }
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < parts; i++)
-        read_tile(norm, chunk, sbni_range_part(chunk->channels, SBNI_READ_CHANNELS, i));
+        read_tile(norm, sbni_range_part(all, SBNI_READ_CHANNELS, i));
 }
 
 static sbni_elements elements_of(const sbn_norm *norm)
@@ -157,14 +148,12 @@ void sbni_norm_open_forward(sbn_norm *norm)
     uint32_t tag = sbni_norm_tag(norm, norm->ran == SBN_NORM_TRAIN ? SBNI_TAG_TRAIN
                                                                    : SBNI_TAG_EVAL) ^
                    sbni_norm_correction_digest(norm);
-    for (int q = 0; q < norm->chunk_count; q++) {
-        norm->chunks[q].backward.fine = false;
-        sbni_reduce_clear(&norm->chunks[q].forward, tag + (uint32_t)q);
-    }
+    norm->backward.fine = false;
+    sbni_reduce_clear(&norm->forward, tag);
 }
 
-/* Everything before the first sum. A failure is not returned but carried in all messages.
- */
+/* Everything before the first sum. A failure is not returned but carried in the
+ * message. */
 static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
                     sbn_tensor *y)
 {
@@ -175,8 +164,7 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
                                      &norm->samples);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
-        for (int q = 0; q < norm->chunk_count; q++)
-            norm->chunks[q].forward.send[SBNI_HEAD_FAILED] = 1;
+        norm->forward.send[SBNI_HEAD_FAILED] = 1;
         return;
     }
     norm->x = *x;
@@ -185,22 +173,16 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
     norm->y = *y;
 }
 
-static void sum_chunk(sbn_norm *norm, sbni_chunk *chunk)
+static void sum_all(sbn_norm *norm)
 {
     if (norm->local == SBN_OK)
         sbni_norm_add_moments(norm, &norm->samples, &norm->x, norm->planes,
-                              chunk->channels, &chunk->forward);
+                              &norm->forward);
 }
 
-static sbn_status verdict(sbn_norm *norm, sbni_chunk *chunk)
+static sbn_status verdict(sbn_norm *norm)
 {
-    return sbni_reduce_verdict(&chunk->forward, norm->local, norm->name);
-}
-
-static sbn_status verdicts(sbn_norm *norm)
-{
-    for (int q = 0; q < norm->chunk_count; q++) SBN_TRY(verdict(norm, &norm->chunks[q]));
-    return SBN_OK;
+    return sbni_reduce_verdict(&norm->forward, norm->local, norm->name);
 }
 
 /* Before the first factors. Evaluation leaves alone what the last training forward
@@ -223,80 +205,23 @@ static void close_factors(sbn_norm *norm)
 
 sbn_status sbni_norm_read_forward(sbn_norm *norm)
 {
-    SBN_TRY(verdicts(norm));
+    SBN_TRY(verdict(norm));
     SBN_TRY(read_counts(norm));
     open_factors(norm);
-    for (int q = 0; q < norm->chunk_count; q++) read_chunk(norm, &norm->chunks[q]);
+    read_all(norm);
     close_factors(norm);
     return SBN_OK;
 }
 
-/* Backwards: the last slices are the freshest in the cache. */
-static void write_chunk(sbn_norm *norm, sbni_range of)
+/* After the message. Backwards: the last slices are the freshest in the cache. */
+static sbn_status read_and_write(sbn_norm *norm)
 {
+    SBN_TRY(sbni_norm_read_forward(norm));
+    const sbni_range all = {0, norm->cfg.channels};
     sbni_elements e = elements_of(norm);
 #pragma omp parallel for schedule(static) if (omp_get_max_threads() > 1)
     for (int64_t k = norm->samples.slice_count; k > 0; k--)
-        sbni_norm_apply_slice(norm, &norm->samples, &e, of, k - 1);
-}
-
-/* All sums, and all messages on their way. */
-static sbn_status begin_all(sbn_norm *norm)
-{
-    for (int q = 0; q < norm->chunk_count; q++) {
-        sum_chunk(norm, &norm->chunks[q]);
-        SBN_TRY(sbni_reduce_begin(&norm->chunks[q].forward));
-    }
-    return SBN_OK;
-}
-
-/* Nothing is written before all messages are known to be good. */
-static sbn_status end_all(sbn_norm *norm)
-{
-    sbn_status status = SBN_OK;
-    for (int q = 0; q < norm->chunk_count; q++) {
-        sbn_status ended = sbni_reduce_end(&norm->chunks[q].forward);
-        if (status == SBN_OK) status = ended;
-    }
-    SBN_TRY(status);
-    SBN_TRY(sbni_norm_read_forward(norm));
-    write_chunk(norm, (sbni_range){0, norm->cfg.channels});
-    return SBN_OK;
-}
-
-/* Some chunk is bad: the messages of those from `from` on go all the same, since a
- * process that is not in the pipeline waits for them before it asks what is wrong. */
-static sbn_status give_up(sbn_norm *norm, int from)
-{
-    for (int q = from; q < norm->chunk_count; q++)
-        SBN_TRY(sbni_reduce_begin(&norm->chunks[q].forward));
-    for (int q = 0; q < norm->chunk_count; q++)
-        SBN_TRY(sbni_reduce_end(&norm->chunks[q].forward));
-    SBN_TRY(verdicts(norm));
-    return read_counts(norm);
-}
-
-/* While a chunk's message travels the next is summed, and the one before is written while
- * it is in the cache. */
-static sbn_status pipeline(sbn_norm *norm)
-{
-    sbni_chunk *chunks = norm->chunks;
-    sum_chunk(norm, &chunks[0]);
-    SBN_TRY(sbni_reduce_begin(&chunks[0].forward));
-    for (int q = 0; q < norm->chunk_count; q++) {
-        if (q + 1 < norm->chunk_count) {
-            sum_chunk(norm, &chunks[q + 1]);
-            SBN_TRY(sbni_reduce_begin(&chunks[q + 1].forward));
-        }
-        SBN_TRY(sbni_reduce_end(&chunks[q].forward));
-        bool good = sbni_reduce_is_good(&chunks[q].forward);
-        if (!good || (q == 0 && read_counts(norm) != SBN_OK)) return give_up(norm, q + 2);
-        SBN_TRY(verdict(norm, &chunks[q]));
-        if (q == 0) open_factors(norm);
-        read_chunk(norm, &chunks[q]);
-        write_chunk(norm, chunks[q].channels);
-    }
-    close_factors(norm);
+        sbni_norm_apply_slice(norm, &norm->samples, &e, all, k - 1);
     return SBN_OK;
 }
 
@@ -304,29 +229,29 @@ static sbn_status pipeline(sbn_norm *norm)
  * in a cache. */
 static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
 {
-    sbni_chunk *chunk = &norm->chunks[0];
-    sbni_range of = chunk->channels;
+    sbni_reduce *message = &norm->forward;
+    const sbni_range all = {0, norm->cfg.channels};
     const sbni_samples *samples = &norm->samples;
     sbni_elements e = elements_of(norm);
     int flags = 0;
-    sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), of.c, &chunk->forward);
-    SBN_TRY(sbni_reduce_run(&chunk->forward)); /* the counts are read in the loop */
+    sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all.c, message);
+    SBN_TRY(sbni_reduce_run(message)); /* the counts are read in the loop */
     SBN_TRY(read_counts(norm));
     open_factors(norm);
 #pragma omp parallel for schedule(static) reduction(| : flags)
     for (int64_t t = 0; t < tiles; t++) {
-        sbni_range tile = sbni_range_part(of, width, t);
+        sbni_range tile = sbni_range_part(all, width, t);
         for (int64_t k = 0; k < samples->slice_count; k++)
-            sbni_norm_sum_slice(norm, samples, &norm->x, norm->planes, of, tile, k);
-        flags |= sbni_norm_add_tile(norm, samples, of, tile, &chunk->forward);
-        sbni_norm_keep_words(norm, &chunk->forward, of, tile, SBNI_MOMENT_WORDS);
-        read_tile(norm, chunk, tile);
+            sbni_norm_sum_slice(norm, samples, &norm->x, norm->planes, tile, k);
+        flags |= sbni_norm_add_tile(norm, samples, tile, message);
+        sbni_norm_keep_words(norm, message, tile, SBNI_MOMENT_WORDS);
+        read_tile(norm, tile);
         for (int64_t k = samples->slice_count; k-- > 0;)
             sbni_norm_apply_slice(norm, samples, &e, tile, k);
     }
-    sbni_reduce_note(&chunk->forward, flags);
-    SBN_TRY(sbni_reduce_run(&chunk->forward));
-    SBN_TRY(verdict(norm, chunk));
+    sbni_reduce_note(message, flags);
+    SBN_TRY(sbni_reduce_run(message));
+    SBN_TRY(verdict(norm));
     close_factors(norm);
     return SBN_OK;
 }
@@ -360,14 +285,9 @@ static sbn_status run(sbn_norm *norm)
                 tiles = (c + width - 1) / width;
         if (tiles >= omp_get_max_threads()) return tile_by_tile(norm, tiles, width);
     }
-    if (norm->chunk_count > 1 && apart) return pipeline(norm);
-    if (norm->chunk_count > 1) {
-        SBN_TRY(begin_all(norm));
-        return end_all(norm);
-    }
-    sum_chunk(norm, &norm->chunks[0]);
-    SBN_TRY(sbni_reduce_run(&norm->chunks[0].forward));
-    return end_all(norm);
+    sum_all(norm);
+    SBN_TRY(sbni_reduce_run(&norm->forward));
+    return read_and_write(norm);
 }
 
 static sbn_status forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
@@ -393,7 +313,8 @@ static sbn_status forward_begin(sbn_norm *norm, const sbn_tensor *x, const sbn_t
         return SBN_OK;
     }
     prepare(norm, x, z, y);
-    SBN_TRY(begin_all(norm));
+    sum_all(norm);
+    SBN_TRY(sbni_reduce_begin(&norm->forward));
     norm->phase = SBNI_NORM_FORWARD;
     return SBN_OK;
 }
@@ -432,7 +353,8 @@ sbn_status sbn_norm_forward_end(sbn_norm *norm)
     SBN_CHECK(norm->phase == SBNI_NORM_FORWARD, SBN_E_STATE,
               "%s: sbn_norm_forward_end without its begin", norm->name);
     norm->phase = SBNI_NORM_IDLE;
-    SBN_TRY(end_all(norm));
+    SBN_TRY(sbni_reduce_end(&norm->forward));
+    SBN_TRY(read_and_write(norm));
     sbni_norm_clear(norm, &norm->samples, &norm->y, norm->planes);
     return SBN_OK;
 }

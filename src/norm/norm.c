@@ -48,8 +48,6 @@ static sbn_status check_config(const sbn_norm_config *cfg)
     SBN_CHECK(cfg->norm_batch == SBN_NORM_BATCH_ALL || cfg->batch >= cfg->norm_batch,
               SBN_E_ARG, "%s: expected batch >= norm_batch %" PRId64 ", got %" PRId64,
               name, cfg->norm_batch, cfg->batch);
-    SBN_CHECK(cfg->values >= 0, SBN_E_ARG, "%s: expected values >= 0, got %" PRId64, name,
-              cfg->values);
     int64_t batches = sbni_scope_norm_batches(cfg->batch, cfg->norm_batch), words;
     SBN_CHECK(!__builtin_mul_overflow(
                   batches + 1, SBNI_SECTION_WORDS + SBNI_SECOND_WORDS * cfg->channels,
@@ -87,7 +85,6 @@ static int64_t config_digest(const sbn_norm_config *cfg)
                         (uint64_t)cfg->running,
                         (uint64_t)cfg->norm_batch,
                         (uint64_t)cfg->batch,
-                        (uint64_t)cfg->values,
                         (uint64_t)cfg->correction,
                         cfg->relu,
                         cfg->second_order};
@@ -120,8 +117,7 @@ static sbn_status alloc_state(sbn_norm *n)
 static sbn_status alloc_second(sbn_norm *n)
 {
     int64_t all = n->batches * n->cfg.channels;
-    SBN_TRY(sbni_norm_create_message(n, n->cfg.channels, SBNI_SECOND_WORDS, "second",
-                                     &n->second.message));
+    SBN_TRY(sbni_norm_create_message(n, SBNI_SECOND_WORDS, "second", &n->second.message));
     return sbni_alloc(7 * all, sbn_dtype_bytes(n->state_dtype), n->name,
                       &n->second.factors);
 }
@@ -133,7 +129,8 @@ static sbn_status alloc_work(sbn_norm *n)
     void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale, &n->shift,
                         &n->dx_a,    &n->dx_b,    &n->dx_k};
     /* first, as they know how long a message may be */
-    SBN_TRY(sbni_norm_chunks_create(n));
+    SBN_TRY(sbni_norm_create_message(n, SBNI_MOMENT_WORDS, "forward", &n->forward));
+    SBN_TRY(sbni_norm_create_message(n, SBNI_BACKWARD_WORDS, "backward", &n->backward));
     if (n->cfg.second_order) SBN_TRY(alloc_second(n));
     double **sums[] = {&n->mean_d, &n->var_d, &n->sum_dy, &n->sum_dy_xhat};
     for (int i = 0; i < 4; i++) SBN_TRY(sbni_alloc(n->batches * c, 8, n->name, sums[i]));
@@ -167,7 +164,8 @@ static sbn_status create_local(const sbn_norm_config *cfg, sbn_group *group,
 
 static sbn_status connect_all(sbn_norm *n)
 {
-    SBN_TRY(sbni_norm_chunks_connect(n));
+    SBN_TRY(sbni_reduce_connect(&n->forward));
+    SBN_TRY(sbni_reduce_connect(&n->backward));
     return n->cfg.second_order ? sbni_reduce_connect(&n->second.message) : SBN_OK;
 }
 
@@ -200,7 +198,8 @@ void sbn_norm_destroy(sbn_norm **norm)
     if (!norm || !*norm) return;
     sbn_norm *n = *norm;
     free_affine(n);
-    sbni_norm_chunks_destroy(n);
+    sbni_reduce_destroy(&n->forward);
+    sbni_reduce_destroy(&n->backward);
     sbni_reduce_destroy(&n->precise);
     sbni_reduce_destroy(&n->second.message);
     sbni_samples_free(&n->samples);
@@ -238,10 +237,7 @@ sbn_norm_state sbn_norm_get_state(sbn_norm *norm)
 
 bool sbn_norm_is_rounded(const sbn_norm *norm)
 {
-    bool fine = norm->second.message.fine;
-    for (int q = 0; q < norm->chunk_count; q++)
-        fine |= norm->chunks[q].forward.fine || norm->chunks[q].backward.fine;
-    return fine;
+    return norm->forward.fine || norm->backward.fine || norm->second.message.fine;
 }
 
 void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,

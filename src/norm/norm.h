@@ -53,12 +53,6 @@ typedef struct sbni_range {
     int64_t first, c;
 } sbni_range;
 
-/* Channels whose sums travel together. */
-typedef struct sbni_chunk {
-    sbni_range channels;
-    sbni_reduce forward, backward;
-} sbni_chunk;
-
 /* xhat becomes xhat·r + d; 1 and 0 leave it alone. */
 typedef struct sbni_correction {
     double r, d;
@@ -94,8 +88,7 @@ struct sbn_norm {
     uint8_t *mask; /* [mask_n] samples to keep; NULL: all */
     int64_t mask_n;
     int64_t batches; /* norm batches that a message has room for */
-    sbni_chunk *chunks;
-    int chunk_count;
+    sbni_reduce forward, backward;
     sbni_reduce precise; /* words of precise statistics; made by the first begin */
     bool precises;       /* begun */
     sbn_status precise_local;
@@ -212,18 +205,13 @@ static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
     return (sbni_range){of.first + i * c, left < c ? left : c};
 }
 
-/* A message of c channels with room for all norm batches, `words` words a channel. */
-sbn_status sbni_norm_create_message(sbn_norm *norm, int64_t c, int words,
-                                    const char *phase, sbni_reduce *reduce);
-
-/* Make the chunks, and each one's messages. */
-sbn_status sbni_norm_chunks_create(sbn_norm *norm);
-sbn_status sbni_norm_chunks_connect(sbn_norm *norm);
-void sbni_norm_chunks_destroy(sbn_norm *norm);
+/* A message with room for all norm batches, `words` words a channel. */
+sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase,
+                                    sbni_reduce *reduce);
 
 /* In place of the message, for the words of a tile in a group of one process. */
-void sbni_norm_keep_words(const sbn_norm *norm, sbni_reduce *message, sbni_range of,
-                          sbni_range tile, int words);
+void sbni_norm_keep_words(const sbn_norm *norm, sbni_reduce *message, sbni_range tile,
+                          int words);
 
 /* Let gamma, beta and their gradients live in memory of the owner, in place of the
  * layer's own. */
@@ -265,20 +253,18 @@ void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tens
  * find them. */
 void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *message);
 
-/* Sum slice k of a tile; `of` are the channels of the message that it is for. */
+/* Sum slice k of a tile. */
 void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
-                         const sbn_tensor *x, bool planes, sbni_range of, sbni_range tile,
-                         int64_t k);
+                         const sbn_tensor *x, bool planes, sbni_range tile, int64_t k);
 
 /* Add the sums of a tile to the words of the message; SBNI_GRID_ flags. MATH.md (1) to
  * (3). */
-int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range of,
-                       sbni_range tile, sbni_reduce *message);
+int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
+                       sbni_reduce *message);
 
 /* Both, and the counts, for all channels of a message, by all threads. */
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
-                           const sbn_tensor *x, bool planes, sbni_range of,
-                           sbni_reduce *message);
+                           const sbn_tensor *x, bool planes, sbni_reduce *message);
 
 /* Forward without its loops: before the first sum; and after the message, from its
  * verdict to factors and running statistics. */
@@ -291,8 +277,7 @@ sbn_status sbni_norm_read_backward(sbn_norm *norm);
 
 /* Sums of backward that lie in samples, of a tile, onto the grid and into the message;
  * (x-mean) becomes xhat. SBNI_GRID_ flags. */
-int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range of, sbni_range tile,
-                            sbni_reduce *message);
+int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile);
 
 /* Factors of a set from running statistics. */
 void sbni_norm_fix_factors(sbn_norm *norm, int64_t set);
@@ -326,8 +311,7 @@ sbn_status sbni_norm_check_second(const sbn_norm *norm, const sbn_tensor *v,
 
 /* Add the sections of all norm batches of a summed message of c channels, into the
  * first, and return it. The others' are still there. */
-uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int64_t c,
-                         int words);
+uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words);
 
 /* Update running statistics from the last forward, whose summed messages are used up. */
 void sbni_norm_track(sbn_norm *norm);

@@ -37,8 +37,7 @@ static sbn_status add(sbn_norm *norm, const sbn_tensor *x)
     int64_t slices = sbni_section_slices(norm->precise.send + SBNI_HEAD_WORDS);
     SBN_CHECK(slices + norm->aside.slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,
               "expected at most %d slices for precise statistics", SBNI_GRID_ADDS);
-    sbni_norm_add_moments(norm, &norm->aside, x, planes, (sbni_range){0, x->c},
-                          &norm->precise);
+    sbni_norm_add_moments(norm, &norm->aside, x, planes, &norm->precise);
     return SBN_OK;
 }
 

@@ -15,6 +15,11 @@ static inline int64_t sbni_read_count(int64_t from, int64_t c)
     return c - from < SBNI_READ_CHANNELS ? c - from : SBNI_READ_CHANNELS;
 }
 
+static inline int64_t sbni_read_parts(int64_t c)
+{
+    return (c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
+}
+
 /* m [c], c <= SBNI_READ_CHANNELS, of words [SBNI_MOMENT_WORDS][stride]; n, slices as for
  * sbni_exact_moments. */
 void sbni_read_moments(const sbni_norm_kernels *kernels, int64_t c, int64_t stride,

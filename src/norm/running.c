@@ -33,17 +33,17 @@ static void track_norm_batches(sbn_norm *norm, double w)
 }
 
 /* The whole batch's; those of its only norm batch are known. */
-static void track_chunk(sbn_norm *norm, sbni_chunk *chunk, double w)
+static void track_batch(sbn_norm *norm, double w)
 {
-    sbni_range of = chunk->channels;
-    const uint64_t *all = sbni_norm_fold(norm, &chunk->forward, of.c, SBNI_MOMENT_WORDS);
+    int64_t c = norm->cfg.channels;
+    const uint64_t *all = sbni_norm_fold(norm, &norm->forward, SBNI_MOMENT_WORDS);
     int64_t n = (int64_t)all[SBNI_SECTION_N];
     sbni_moments m[SBNI_READ_CHANNELS];
-    for (int64_t from = 0, count; from < of.c; from += count) {
-        count = sbni_read_count(from, of.c);
-        if (norm->batches > 1) sbni_norm_read_moments(norm, all, of.c, from, count, m);
+    for (int64_t from = 0, count; from < c; from += count) {
+        count = sbni_read_count(from, c);
+        if (norm->batches > 1) sbni_norm_read_moments(norm, all, c, from, count, m);
         for (int64_t i = 0; i < count; i++) {
-            int64_t at = of.first + from + i;
+            int64_t at = from + i;
             if (norm->batches == 1)
                 m[i] = (sbni_moments){norm->mean_d[at], 0, norm->var_d[at]};
             average(norm, at, w, m[i].mean, unbiased(m[i].var, n));
@@ -57,9 +57,8 @@ void sbni_norm_track(sbn_norm *norm)
     double w = norm->cfg.momentum == SBN_MOMENTUM_CUMULATIVE
                    ? 1.0 / (double)norm->batches_tracked
                    : norm->cfg.momentum;
-    if (norm->batches > 1 && norm->cfg.running == SBN_RUNNING_MEAN_OF_NORM_BATCHES) {
+    if (norm->batches > 1 && norm->cfg.running == SBN_RUNNING_MEAN_OF_NORM_BATCHES)
         track_norm_batches(norm, w);
-        return;
-    }
-    for (int q = 0; q < norm->chunk_count; q++) track_chunk(norm, &norm->chunks[q], w);
+    else
+        track_batch(norm, w);
 }

@@ -46,9 +46,7 @@ void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
     int64_t c = norm->cfg.channels, all = (norm->batches + 1) * c,
             factors = 7 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
                       (int64_t)sizeof *norm->corrections;
-    for (int q = 0; q < norm->chunk_count; q++)
-        *messages +=
-            16 * (norm->chunks[q].forward.words + norm->chunks[q].backward.words);
+    *messages += 16 * (norm->forward.words + norm->backward.words);
     *work += all * factors + 8 * (c + norm->batches) +
              8 * (samples->rows_room + samples->sums_room) +
              (int64_t)sizeof *samples->slices * samples->slice_room;
@@ -76,13 +74,11 @@ void sbni_norm_slice_moments(sbn_norm *norm, const sbni_slice *slice, int64_t k)
 
 sbn_status sbni_norm_slices_forward(sbn_norm *norm)
 {
-    sbni_chunk *all = &norm->chunks[0];
-    sbni_reduce *message = &all->forward;
+    const sbni_range all = {0, norm->cfg.channels};
+    sbni_reduce *message = &norm->forward;
     if (norm->local == SBN_OK) {
-        sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all->channels.c,
-                        message);
-        sbni_reduce_note(message, sbni_norm_add_tile(norm, &norm->samples, all->channels,
-                                                     all->channels, message));
+        sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all.c, message);
+        sbni_reduce_note(message, sbni_norm_add_tile(norm, &norm->samples, all, message));
     } else {
         message->send[SBNI_HEAD_FAILED] = 1;
     }
@@ -123,13 +119,11 @@ void sbni_norm_slice_sums(sbn_norm *norm, const sbni_slice *slice, int64_t k,
 /* Fill the message. */
 static sbni_reduce *fill(sbn_norm *norm)
 {
-    sbni_chunk *all = &norm->chunks[0];
+    const sbni_range all = {0, norm->cfg.channels};
     norm->local = SBN_OK;
     sbni_norm_open_backward(norm);
-    sbni_reduce_note(
-        &all->backward,
-        sbni_norm_add_sums_tile(norm, all->channels, all->channels, &all->backward));
-    return &all->backward;
+    sbni_reduce_note(&norm->backward, sbni_norm_add_sums_tile(norm, all));
+    return &norm->backward;
 }
 
 sbn_status sbni_norm_slices_backward(sbn_norm *norm)
@@ -145,7 +139,7 @@ sbn_status sbni_norm_slices_backward_begin(sbn_norm *norm)
 
 sbn_status sbni_norm_slices_backward_end(sbn_norm *norm)
 {
-    SBN_TRY(sbni_reduce_end(&norm->chunks[0].backward));
+    SBN_TRY(sbni_reduce_end(&norm->backward));
     return sbni_norm_read_backward(norm);
 }
 

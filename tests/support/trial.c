@@ -35,7 +35,6 @@ static void draw_config(dice *d, trial *t)
     static const double momenta[] = {0.1, 0.1, 0.37, 1, 0, SBN_MOMENTUM_CUMULATIVE};
     sbn_norm_config *cfg = &t->cfg;
     *cfg = sbn_norm_config_default(PICK(d, channels));
-    if (dice_chance(d, 30)) cfg->values = INT64_C(1) << 40; /* chunks of 16 channels */
     cfg->dtype = (sbn_dtype)dice_below(d, 3);
     cfg->eps = dice_chance(d, 70) ? 1e-5 : 1e-2;
     cfg->momentum = PICK(d, momenta);
@@ -334,18 +333,17 @@ void trial_print(const trial *t, FILE *out)
                                                                    "eval_batch",
                                                                    "frozen"};
     const sbn_norm_config *cfg = &t->cfg;
-    fprintf(
-        out,
-        "alone again: SBN_TEST_SEED=%" PRIu64 " SBN_TEST_CASE=%" PRIu32
-        " with %d processes\n"
-        "  %s, c %" PRId64 ", eps %g, momentum %g, affine %d, affine_grad %d, tracked "
-        "%d, running %d, norm_batch %" PRId64 ", batch %" PRId64
-        ", renorm %d (%g, %g), relu %d, second %d, values %" PRId64 ", warm %" PRId64
-        "\n",
-        t->seed, t->number, t->size, types[cfg->dtype], cfg->channels, cfg->eps,
-        cfg->momentum, cfg->affine, cfg->affine_grad, cfg->track_running_stats,
-        (int)cfg->running, cfg->norm_batch, cfg->batch, (int)cfg->correction, cfg->r_max,
-        cfg->d_max, cfg->relu, cfg->second_order, cfg->values, t->warm_batches);
+    fprintf(out,
+            "alone again: SBN_TEST_SEED=%" PRIu64 " SBN_TEST_CASE=%" PRIu32
+            " with %d processes\n"
+            "  %s, c %" PRId64
+            ", eps %g, momentum %g, affine %d, affine_grad %d, tracked "
+            "%d, running %d, norm_batch %" PRId64 ", batch %" PRId64
+            ", renorm %d (%g, %g), relu %d, second %d, warm %" PRId64 "\n",
+            t->seed, t->number, t->size, types[cfg->dtype], cfg->channels, cfg->eps,
+            cfg->momentum, cfg->affine, cfg->affine_grad, cfg->track_running_stats,
+            (int)cfg->running, cfg->norm_batch, cfg->batch, (int)cfg->correction,
+            cfg->r_max, cfg->d_max, cfg->relu, cfg->second_order, t->warm_batches);
     for (int i = 0; i < t->steps; i++) {
         const trial_step *k = &t->step[i];
         fprintf(out,
