@@ -10,10 +10,12 @@
 
 /* All bits of a lane set where a comparison holds. */
 typedef __typeof__((vt){0} > (vt){0}) vm;
-typedef int64_t vdm __attribute__((vector_size(8 * LANES)));
 
 /* Elements of a cache line. */
 enum { LINE = 64 / sizeof(S) };
+
+#if SBNI_LANES == 8
+typedef int64_t vdm __attribute__((vector_size(8 * LANES)));
 
 /* a + b, to the bit, by the processor's multipliers where its adders have more to do. */
 INLINE vd plus(vd a, vd b)
@@ -33,6 +35,7 @@ INLINE vd keep_first(vd v, int64_t n)
     const vdm lane = {0, 1, 2, 3, 4, 5, 6, 7};
     return (vd)((vdm)v & (vdm)(lane < n));
 }
+#endif
 
 #if SBNI_STORE_BF16
 /* As put does, lane by lane. */
@@ -48,11 +51,35 @@ INLINE void store(S *p, vt v)
 
 /* The first n < LANES elements, with 0 behind them; nothing else is read or written. */
 #if defined(__AVX512VL__) && defined(__AVX512BW__)
-#define FIRST(n) ((__mmask8)((1u << (n)) - 1))
-#if SBNI_STORE_BF16
+#define FIRST(n) ((1u << (n)) - 1)
+#if SBNI_STORE_BF16 && SBNI_LANES == 16
 INLINE vt load_first(const S *p, int64_t n)
 {
-    __m128i v = _mm_maskz_loadu_epi16(FIRST(n), p);
+    __m256i v = _mm256_maskz_loadu_epi16((__mmask16)FIRST(n), p);
+    return (vt)_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16);
+}
+
+INLINE void store_first(S *p, vt v, int64_t n)
+{
+    S all[LANES];
+    store(all, v);
+    _mm256_mask_storeu_epi16(p, (__mmask16)FIRST(n),
+                             _mm256_loadu_si256((const void *)all));
+}
+#elif SBNI_LANES == 16
+INLINE vt load_first(const S *p, int64_t n)
+{
+    return (vt)_mm512_maskz_loadu_ps((__mmask16)FIRST(n), p);
+}
+
+INLINE void store_first(S *p, vt v, int64_t n)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)FIRST(n), (__m512)v);
+}
+#elif SBNI_STORE_BF16
+INLINE vt load_first(const S *p, int64_t n)
+{
+    __m128i v = _mm_maskz_loadu_epi16((__mmask8)FIRST(n), p);
     return (vt)_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16);
 }
 
@@ -60,27 +87,27 @@ INLINE void store_first(S *p, vt v, int64_t n)
 {
     S all[LANES];
     store(all, v);
-    _mm_mask_storeu_epi16(p, FIRST(n), _mm_loadu_si128((const void *)all));
+    _mm_mask_storeu_epi16(p, (__mmask8)FIRST(n), _mm_loadu_si128((const void *)all));
 }
 #elif SBNI_TYPE_F64
 INLINE vt load_first(const S *p, int64_t n)
 {
-    return (vt)_mm512_maskz_loadu_pd(FIRST(n), p);
+    return (vt)_mm512_maskz_loadu_pd((__mmask8)FIRST(n), p);
 }
 
 INLINE void store_first(S *p, vt v, int64_t n)
 {
-    _mm512_mask_storeu_pd(p, FIRST(n), (__m512d)v);
+    _mm512_mask_storeu_pd(p, (__mmask8)FIRST(n), (__m512d)v);
 }
 #else
 INLINE vt load_first(const S *p, int64_t n)
 {
-    return (vt)_mm256_maskz_loadu_ps(FIRST(n), p);
+    return (vt)_mm256_maskz_loadu_ps((__mmask8)FIRST(n), p);
 }
 
 INLINE void store_first(S *p, vt v, int64_t n)
 {
-    _mm256_mask_storeu_ps(p, FIRST(n), (__m256)v);
+    _mm256_mask_storeu_ps(p, (__mmask8)FIRST(n), (__m256)v);
 }
 #endif
 #elif defined(__AVX2__) && !SBNI_TYPE_F64 && !SBNI_STORE_BF16
@@ -112,6 +139,31 @@ INLINE void store_first(S *p, vt v, int64_t n)
     S all[LANES];
     store(all, v);
     for (int64_t k = 0; k < n; k++) p[k] = all[k];
+}
+#endif
+
+/* The same of doubles. */
+#if defined(__AVX512F__) && SBNI_LANES == 8
+INLINE vd load_first_d(const double *p, int64_t n)
+{
+    return (vd)_mm512_maskz_loadu_pd((__mmask8)FIRST(n), p);
+}
+
+INLINE void store_first_d(double *p, vd v, int64_t n)
+{
+    _mm512_mask_storeu_pd(p, (__mmask8)FIRST(n), (__m512d)v);
+}
+#else
+INLINE vd load_first_d(const double *p, int64_t n)
+{
+    vd v = {0};
+    for (int64_t k = 0; k < n; k++) v[k] = p[k];
+    return v;
+}
+
+INLINE void store_first_d(double *p, vd v, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) p[k] = v[k];
 }
 #endif
 

@@ -1,3 +1,7 @@
+/* No sums here, so vectors are as wide as a register. */
+#if defined __AVX512F__ && !SBNI_TYPE_F64
+#define SBNI_LANES 16
+#endif
 #include "kernels/norm_tmpl.h"
 
 /* What is done to every element once the sums are known, in both forms. */
@@ -109,16 +113,17 @@ INLINE void walk_pixels(const run *p, int64_t c, const vectors *last,
                         const sbni_channels *ch, const sbni_dx_factors *dx, const what w,
                         lanes *work)
 {
+    enum { BLOCK = LINE > 2 * LANES ? LINE : 2 * LANES };
     int64_t i = 0;
-    for (; i + LINE <= c; i += LINE) {
-        vectors f[LINE / LANES];
-        for (int v = 0; v < LINE / LANES; v++)
+    for (; i + BLOCK <= c; i += BLOCK) {
+        vectors f[BLOCK / LANES];
+        for (int v = 0; v < BLOCK / LANES; v++)
             f[v] = vectors_at(ch, dx, i + v * LANES, LANES, true);
         for (int k = 0; k < PIXELS; k++) {
             for (int r = X; r <= DY; r++)
                 if (p->at[r])
-                    fetch_next(p[0].at[r], p[1].at[r] - p[0].at[r], PIXELS, k, i);
-            for (int v = 0; v < LINE / LANES; v++)
+                    fetch_next(p[0].at[r], p[1].at[r] - p[0].at[r], PIXELS, k, i, BLOCK);
+            for (int v = 0; v < BLOCK / LANES; v++)
                 work(p + k, i + v * LANES, LANES, &f[v], w);
         }
     }
@@ -135,27 +140,56 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
 {
     const int64_t tail = b->c % LANES;
     const vectors last = vectors_at(ch, dx, b->c - tail, tail, true);
-    /* neighbours: pixels of a sample, or samples of one pixel */
     const sbni_view *out = v->of[Y] ? v->of[Y] : v->of[DX] ? v->of[DX] : v->of[DZ];
     const bool in_lines = (uintptr_t)out->data % 64 == 0 && b->c % LINE == 0 &&
                           out->stride_n % LINE == 0 && out->stride_s % LINE == 0;
+    /* neighbours: pixels of a sample, or samples of one pixel */
     const bool flat = b->s == 1;
     const int64_t outer = flat ? 1 : b->n, inner = flat ? b->n : b->s;
-    for (int64_t r = 0; r < outer; r++)
+    for (int64_t r = 0; r < outer; r++) {
+        run first = {{0}};
+        for (int k = 0; k < VIEWS; k++)
+            if (v->of[k]) first.at[k] = pixel(v->of[k], flat ? 0 : b->rows[r], 0);
         for (int64_t j = 0, count; j < inner; j += count) {
             run p[PIXELS];
             count = inner - j < PIXELS ? inner - j : PIXELS;
-            for (int64_t o = 0; o < count; o++) {
-                int64_t row = b->rows[flat ? j + o : r], at = flat ? 0 : j + o;
-                for (int k = 0; k < VIEWS; k++)
-                    p[o].at[k] = v->of[k] ? pixel(v->of[k], row, at) : NULL;
-            }
+            for (int64_t o = 0; o < count; o++)
+                for (int k = 0; k < VIEWS; k++) {
+                    const sbni_view *of = v->of[k];
+                    p[o].at[k] = !of    ? NULL
+                                 : flat ? first.at[k] + b->rows[j + o] * of->stride_n
+                                        : first.at[k] + (j + o) * of->stride_s;
+                }
             if ((!w.past || in_lines) && count == PIXELS)
                 walk_pixels(p, b->c, &last, ch, dx, w, work);
             else
                 for (int64_t o = 0; o < count; o++)
                     walk_run(p + o, b->c, NULL, ch, dx, w, work);
         }
+    }
+}
+
+/* Pixels of a few channels, `width` vectors of them: their factors stay in registers. */
+INLINE void walk_narrow(const sbni_block *b, const views *v, const sbni_channels *ch,
+                        const sbni_dx_factors *dx, const what w, lanes *work,
+                        const int width)
+{
+    const int64_t n = b->c - (width - 1) * LANES;
+    vectors f[REST];
+    for (int l = 0; l < width; l++)
+        f[l] = vectors_at(ch, dx, l * LANES, lanes_of(l, width, n), true);
+    for (int64_t r = 0; r < b->n; r++) {
+        run p = {{0}};
+        int64_t step[VIEWS] = {0};
+        for (int k = 0; k < VIEWS; k++)
+            if (v->of[k])
+                p.at[k] = pixel(v->of[k], b->rows[r], 0), step[k] = v->of[k]->stride_s;
+        for (int64_t j = 0; j < b->s; j++) {
+            for (int l = 0; l < width; l++)
+                work(&p, l * LANES, lanes_of(l, width, n), &f[l], w);
+            for (int k = 0; k < VIEWS; k++) p.at[k] += step[k];
+        }
+    }
 }
 
 INLINE void walk(const sbni_block *b, const views *v, const sbni_channels *ch,
@@ -163,8 +197,14 @@ INLINE void walk(const sbni_block *b, const views *v, const sbni_channels *ch,
 {
     if (b->planes)
         walk_planes(b, v, ch, dx, w, work);
-    else
+    else if (w.past || b->c > REST * LANES)
         walk_rows(b, v, ch, dx, w, work);
+    else if (b->c > 2 * LANES)
+        walk_narrow(b, v, ch, dx, w, work, 3);
+    else if (b->c > LANES)
+        walk_narrow(b, v, ch, dx, w, work, 2);
+    else
+        walk_narrow(b, v, ch, dx, w, work, 1);
 }
 
 INLINE void normalize(const sbni_block *b, const views *v, const sbni_channels *ch,

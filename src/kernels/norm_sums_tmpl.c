@@ -60,24 +60,26 @@ static void moments_planes(const sbni_block *b, const sbni_view *x, const double
             }
 }
 
-/* Channels [i, i + width·LANES) of some pixels, or the first n < LANES of them; width and
- * whether n is LANES are constants where it is called. */
+/* `width` vectors of channels of some pixels from channel i on, n lanes in the last;
+ * width is a constant where it is called. */
 INLINE void moments_strip(S *const *px, int count, int64_t i, const int width, int64_t n,
                           const double *pivot, double *sum_d, double *sum_dd)
 {
-    vd p[STRIP] = {{0}}, d[STRIP] = {{0}}, dd[STRIP] = {{0}};
-    for (int v = 0; v < width; v++) p[v] = load_d(pivot + i + v * LANES, n);
+    vd p[REST] = {{0}}, d[REST] = {{0}}, dd[REST] = {{0}};
+    for (int v = 0; v < width; v++)
+        p[v] = load_d(pivot + i + v * LANES, lanes_of(v, width, n));
     for (int k = 0; k < count; k++) {
-        fetch_next(px[0], px[1] - px[0], ROWS, k, i);
+        fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES);
         for (int v = 0; v < width; v++) {
-            vd u = widen(load_upto(px[k] + i + v * LANES, n)) - p[v];
+            const S *at = px[k] + i + v * LANES;
+            vd u = widen(load_upto(at, lanes_of(v, width, n))) - p[v];
             d[v] = plus(d[v], u);
             dd[v] += u * u;
         }
     }
     for (int v = 0; v < width; v++) {
-        add_d(sum_d + i + v * LANES, d[v], n);
-        add_d(sum_dd + i + v * LANES, dd[v], n);
+        add_d(sum_d + i + v * LANES, d[v], lanes_of(v, width, n));
+        add_d(sum_dd + i + v * LANES, dd[v], lanes_of(v, width, n));
     }
 }
 
@@ -85,15 +87,20 @@ static void moments_rows(const sbni_block *b, const sbni_view *x, const double *
                          double *sum_d, double *sum_dd)
 {
     S *px[ROWS] = {NULL};
-    for (int64_t i = 0; i < b->c; i++) sum_d[i] = sum_dd[i] = 0;
-    for (int64_t from = 0; from < b->n * b->s; from += ROWS) {
-        int count = pixels(b, x, from, px);
+    const int64_t c = b->c;
+    for (int64_t i = 0; i < c; i++) sum_d[i] = sum_dd[i] = 0;
+    int count;
+    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, count)) {
+        count = pixels(b, x, &at, px);
         int64_t i = 0;
-        for (; i + STRIP * LANES <= b->c; i += STRIP * LANES)
+        for (; i + REST * LANES < c; i += STRIP * LANES)
             moments_strip(px, count, i, STRIP, LANES, pivot, sum_d, sum_dd);
-        for (; i + LANES <= b->c; i += LANES)
-            moments_strip(px, count, i, 1, LANES, pivot, sum_d, sum_dd);
-        if (i < b->c) moments_strip(px, count, i, 1, b->c - i, pivot, sum_d, sum_dd);
+        if (c - i > 2 * LANES)
+            moments_strip(px, count, i, 3, c - i - 2 * LANES, pivot, sum_d, sum_dd);
+        else if (c - i > LANES)
+            moments_strip(px, count, i, 2, c - i - LANES, pivot, sum_d, sum_dd);
+        else
+            moments_strip(px, count, i, 1, c - i, pivot, sum_d, sum_dd);
     }
 }
 
@@ -206,19 +213,21 @@ INLINE void sums_strip(S *const *pg, S *const *px, S *const *pz, int count, int6
                        const int width, int64_t n, const sbni_channels *ch,
                        double *sum_dy, double *sum_dy_d, const bool add, const bool relu)
 {
-    sums sum[STRIP] = {{{0}, {0}}};
-    vectors f[STRIP];
-    for (int v = 0; v < width; v++) f[v] = vectors_at(ch, NULL, i + v * LANES, n, true);
+    sums sum[REST] = {{{0}, {0}}};
+    vectors f[REST];
+    for (int v = 0; v < width; v++)
+        f[v] = vectors_at(ch, NULL, i + v * LANES, lanes_of(v, width, n), true);
     for (int k = 0; k < count; k++) {
         const places p = {pg[k], px[k], add ? pz[k] : NULL};
-        fetch_next(px[0], px[1] - px[0], ROWS, k, i);
-        fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i);
+        fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES);
+        fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i, width * LANES);
         for (int v = 0; v < width; v++)
-            add_gradients(&sum[v], &p, i + v * LANES, n, &f[v], add, relu);
+            add_gradients(&sum[v], &p, i + v * LANES, lanes_of(v, width, n), &f[v], add,
+                          relu);
     }
     for (int v = 0; v < width; v++) {
-        add_d(sum_dy + i + v * LANES, sum[v].dy, n);
-        add_d(sum_dy_d + i + v * LANES, sum[v].dy_d, n);
+        add_d(sum_dy + i + v * LANES, sum[v].dy, lanes_of(v, width, n));
+        add_d(sum_dy_d + i + v * LANES, sum[v].dy_d, lanes_of(v, width, n));
     }
 }
 
@@ -227,20 +236,25 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
                       double *sum_dy_d, const bool add, const bool relu)
 {
     S *px[ROWS] = {NULL}, *pg[ROWS] = {NULL}, *pz[ROWS];
-    for (int64_t i = 0; i < b->c; i++) sum_dy[i] = sum_dy_d[i] = 0;
-    for (int64_t from = 0; from < b->n * b->s; from += ROWS) {
-        int count = pixels(b, x, from, px);
-        pixels(b, dy, from, pg);
-        if (add) pixels(b, z, from, pz);
+    const int64_t c = b->c;
+    for (int64_t i = 0; i < c; i++) sum_dy[i] = sum_dy_d[i] = 0;
+    int count;
+    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, count)) {
+        count = pixels(b, x, &at, px);
+        pixels(b, dy, &at, pg);
+        if (add) pixels(b, z, &at, pz);
         int64_t i = 0;
-        for (; i + STRIP * LANES <= b->c; i += STRIP * LANES)
+        for (; i + REST * LANES < c; i += STRIP * LANES)
             sums_strip(pg, px, pz, count, i, STRIP, LANES, ch, sum_dy, sum_dy_d, add,
                        relu);
-        for (; i + LANES <= b->c; i += LANES)
-            sums_strip(pg, px, pz, count, i, 1, LANES, ch, sum_dy, sum_dy_d, add, relu);
-        if (i < b->c)
-            sums_strip(pg, px, pz, count, i, 1, b->c - i, ch, sum_dy, sum_dy_d, add,
+        if (c - i > 2 * LANES)
+            sums_strip(pg, px, pz, count, i, 3, c - i - 2 * LANES, ch, sum_dy, sum_dy_d,
+                       add, relu);
+        else if (c - i > LANES)
+            sums_strip(pg, px, pz, count, i, 2, c - i - LANES, ch, sum_dy, sum_dy_d, add,
                        relu);
+        else
+            sums_strip(pg, px, pz, count, i, 1, c - i, ch, sum_dy, sum_dy_d, add, relu);
     }
 }
 

@@ -12,6 +12,7 @@ enum {
                that its sums are those of the same data with gaps, planes of one pixel */
     LONG_PLANE = 128,  /* pixels from which planes are summed one by one */
     STRIP = 2,         /* vectors of channels that are summed side by side */
+    REST = 3,          /* the same of a pixel's last ones, or of all that it has */
     PIXELS = 4,        /* pixels that share the loads of their channels' factors */
     AHEAD = 64 * LINE, /* least distance of what is fetched beforehand */
 };
@@ -40,21 +41,24 @@ INLINE vt load_t(const T *p, int64_t n)
 INLINE vd load_d(const double *p, int64_t n)
 {
     vd v = {0};
-    if (n == LANES)
-        memcpy(&v, p, sizeof v);
-    else
-        for (int64_t k = 0; k < n; k++) v[k] = p[k];
+    if (n < LANES) return load_first_d(p, n);
+    memcpy(&v, p, sizeof v);
     return v;
 }
 
 INLINE void add_d(double *p, vd v, int64_t n)
 {
-    if (n == LANES) {
-        v += load_d(p, LANES);
+    v += load_d(p, n);
+    if (n < LANES)
+        store_first_d(p, v, n);
+    else
         memcpy(p, &v, sizeof v);
-    } else {
-        for (int64_t k = 0; k < n; k++) p[k] += v[k];
-    }
+}
+
+/* Lanes in use of vector v of `width`, the last of which has n. */
+INLINE int64_t lanes_of(int v, int width, int64_t n)
+{
+    return v < width - 1 ? LANES : n;
 }
 
 /* While short planes of a channel are read in one sample after the other: those of the
@@ -64,15 +68,16 @@ INLINE void fetch_planes(const S *p, int64_t s)
     for (int64_t j = 0; j < s; j += LINE) __builtin_prefetch(p + j + 16 * LINE, 0, 2);
 }
 
-/* While pixels, `rows` of them side by side, are read from channel i on: what comes
- * behind them, in the order of memory. The processor foresees one stream well, and
- * several that lie close together badly. */
-INLINE void fetch_next(const S *first, int64_t distance, int rows, int k, int64_t i)
+/* While pixels, `rows` of them side by side, are read from channel i on, `width` channels
+ * at a time: what comes behind them, in the order of memory. The processor foresees one
+ * stream well, and several that lie close together badly. */
+INLINE void fetch_next(const S *first, int64_t distance, int rows, int k, int64_t i,
+                       const int width)
 {
     int64_t ahead = rows * distance;
     if (ahead < AHEAD) ahead = AHEAD;
-    const S *next = first + ahead + rows * i + k * (STRIP * LANES);
-    for (int v = 0; v < STRIP * LANES; v += LINE) __builtin_prefetch(next + v, 0, 2);
+    const S *next = first + ahead + rows * i + k * width;
+    for (int v = 0; v < width; v += LINE) __builtin_prefetch(next + v, 0, 2);
 }
 
 /* dy where y was above zero. */
@@ -130,17 +135,28 @@ INLINE int64_t piece_end(const sbni_block *b, int64_t from)
     return from + PIECE < b->s ? from + PIECE : b->s;
 }
 
-/* Pixel `from` of the block, counted through its samples, and those behind it: at most
- * ROWS. Returns how many. */
-INLINE int pixels(const sbni_block *b, const sbni_view *v, int64_t from, S **out)
+/* A pixel of the block, counted through its samples. */
+typedef struct spot {
+    int64_t row, pixel;
+} spot;
+
+/* The pixel at *from and those behind it: at most ROWS. Returns how many. */
+INLINE int pixels(const sbni_block *b, const sbni_view *v, const spot *from, S **out)
 {
-    int64_t r = from / b->s, j = from % b->s;
+    spot at = *from;
     int n = 0;
-    for (; n < ROWS && r < b->n; n++) {
-        out[n] = pixel(v, b->rows[r], j);
-        if (++j == b->s) j = 0, r++;
+    for (; n < ROWS && at.row < b->n; at.row++, at.pixel = 0) {
+        S *p = pixel(v, b->rows[at.row], at.pixel);
+        for (; n < ROWS && at.pixel < b->s; at.pixel++, p += v->stride_s) out[n++] = p;
+        if (at.pixel < b->s) break;
     }
     return n;
+}
+
+INLINE void advance(const sbni_block *b, spot *at, int count)
+{
+    at->pixel += count;
+    for (; at->row < b->n && at->pixel >= b->s; at->row++) at->pixel -= b->s;
 }
 
 #endif

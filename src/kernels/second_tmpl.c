@@ -34,10 +34,11 @@ static void sums_rows(const sbni_block *b, const sbni_view *v, const sbni_view *
                       double *sum_v_d, double *sum_v_dy)
 {
     S *px[ROWS], *pv[ROWS], *pg[ROWS];
-    for (int64_t from = 0; from < b->n * b->s; from += ROWS) {
-        int count = pixels(b, x, from, px);
-        pixels(b, v, from, pv);
-        pixels(b, dy, from, pg);
+    int count;
+    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, count)) {
+        count = pixels(b, x, &at, px);
+        pixels(b, v, &at, pv);
+        pixels(b, dy, &at, pg);
         for (int64_t i = 0; i < b->c; i++) {
             double a = 0, d = 0, g = 0;
             for (int k = 0; k < count; k++)

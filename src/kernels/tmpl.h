@@ -46,8 +46,11 @@ typedef T S;
 #define K(name) SBNI_PASTE(sbni_##name, SBNI_TAG)
 
 /* Eight lanes; the compiler splits them where registers are narrower. The order of a sum
- * is that of the lanes, whatever the machine. */
-enum { LANES = 8 };
+ * is that of the lanes, whatever the machine. Templates without sums may have others. */
+#ifndef SBNI_LANES
+#define SBNI_LANES 8
+#endif
+enum { LANES = SBNI_LANES };
 typedef double vd __attribute__((vector_size(8 * LANES)));
 typedef T vt __attribute__((vector_size(sizeof(T) * LANES)));
 
@@ -103,7 +106,7 @@ static inline void store(T *p, vt v)
 
 static inline vd widen(vt v)
 {
-#if defined(__AVX512F__) && !SBNI_TYPE_F64
+#if defined(__AVX512F__) && !SBNI_TYPE_F64 && SBNI_LANES == 8
     return (vd)_mm512_cvtps_pd((__m256)v); /* gcc 12 makes five instructions of it */
 #else
     return __builtin_convertvector(v, vd);
