@@ -11,8 +11,9 @@
 #include "syncbn/norm.h"
 
 /* Tensors of at least so many bytes are written past the cache, which would not keep them
- * beside the input for the next reader. */
-enum { SBNI_PAST_BYTES = 12 << 20 };
+ * beside the input for the next reader; but not planes so short that the lines they share
+ * with their neighbours count. */
+enum { SBNI_PAST_BYTES = 12 << 20, SBNI_PAST_PLANE_BYTES = 512 };
 
 /* Where a layer is between calls. */
 typedef enum sbni_norm_phase {
@@ -175,14 +176,10 @@ static inline sbni_block sbni_norm_block(const sbni_samples *samples, int64_t ro
                                          int64_t n, const sbn_tensor *x, int64_t c,
                                          bool planes)
 {
-    int64_t s = sbni_tensor_s(x);
-    return (sbni_block){samples->rows + row,
-                        n,
-                        c,
-                        s,
-                        planes,
-                        samples->kept * x->c * s * sbn_dtype_bytes(x->dtype) >=
-                            SBNI_PAST_BYTES};
+    int64_t s = sbni_tensor_s(x), plane = s * sbn_dtype_bytes(x->dtype);
+    bool past = samples->kept * x->c * plane >= SBNI_PAST_BYTES &&
+                (!planes || plane >= SBNI_PAST_PLANE_BYTES);
+    return (sbni_block){samples->rows + row, n, c, s, planes, past};
 }
 
 static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int64_t k,
