@@ -13,7 +13,7 @@ enum {
     LONG_PLANE = 128,  /* pixels from which planes are summed one by one */
     STRIP = 2,         /* vectors of channels that are summed side by side */
     REST = 3,          /* the same of a pixel's last ones, or of all that it has */
-    PIXELS = 4,        /* pixels that share the loads of their channels' factors */
+    PIXELS = 2,        /* pixels that share the loads of their channels' factors */
     AHEAD = 64 * LINE, /* least distance of what is fetched beforehand */
 };
 
