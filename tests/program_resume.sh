@@ -39,6 +39,14 @@ must 2 "${state[@]}" --steps 13 --out state
 must 3 "${state[@]}" --steps 30 --resume --out state
 check "decay, warm-up, schedule, averages: 13 and 17 steps as 30" same_end state-whole state
 
+adam=("${base[@]}" --batch 64 --optimizer adamw --lr 0.002 --weight-decay 0.01
+  --label-smoothing 0.1)
+must 2 "${adam[@]}" --steps 30 --out adam-whole
+must 3 "${adam[@]}" --steps 13 --out adam
+cp -r adam adam-13
+must 2 "${adam[@]}" --steps 30 --resume --out adam
+check "Adam: 13 steps at np=3, then 17 at np=2: as 30" same_end adam-whole adam
+
 # limits of batch renormalization half open when the run stops
 renorm=("${base[@]}" --batch 64 --norm renorm --norm-batch 24 --renorm-warmup 5
   --renorm-r-steps 25 --renorm-d-steps 18)
@@ -119,6 +127,12 @@ refused "fewer steps than are done" 64 'beyond this run.s 30 steps' \
   4 "${train[@]}" --steps 30 --resume --out kept
 check "a refused resume changes nothing" unchanged
 
+refused "another optimizer" 65 'optimizer adamw, this run has sgd' \
+  2 "${adam[@]}" --steps 30 --resume --out adam-13 --optimizer sgd
+refused "another label smoothing" 65 'label-smoothing 0.1, this run has 0' \
+  2 "${adam[@]}" --steps 30 --resume --out adam-13 --label-smoothing 0
+refused "other moments" 65 'adam-beta2 0.999, this run has 0.99' \
+  2 "${adam[@]}" --steps 30 --resume --out adam-13 --adam-beta2 0.99
 refused "other groups" 65 'norm group:5, this run has group:10' \
   2 "${group[@]}" --steps 12 --resume --out group-7 --norm group:10
 other_limit() {

@@ -257,6 +257,41 @@ static int64_t check_row(sbn_dtype t, const void *x, const void *y, const void *
     return best;
 }
 
+/* The cross-entropy against (1-s)·onehot + s/classes, and its gradient by x. */
+static void smoothed_losses(const sbni_kernels *k, sbn_dtype t)
+{
+    enum { ROWS = 5, CLASSES = 7, ALL = ROWS * CLASSES };
+    static const int32_t label[ROWS] = {0, 6, 3, 3, 1};
+    const double weight = 0.25;
+    void *x = room(t, ALL), *y = room(t, ALL), *dx = room(t, ALL);
+    draw(t, x, ALL, 0);
+    k->log_softmax(x, ROWS, CLASSES, y);
+    for (double s = 0.1; s < 1; s += 0.4) {
+        int64_t correct = 0, plain = 0;
+        double got = k->nll(y, label, ROWS, CLASSES, s, weight, &correct, dx);
+        long double want = 0;
+        for (int r = 0; r < ROWS; r++) {
+            long double sum = 0, target, p;
+            for (int i = 0; i < CLASSES; i++)
+                sum += expl((long double)element(t, x, r * CLASSES + i));
+            for (int i = 0; i < CLASSES; i++) {
+                p = expl((long double)element(t, x, r * CLASSES + i)) / sum;
+                target =
+                    (1 - (long double)s) * (i == label[r]) + (long double)s / CLASSES;
+                want -= target * logl(p);
+                CLOSE(element(t, dx, r * CLASSES + i), (double)((p - target) * weight),
+                      8 * rounding(t));
+            }
+        }
+        CLOSE(got, (double)want, 64 * rounding(t));
+        k->nll(y, label, ROWS, CLASSES, 0, weight, &plain, NULL);
+        assert_int_equal(correct, plain);
+    }
+    room_check(t, x, ALL);
+    room_check(t, y, ALL);
+    room_check(t, dx, ALL);
+}
+
 static void losses(const sbni_kernels *k, sbn_dtype t)
 {
     const int64_t kinds[] = {1, 2, 3, 10, 17};
@@ -271,7 +306,7 @@ static void losses(const sbni_kernels *k, sbn_dtype t)
             for (int64_t i = 0; i < classes; i++) set_element(t, x, i, 3); /* all equal */
             for (int r = 0; r < n; r++) label[r] = (int32_t)((r * 3) % classes);
             k->log_softmax(x, n, classes, y);
-            double got = k->nll(y, label, n, classes, 0.125, &correct, dx), want = 0;
+            double got = k->nll(y, label, n, classes, 0, 0.125, &correct, dx), want = 0;
             int64_t right = 5;
             for (int64_t r = 0; r < n; r++) {
                 want -= element(t, y, r * classes + label[r]);
@@ -280,12 +315,12 @@ static void losses(const sbni_kernels *k, sbn_dtype t)
             }
             assert_true(got == want);
             assert_int_equal(correct, right);
-            assert_true(k->nll(y, label, n, classes, 1, &correct, NULL) == want);
+            assert_true(k->nll(y, label, n, classes, 0, 1, &correct, NULL) == want);
             record_libm(y, bytes_of(t, all));
             record_libm(dx, bytes_of(t, all));
             set_element(t, x, all - 1, NAN); /* is not lost */
             k->log_softmax(x, n, classes, y);
-            assert_true(isnan(k->nll(y, label, n, classes, 1, &correct, NULL)));
+            assert_true(isnan(k->nll(y, label, n, classes, 0, 1, &correct, NULL)));
             room_check(t, x, all);
             room_check(t, y, all);
             room_check(t, dx, all);
@@ -327,6 +362,26 @@ static void sgd(const sbni_kernels *k, sbn_dtype t)
         }
 }
 
+/* The same bits on every instruction set; what they are is tests/test_optim.c's. */
+static void adam(const sbni_kernels *k, sbn_dtype t)
+{
+    for (int s = 0; s < EDGE_SIZES; s++) {
+        int64_t n = edge_sizes[s];
+        void *p = room(t, n), *g = room(t, n), *m = room(t, n), *v = room(t, n);
+        draw(t, p, n, 0);
+        draw(t, g, n, 1);
+        draw(t, m, n, 2);
+        draw(t, v, n, 3);
+        for (int64_t i = 0; i < n; i++) set_element(t, v, i, fabs(element(t, v, i)));
+        k->adam(p, g, m, v, n, 0.9, 0.999, 1e-8, 0.01, 0.3, 0.125, 0.75);
+        void *const all[] = {p, g, m, v};
+        for (int i = 0; i < 4; i++) {
+            record(all[i], bytes_of(t, n));
+            room_check(t, all[i], n);
+        }
+    }
+}
+
 #define WALK(check)                                                                      \
     static void walk_##check(void **state)                                               \
     {                                                                                    \
@@ -339,10 +394,13 @@ WALK(columns)
 WALK(biases)
 WALK(losses)
 WALK(sgd)
+WALK(adam)
+WALK(smoothed_losses)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(walk_activations), cmocka_unit_test(walk_pooling),
     cmocka_unit_test(walk_columns),     cmocka_unit_test(walk_biases),
     cmocka_unit_test(walk_losses),      cmocka_unit_test(walk_sgd),
+    cmocka_unit_test(walk_adam),        cmocka_unit_test(walk_smoothed_losses),
 };
 TEST_MAIN(tests)

@@ -25,17 +25,17 @@ static const char *const net = "input 2x12x10\n"
                                "linear d2 out=4\n"
                                "logsoftmax\n";
 
-static sbn_sgd *optimizer(const sbn_model *model)
+static sbn_optimizer *optimizer(const sbn_model *model)
 {
     int n, params = 0;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
-    sbn_sgd_tensor list[64];
+    sbn_optimizer_tensor list[64];
     for (; params < n && t[params].grad; params++)
         list[params] =
-            (sbn_sgd_tensor){t[params].data, t[params].grad, t[params].count, true};
-    sbn_sgd_config cfg = {0.9, 0, false, SBN_F32};
-    sbn_sgd *sgd = NULL;
-    OK(sbn_sgd_create(&cfg, list, params, &sgd));
+            (sbn_optimizer_tensor){t[params].data, t[params].grad, t[params].count, true};
+    sbn_optimizer_config cfg = {.momentum = 0.9, .dtype = SBN_F32};
+    sbn_optimizer *sgd = NULL;
+    OK(sbn_optimizer_create(&cfg, list, params, &sgd));
     return sgd;
 }
 
@@ -45,7 +45,7 @@ static void steps(sbn_model_config cfg, int threads)
     static const int64_t totals[] = {18, 64, 5, 60, 64, 37};
     omp_set_num_threads(threads);
     sbn_model *model = net_make(&cfg, test_group);
-    sbn_sgd *sgd = optimizer(model);
+    sbn_optimizer *sgd = optimizer(model);
     net_batch b = net_batch_make(model, 64, 1);
     for (size_t i = 0; i < sizeof totals / sizeof *totals; i++) {
         sbn_model_result got;
@@ -53,12 +53,12 @@ static void steps(sbn_model_config cfg, int threads)
         int64_t correct = 0;
         long before = alloc_count();
         OK(net_gradient(model, SBN_F32, &b, totals[i], &got));
-        sbn_sgd_step(sgd, 0.05);
+        sbn_optimizer_step(sgd, 1, 0.05);
         OK(sbn_model_evaluate(model, b.labels, totals[i], loss, &correct));
         assert_int_equal(alloc_count() - before, 0);
     }
     net_batch_free(&b);
-    sbn_sgd_destroy(&sgd);
+    sbn_optimizer_destroy(&sgd);
     sbn_model_destroy(&model);
     omp_set_num_threads(1);
 }

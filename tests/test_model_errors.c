@@ -298,6 +298,12 @@ static void settings_out_of_range(void **state)
     refuses(c, SBN_E_FEW, "test:2:1: norm first: 6 groups of 6 channels hold one value");
     c.norm_groups = 1, c.eps = 0;
     refuses(c, SBN_E_ARG, "norm first: expected eps > 0, got 0");
+    c = good, c.label_smoothing = 1;
+    refuses(c, SBN_E_ARG, "expected label smoothing of 0 to below 1, got 1");
+    c = good, c.init_scale = 0;
+    refuses(c, SBN_E_ARG, "expected a scale above 0 and a deviation >= 0 of initial");
+    c = good, c.init_sigma = -1;
+    refuses(c, SBN_E_ARG, "expected a scale above 0 and a deviation >= 0 of initial");
     c = good, c.text = NULL, c.net = "nothing";
     refuses(c, SBN_E_ARG, "unknown net \"nothing\"");
     sbn_model *model = NULL;

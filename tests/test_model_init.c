@@ -74,6 +74,56 @@ static void uniform_by_fan_in(void **state)
     }
 }
 
+/* A scale multiplies the weights and nothing else, to the bit where it is a power of 2.
+ */
+static void scaled_weights(void **state)
+{
+    (void)state;
+    sbn_model_config cfg = sbn_model_config_default("test", 32);
+    cfg.text = net;
+    sbn_model *plain = net_make(&cfg, test_group);
+    cfg.init_scale = 0.25;
+    sbn_model *scaled = net_make(&cfg, test_group);
+    int n;
+    const sbn_model_tensor *a = sbn_model_tensors(plain, &n),
+                           *b = sbn_model_tensors(scaled, &n);
+    for (int i = 0; i < n && a[i].grad; i++) {
+        const float *p = a[i].data, *s = b[i].data;
+        for (int64_t k = 0; k < a[i].count; k++)
+            assert_true(s[k] == (a[i].decays ? 0.25f * p[k] : p[k]));
+    }
+    sbn_model_destroy(&plain);
+    sbn_model_destroy(&scaled);
+}
+
+static void gaussian_weights(void **state)
+{
+    (void)state;
+    const double sigma = 0.05;
+    sbn_model_config cfg = sbn_model_config_default("test", 32);
+    cfg.text = net;
+    cfg.dtype = SBN_F64;
+    cfg.init_sigma = sigma;
+    sbn_model *model = net_make(&cfg, test_group);
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
+        const sbn_model_tensor *w = net_tensor(model, layers[i].weight),
+                               *b = net_tensor(model, layers[i].bias);
+        const double *v = w->data, *bias = b->data;
+        double n = (double)w->count, sum = 0, square = 0, fourth = 0;
+        for (int64_t k = 0; k < w->count; k++) {
+            sum += v[k];
+            square += v[k] * v[k];
+            fourth += pow(v[k], 4);
+        }
+        /* five standard errors of the moments of a Gaussian */
+        CLOSE(sum / n, 0, 5 * sigma / sqrt(n));
+        CLOSE(square / n, sigma * sigma, 5 * sigma * sigma * sqrt(2 / n));
+        CLOSE(fourth / n, 3 * pow(sigma, 4), 5 * pow(sigma, 4) * sqrt(96 / n));
+        for (int64_t k = 0; k < b->count; k++) assert_true(bias[k] == 0);
+    }
+    sbn_model_destroy(&model);
+}
+
 static void norm_starts_as_the_identity(void **state)
 {
     (void)state;
@@ -237,6 +287,8 @@ static void trap_33_alike_on_all_processes(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(uniform_by_fan_in),
+    cmocka_unit_test(scaled_weights),
+    cmocka_unit_test(gaussian_weights),
     cmocka_unit_test(norm_starts_as_the_identity),
     cmocka_unit_test(names_and_shapes),
     cmocka_unit_test(group_norm_has_no_buffers),

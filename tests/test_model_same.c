@@ -30,17 +30,18 @@ static int destroy_alone(void **state)
     return 0;
 }
 
-static sbn_sgd *optimizer(sbn_model *model, sbn_dtype dtype)
+static sbn_optimizer *optimizer(sbn_model *model, sbn_dtype dtype)
 {
     int n, params = 0;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
-    sbn_sgd_tensor list[64];
+    sbn_optimizer_tensor list[64];
     for (; params < n && t[params].grad; params++)
-        list[params] = (sbn_sgd_tensor){t[params].data, t[params].grad, t[params].count,
-                                        t[params].decays};
-    sbn_sgd_config cfg = {0.9, 1e-3, true, dtype};
-    sbn_sgd *sgd = NULL;
-    OK(sbn_sgd_create(&cfg, list, params, &sgd));
+        list[params] = (sbn_optimizer_tensor){t[params].data, t[params].grad,
+                                              t[params].count, t[params].decays};
+    sbn_optimizer_config cfg = {
+        .momentum = 0.9, .weight_decay = 1e-3, .nesterov = true, .dtype = dtype};
+    sbn_optimizer *sgd = NULL;
+    OK(sbn_optimizer_create(&cfg, list, params, &sgd));
     return sgd;
 }
 
@@ -72,7 +73,7 @@ static void compare(sbn_model_config cfg, int threads, int threads_alone)
     sbn_model *group = net_make(&cfg, test_group);
     omp_set_num_threads(threads_alone);
     sbn_model *self = net_make(&cfg, alone);
-    sbn_sgd *sgd[2] = {optimizer(group, cfg.dtype), optimizer(self, cfg.dtype)};
+    sbn_optimizer *sgd[2] = {optimizer(group, cfg.dtype), optimizer(self, cfg.dtype)};
     for (size_t i = 0; i < sizeof totals / sizeof *totals; i++) {
         net_batch b = net_batch_make(self, totals[i], 20 + i);
         sbn_model_result got, want;
@@ -88,11 +89,11 @@ static void compare(sbn_model_config cfg, int threads, int threads_alone)
         same_bits(&a, &b_self, sizeof a);
         same_bits(&got.loss, &want.loss, 8);
         assert_int_equal(got.correct, want.correct);
-        for (int k = 0; k < 2; k++) sbn_sgd_step(sgd[k], 0.05);
+        for (int k = 0; k < 2; k++) sbn_optimizer_step(sgd[k], 1, 0.05);
         net_batch_free(&b);
     }
     same_models(group, self, cfg.dtype);
-    for (int k = 0; k < 2; k++) sbn_sgd_destroy(&sgd[k]);
+    for (int k = 0; k < 2; k++) sbn_optimizer_destroy(&sgd[k]);
     sbn_model_destroy(&group);
     sbn_model_destroy(&self);
     omp_set_num_threads(1);

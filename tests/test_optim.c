@@ -32,17 +32,20 @@ static void compare_steps(sbn_dtype dtype, double momentum, double decay, bool n
 {
     void *p[2], *g[2];
     long double want_p[2][N], want_v[2][N] = {{0}};
-    sbn_sgd_tensor list[2];
+    sbn_optimizer_tensor list[2];
     for (int t = 0; t < 2; t++) {
         p[t] = calloc(N, 8);
         g[t] = calloc(N, 8);
-        list[t] = (sbn_sgd_tensor){p[t], g[t], N, t == 0};
+        list[t] = (sbn_optimizer_tensor){p[t], g[t], N, t == 0};
         for (int i = 0; i < N; i++)
             set_element(dtype, p[t], i, (double)(want_p[t][i] = draw(0, t, i)));
     }
-    sbn_sgd_config cfg = {momentum, decay, nesterov, dtype};
-    sbn_sgd *sgd = NULL;
-    OK(sbn_sgd_create(&cfg, list, 2, &sgd));
+    sbn_optimizer_config cfg = {.momentum = momentum,
+                                .weight_decay = decay,
+                                .nesterov = nesterov,
+                                .dtype = dtype};
+    sbn_optimizer *sgd = NULL;
+    OK(sbn_optimizer_create(&cfg, list, 2, &sgd));
     double eps = dtype == SBN_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
     for (int step = 1; step <= STEPS; step++) {
         double lr = 0.05 / step;
@@ -54,15 +57,15 @@ static void compare_steps(sbn_dtype dtype, double momentum, double decay, bool n
                 want_v[t][i] = m * want_v[t][i] + grad;
                 want_p[t][i] -= lr * (nesterov ? grad + m * want_v[t][i] : want_v[t][i]);
             }
-        sbn_sgd_step(sgd, lr);
+        sbn_optimizer_step(sgd, step, lr);
         for (int t = 0; t < 2; t++)
             for (int i = 0; i < N; i++) {
                 CLOSE(element(dtype, p[t], i), (double)want_p[t][i], 320 * STEPS * eps);
-                CLOSE(element(dtype, sbn_sgd_velocity(sgd, t), i), (double)want_v[t][i],
-                      320 * STEPS * eps);
+                CLOSE(element(dtype, sbn_optimizer_state(sgd, t, 0), i),
+                      (double)want_v[t][i], 320 * STEPS * eps);
             }
     }
-    sbn_sgd_destroy(&sgd);
+    sbn_optimizer_destroy(&sgd);
     assert_null(sgd);
     for (int t = 0; t < 2; t++) {
         free(p[t]);
@@ -84,30 +87,30 @@ static void sgd_by_hand(void **state)
 {
     (void)state;
     float p = 1, g = 2;
-    sbn_sgd_tensor list = {&p, &g, 1, true};
-    sbn_sgd_config cfg = {0.5, 0.25, false, SBN_F32};
-    sbn_sgd *sgd = NULL;
-    OK(sbn_sgd_create(&cfg, &list, 1, &sgd));
-    sbn_sgd_step(sgd, 0.5);
+    sbn_optimizer_tensor list = {&p, &g, 1, true};
+    sbn_optimizer_config cfg = {.momentum = 0.5, .weight_decay = 0.25, .dtype = SBN_F32};
+    sbn_optimizer *sgd = NULL;
+    OK(sbn_optimizer_create(&cfg, &list, 1, &sgd));
+    sbn_optimizer_step(sgd, 1, 0.5);
     assert_true(p == 1 - 0.5f * 2.25f); /* -0.125 */
-    sbn_sgd_step(sgd, 0.5);
+    sbn_optimizer_step(sgd, 1, 0.5);
     /* v = 0.5·2.25 + 2 − 0.25·0.125 */
-    assert_true(*(float *)sbn_sgd_velocity(sgd, 0) == 3.09375f);
+    assert_true(*(float *)sbn_optimizer_state(sgd, 0, 0) == 3.09375f);
     assert_true(p == -0.125f - 0.5f * 3.09375f);
-    *(float *)sbn_sgd_velocity(sgd, 0) = 4; /* as resuming does */
+    *(float *)sbn_optimizer_state(sgd, 0, 0) = 4; /* as resuming does */
     p = g = 0;
-    sbn_sgd_step(sgd, 1);
+    sbn_optimizer_step(sgd, 1, 1);
     assert_true(p == -2);
-    sbn_sgd_destroy(&sgd);
+    sbn_optimizer_destroy(&sgd);
 
     cfg.nesterov = true;
     p = 1, g = 2;
-    OK(sbn_sgd_create(&cfg, &list, 1, &sgd));
-    sbn_sgd_step(sgd, 0.5);
+    OK(sbn_optimizer_create(&cfg, &list, 1, &sgd));
+    sbn_optimizer_step(sgd, 1, 0.5);
     assert_true(p == 1 - 0.5f * (2.25f + 0.5f * 2.25f));
-    sbn_sgd_destroy(&sgd);
-    sbn_sgd_destroy(&sgd);
-    sbn_sgd_destroy(NULL);
+    sbn_optimizer_destroy(&sgd);
+    sbn_optimizer_destroy(&sgd);
+    sbn_optimizer_destroy(NULL);
 }
 
 /* A rate of 0 moves the velocity and nothing else. */
@@ -115,39 +118,162 @@ static void zero_rate_moves_nothing(void **state)
 {
     (void)state;
     double p = 0.1, g = 3;
-    sbn_sgd_tensor list = {&p, &g, 1, true};
-    sbn_sgd_config cfg = {0.9, 0, false, SBN_F64};
-    sbn_sgd *sgd = NULL;
-    OK(sbn_sgd_create(&cfg, &list, 1, &sgd));
-    sbn_sgd_step(sgd, 0);
-    assert_true(p == 0.1 && *(double *)sbn_sgd_velocity(sgd, 0) == 3);
-    sbn_sgd_destroy(&sgd);
+    sbn_optimizer_tensor list = {&p, &g, 1, true};
+    sbn_optimizer_config cfg = {.momentum = 0.9, .dtype = SBN_F64};
+    sbn_optimizer *sgd = NULL;
+    OK(sbn_optimizer_create(&cfg, &list, 1, &sgd));
+    sbn_optimizer_step(sgd, 1, 0);
+    assert_true(p == 0.1 && *(double *)sbn_optimizer_state(sgd, 0, 0) == 3);
+    sbn_optimizer_destroy(&sgd);
+}
+
+/*
+ * Steps of two tensors, of which only the first decays, against Kingma & Ba 2015,
+ * Algorithm 1, and Loshchilov & Hutter 2019, Algorithm 2, in long double. A step moves p
+ * by about lr, with a handful of roundings relative to it, and rounds p itself; v is tiny
+ * only where the gradient is, which here has a floor.
+ */
+static void compare_adam(sbn_dtype dtype, sbn_optimizer_kind kind, double decay)
+{
+    void *p[2], *g[2];
+    long double want_p[2][N], m[2][N] = {{0}}, v[2][N] = {{0}};
+    sbn_optimizer_tensor list[2];
+    for (int t = 0; t < 2; t++) {
+        p[t] = calloc(N, 8);
+        g[t] = calloc(N, 8);
+        list[t] = (sbn_optimizer_tensor){p[t], g[t], N, t == 0};
+        for (int i = 0; i < N; i++)
+            set_element(dtype, p[t], i, (double)(want_p[t][i] = draw(0, t, i)));
+    }
+    const long double b1 = 0.875L, b2 = 0.96875L, eps = 0x1p-20L; /* exact in float */
+    sbn_optimizer_config cfg = {.weight_decay = decay,
+                                .dtype = dtype,
+                                .kind = kind,
+                                .beta1 = (double)b1,
+                                .beta2 = (double)b2,
+                                .eps = (double)eps};
+    sbn_optimizer *adam = NULL;
+    OK(sbn_optimizer_create(&cfg, list, 2, &adam));
+    assert_int_equal(sbn_optimizer_states(adam), 2);
+    assert_string_equal(sbn_optimizer_state_name(adam, 0), "exp_avg");
+    assert_string_equal(sbn_optimizer_state_name(adam, 1), "exp_avg_sq");
+    double rounding = dtype == SBN_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
+    for (int step = 1; step <= STEPS; step++) {
+        long double lr = 0.0625L / step;
+        for (int t = 0; t < 2; t++)
+            for (int i = 0; i < N; i++) {
+                long double grad = draw(step, t, i), d = t == 0 ? decay : 0.0L;
+                grad = (long double)(float)(grad + (grad < 0 ? -0.5L : 0.5L));
+                set_element(dtype, g[t], i, (double)grad);
+                if (kind == SBN_OPTIMIZER_ADAMW)
+                    want_p[t][i] *= 1 - lr * d;
+                else
+                    grad += d * want_p[t][i];
+                m[t][i] = b1 * m[t][i] + (1 - b1) * grad;
+                v[t][i] = b2 * v[t][i] + (1 - b2) * grad * grad;
+                long double mean = m[t][i] / (1 - powl(b1, step)),
+                            square = v[t][i] / (1 - powl(b2, step));
+                want_p[t][i] -= lr * mean / (sqrtl(square) + eps);
+            }
+        sbn_optimizer_step(adam, step, (double)lr);
+        for (int t = 0; t < 2; t++)
+            for (int i = 0; i < N; i++) {
+                CLOSE(element(dtype, p[t], i), (double)want_p[t][i],
+                      32 * STEPS * rounding);
+                CLOSE(element(dtype, sbn_optimizer_state(adam, t, 0), i), (double)m[t][i],
+                      32 * STEPS * rounding);
+                CLOSE(element(dtype, sbn_optimizer_state(adam, t, 1), i), (double)v[t][i],
+                      128 * STEPS * rounding);
+            }
+    }
+    sbn_optimizer_destroy(&adam);
+    for (int t = 0; t < 2; t++) {
+        free(p[t]);
+        free(g[t]);
+    }
+}
+
+static void adam_as_written(void **state)
+{
+    (void)state;
+    for (int type = 0; type < 2; type++)
+        for (int decays = 0; decays < 2; decays++) {
+            sbn_dtype dtype = type ? SBN_F64 : SBN_F32;
+            compare_adam(dtype, SBN_OPTIMIZER_ADAM, decays ? 0.125 : 0);
+            compare_adam(dtype, SBN_OPTIMIZER_ADAMW, decays ? 0.125 : 0);
+        }
+}
+
+/* The first step of any gradient is lr, but for eps. */
+static void adam_first_step(void **state)
+{
+    (void)state;
+    for (double slope = 1e-6; slope < 1e7; slope *= 1000) {
+        double p = 1, g = -slope;
+        sbn_optimizer_tensor list = {&p, &g, 1, false};
+        sbn_optimizer_config cfg = {.dtype = SBN_F64,
+                                    .kind = SBN_OPTIMIZER_ADAM,
+                                    .beta1 = 0.9,
+                                    .beta2 = 0.999,
+                                    .eps = 1e-30};
+        sbn_optimizer *adam = NULL;
+        OK(sbn_optimizer_create(&cfg, &list, 1, &adam));
+        sbn_optimizer_step(adam, 1, 0.25);
+        CLOSE(p, 1.25, 1e-14);
+        sbn_optimizer_destroy(&adam);
+    }
+}
+
+static void adam_refuses(void **state)
+{
+    (void)state;
+    float x = 0;
+    sbn_optimizer_tensor list = {&x, &x, 1, true};
+    static const double bad[][3] = {
+        {1, 0.9, 1e-8},    {-0.1, 0.9, 1e-8},   {NAN, 0.9, 1e-8}, {0.9, 1, 1e-8},
+        {0.9, -1, 1e-8},   {0.9, NAN, 1e-8},    {0.9, 0.999, 0},  {0.9, 0.999, -1},
+        {0.9, 0.999, NAN}, {0.9, 0.9, INFINITY}};
+    sbn_optimizer *adam = NULL;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        sbn_optimizer_config cfg = {.dtype = SBN_F32,
+                                    .kind = SBN_OPTIMIZER_ADAM,
+                                    .beta1 = bad[i][0],
+                                    .beta2 = bad[i][1],
+                                    .eps = bad[i][2]};
+        FAILS(SBN_E_ARG, sbn_optimizer_create(&cfg, &list, 1, &adam));
+        assert_null(adam);
+    }
+    sbn_optimizer_config cfg = {.dtype = SBN_F32, .kind = (sbn_optimizer_kind)3};
+    FAILS(SBN_E_ARG, sbn_optimizer_create(&cfg, &list, 1, &adam));
 }
 
 static void sgd_refuses(void **state)
 {
     (void)state;
     float x = 0;
-    sbn_sgd_tensor list = {&x, &x, 1, true};
-    const sbn_sgd_config cases[] = {
-        {-0.1, 0, false, SBN_F32},   {1.1, 0, false, SBN_F32},
-        {NAN, 0, false, SBN_F32},    {0, -1e-9, false, SBN_F32},
-        {0, NAN, false, SBN_F32},    {0, INFINITY, false, SBN_F32},
-        {0, 0, false, (sbn_dtype)7},
+    sbn_optimizer_tensor list = {&x, &x, 1, true};
+    const sbn_optimizer_config cases[] = {
+        {.momentum = -0.1, .dtype = SBN_F32},
+        {.momentum = 1.1, .dtype = SBN_F32},
+        {.momentum = NAN, .dtype = SBN_F32},
+        {.weight_decay = -1e-9, .dtype = SBN_F32},
+        {.weight_decay = NAN, .dtype = SBN_F32},
+        {.weight_decay = INFINITY, .dtype = SBN_F32},
+        {.dtype = (sbn_dtype)7},
     };
-    sbn_sgd *sgd = NULL;
+    sbn_optimizer *sgd = NULL;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        FAILS(SBN_E_ARG, sbn_sgd_create(&cases[i], &list, 1, &sgd));
+        FAILS(SBN_E_ARG, sbn_optimizer_create(&cases[i], &list, 1, &sgd));
         assert_null(sgd);
     }
-    sbn_sgd_config cfg = {0, 0, false, SBN_F32};
-    FAILS(SBN_E_ARG, sbn_sgd_create(NULL, &list, 1, &sgd));
-    FAILS(SBN_E_ARG, sbn_sgd_create(&cfg, NULL, 1, &sgd));
-    FAILS(SBN_E_ARG, sbn_sgd_create(&cfg, &list, -1, &sgd));
-    FAILS(SBN_E_ARG, sbn_sgd_create(&cfg, &list, 1, NULL));
-    OK(sbn_sgd_create(&cfg, NULL, 0, &sgd));
-    sbn_sgd_step(sgd, 1);
-    sbn_sgd_destroy(&sgd);
+    sbn_optimizer_config cfg = {.dtype = SBN_F32};
+    FAILS(SBN_E_ARG, sbn_optimizer_create(NULL, &list, 1, &sgd));
+    FAILS(SBN_E_ARG, sbn_optimizer_create(&cfg, NULL, 1, &sgd));
+    FAILS(SBN_E_ARG, sbn_optimizer_create(&cfg, &list, -1, &sgd));
+    FAILS(SBN_E_ARG, sbn_optimizer_create(&cfg, &list, 1, NULL));
+    OK(sbn_optimizer_create(&cfg, NULL, 0, &sgd));
+    sbn_optimizer_step(sgd, 1, 1);
+    sbn_optimizer_destroy(&sgd);
 }
 
 /* Within an ulp or two of pow, cos and the products. */
@@ -270,6 +396,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(sgd_by_hand),
     cmocka_unit_test(zero_rate_moves_nothing),
     cmocka_unit_test(sgd_refuses),
+    cmocka_unit_test(adam_as_written),
+    cmocka_unit_test(adam_first_step),
+    cmocka_unit_test(adam_refuses),
     cmocka_unit_test(constant_with_warmup),
     cmocka_unit_test(steps_after_warmup),
     cmocka_unit_test(cosine_ends_at_the_last_step),

@@ -174,13 +174,13 @@ static void compare_steps(const golden *g)
 {
     int n, params = 0;
     const sbn_model_tensor *t = sbn_model_tensors(g->model, &n);
-    sbn_sgd_tensor list[32];
+    sbn_optimizer_tensor list[32];
     for (; t[params].grad; params++)
-        list[params] = (sbn_sgd_tensor){t[params].data, t[params].grad, t[params].count,
-                                        t[params].decays};
-    sbn_sgd_config cfg = {0.9, 0, false, g->dtype};
-    sbn_sgd *sgd = NULL;
-    OK(sbn_sgd_create(&cfg, list, params, &sgd));
+        list[params] = (sbn_optimizer_tensor){t[params].data, t[params].grad,
+                                              t[params].count, t[params].decays};
+    sbn_optimizer_config cfg = {.momentum = 0.9, .dtype = g->dtype};
+    sbn_optimizer *sgd = NULL;
+    OK(sbn_optimizer_create(&cfg, list, params, &sgd));
     const double *losses = stored(g, "", "losses", "F64")->data;
     double worst = 0;
     double allowed =
@@ -190,11 +190,11 @@ static void compare_steps(const golden *g)
         OK(net_gradient(g->model, g->dtype, &g->batch[step % BATCHES], BATCH, &got));
         if (step == 0) compare_gradients(g);
         worst = fmax(worst, fabs(got.loss - losses[step]) / losses[step]);
-        sbn_sgd_step(sgd, 0.05);
+        sbn_optimizer_step(sgd, 1, 0.05);
     }
     show(g->net, "losses", worst, allowed);
     assert_true(worst <= allowed);
-    sbn_sgd_destroy(&sgd);
+    sbn_optimizer_destroy(&sgd);
 }
 
 static void compare_buffers(const golden *g)

@@ -53,6 +53,15 @@ typedef struct sbn_model_config {
     sbn_running running;  /**< likewise; default SBN_RUNNING_WHOLE_BATCH */
     bool overlap; /**< backward goes on while messages are under way; no bit depends on
                      it; default true */
+    double label_smoothing; /**< s, 0 … below 1: the loss of training is the cross-entropy
+                               against (1 − s)·onehot + s/classes (Szegedy et al. 2016,
+                               arXiv 1512.00567, section 7); evaluation's has s = 0;
+                               default 0 */
+    double init_scale; /**< > 0: factor of the initial weights of conv and linear layers,
+                          not of their biases; default 1 */
+    double init_sigma; /**< ≥ 0: these weights are drawn from a Gaussian of this deviation
+                          and their biases 0 (Ioffe & Szegedy 2015, section 4.1); default
+                          0: weights and biases uniform in ±1/√(inputs of a value) */
 } sbn_model_config;
 
 /** A named array of the model: a parameter or a buffer. */

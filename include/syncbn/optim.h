@@ -1,5 +1,4 @@
-/** Stochastic gradient descent over the tensors of a model, and schedules over the steps.
- */
+/** Optimizers of the tensors of a model, and schedules over the steps. */
 #ifndef SYNCBN_OPTIM_H
 #define SYNCBN_OPTIM_H
 
@@ -59,41 +58,61 @@ SBN_API sbn_renorm_schedule sbn_renorm_schedule_default(void);
 SBN_API void sbn_schedule_limits(const sbn_renorm_schedule *schedule, int64_t step,
                                  double *r_max, double *d_max);
 
-/** What the optimizer moves; arrays are borrowed. */
-typedef struct sbn_sgd_tensor {
+/** What an optimizer moves; arrays are borrowed. */
+typedef struct sbn_optimizer_tensor {
     void *param, *grad; /**< count elements */
     int64_t count;
     bool decays; /**< weight decay applies */
-} sbn_sgd_tensor;
+} sbn_optimizer_tensor;
 
-/**
- * v = momentum·v + (g + decay·p);  p = p − lr·v, with Nesterov p − lr·(g + decay·p +
- * momentum·v).
- * @source Sutskever et al. 2013, in the form that frameworks use (rate outside the
- * velocity).
- */
-typedef struct sbn_sgd_config {
-    double momentum;     /**< 0 … 1 */
+/** p the parameter, g its gradient, d the weight decay, t the step from 1. */
+typedef enum sbn_optimizer_kind {
+    /** v = momentum·v + (g + d·p);  p = p − lr·v, with Nesterov p − lr·(g + d·p +
+     * momentum·v). @source Sutskever et al. 2013, in the form that frameworks use (rate
+     * outside the velocity). */
+    SBN_OPTIMIZER_SGD,
+    /** s = g + d·p;  m = β1·m + (1 − β1)·s;  v = β2·v + (1 − β2)·s²;
+     * p = p − lr/(1 − β1^t) · m / (√v/√(1 − β2^t) + eps).
+     * @source Kingma & Ba 2015 (arXiv 1412.6980), Algorithm 1, with decay in the
+     * gradient. */
+    SBN_OPTIMIZER_ADAM,
+    /** The same with s = g, and p = p·(1 − lr·d) before it.
+     * @source Loshchilov & Hutter 2019 (arXiv 1711.05101), Algorithm 2. */
+    SBN_OPTIMIZER_ADAMW
+} sbn_optimizer_kind;
+
+typedef struct sbn_optimizer_config {
+    double momentum;     /**< SGD: 0 … 1 */
     double weight_decay; /**< ≥ 0 */
-    bool nesterov;
-    sbn_dtype dtype; /**< of all arrays */
-} sbn_sgd_config;
+    bool nesterov;       /**< SGD */
+    sbn_dtype dtype;     /**< of all arrays */
+    sbn_optimizer_kind kind;
+    double beta1, beta2; /**< Adam: 0 … below 1, usually 0.9 and 0.999 */
+    double eps;          /**< Adam: above 0, usually 1e-8 */
+} sbn_optimizer_config;
 
-typedef struct sbn_sgd sbn_sgd;
+typedef struct sbn_optimizer sbn_optimizer;
 
 /** @errors SBN_E_ARG, SBN_E_MEMORY. Local. */
-SBN_API sbn_status sbn_sgd_create(const sbn_sgd_config *cfg,
-                                  const sbn_sgd_tensor *tensors, int n, sbn_sgd **sgd);
+SBN_API sbn_status sbn_optimizer_create(const sbn_optimizer_config *cfg,
+                                        const sbn_optimizer_tensor *tensors, int n,
+                                        sbn_optimizer **optimizer);
 
 /** Free and null; NULL is fine. */
-SBN_API void sbn_sgd_destroy(sbn_sgd **sgd);
+SBN_API void sbn_optimizer_destroy(sbn_optimizer **optimizer);
 
-/** One step of all tensors. Elementwise: the same bits wherever the gradients have the
- * same. Local. */
-SBN_API void sbn_sgd_step(sbn_sgd *sgd, double lr);
+/** Step number `step`, from 1, of all tensors. Elementwise: the same bits wherever the
+ * gradients have the same. Local. */
+SBN_API void sbn_optimizer_step(sbn_optimizer *optimizer, int64_t step, double lr);
 
-/** Velocity of tensor i, count elements, starts at 0; for checkpoints. */
-SBN_API void *sbn_sgd_velocity(sbn_sgd *sgd, int i);
+/** Arrays that it keeps for each tensor: 1 (v) or 2 (m, v). */
+SBN_API int sbn_optimizer_states(const sbn_optimizer *optimizer);
+
+/** Name of array k, as frameworks have it: velocity; exp_avg, exp_avg_sq. */
+SBN_API const char *sbn_optimizer_state_name(const sbn_optimizer *optimizer, int k);
+
+/** Array k of tensor i, count elements, starts at 0; for checkpoints. */
+SBN_API void *sbn_optimizer_state(sbn_optimizer *optimizer, int i, int k);
 
 #ifdef __cplusplus
 }

@@ -37,8 +37,11 @@ typedef struct sbn_trainer_config {
     int64_t epochs;           /**< ≥ 1 when steps is 0 */
     int64_t steps;            /**< ≥ 1: stop there whatever the epochs; 0: by epochs */
     sbn_schedule schedule;    /**< its steps are filled in */
+    sbn_optimizer_kind optimizer; /**< default SBN_OPTIMIZER_SGD */
     double momentum, weight_decay;
     bool nesterov;
+    double adam_beta1, adam_beta2, adam_eps;        /**< defaults 0.9, 0.999, 1e-8 */
+    double label_smoothing, init_scale, init_sigma; /**< as in sbn_model_config */
     bool decay_all; /**< weight decay also on gamma, beta and biases */
     uint64_t seed;
     int64_t limit_train, limit_test; /**< use the first samples only; 0: all */

@@ -71,7 +71,7 @@ typedef struct bench {
     const char *net;
     int64_t batch, step;
     sbn_model *model;
-    sbn_sgd *sgd;
+    sbn_optimizer *optimizer;
     sbn_sampler *sampler;
     int32_t *labels;
 } bench;
@@ -110,7 +110,7 @@ static sbn_status run_step(void *context)
     sbni_fetch(b->dataset, index + first, n, sbn_model_input(b->model, &capacity),
                b->labels);
     SBN_TRY(sbn_model_gradient(b->model, b->labels, total, &result));
-    sbn_sgd_step(b->sgd, 0.05);
+    sbn_optimizer_step(b->optimizer, 1, 0.05);
     return SBN_OK;
 }
 
@@ -162,13 +162,13 @@ static sbn_status create_local(bench *b)
     sbn_dataset_info info = sbn_dataset_get_info(b->dataset);
     SBN_TRY(sbni_check_fit(b->model, &info));
     const sbn_model_tensor *t = sbn_model_tensors(b->model, &n);
-    sbn_sgd_tensor *list;
+    sbn_optimizer_tensor *list;
     SBN_TRY(sbni_alloc(n, sizeof *list, "optimizer", &list));
     for (; params < n && t[params].grad; params++)
-        list[params] = (sbn_sgd_tensor){t[params].data, t[params].grad, t[params].count,
-                                        t[params].decays};
-    const sbn_sgd_config cfg = {.momentum = 0.9, .dtype = SBN_F32};
-    sbn_status status = sbn_sgd_create(&cfg, list, params, &b->sgd);
+        list[params] = (sbn_optimizer_tensor){t[params].data, t[params].grad,
+                                              t[params].count, t[params].decays};
+    const sbn_optimizer_config cfg = {.momentum = 0.9, .dtype = SBN_F32};
+    sbn_status status = sbn_optimizer_create(&cfg, list, params, &b->optimizer);
     sbni_free(list);
     SBN_TRY(status);
     sbn_model_input(b->model, &capacity);
@@ -220,7 +220,7 @@ static sbn_status measure(bench *b, bool dry)
     status = sbn_group_agree(b->group, report_case(b));
 fail:
     sbn_sampler_destroy(&b->sampler);
-    sbn_sgd_destroy(&b->sgd);
+    sbn_optimizer_destroy(&b->optimizer);
     sbn_model_destroy(&b->model);
     sbni_free(b->labels);
     b->labels = NULL;

@@ -10,7 +10,7 @@
 typedef struct settings {
     sbn_trainer_config run;
     const char *norm;
-    int schedule, progress, running;
+    int schedule, progress, running, optimizer;
     bool comm_report, no_overlap;
 } settings;
 
@@ -78,10 +78,30 @@ static const sbni_option options[] = {
      "schedule step: between two reductions (default 1000)", 0, 1, 0, 0},
     {"lr-factor", SBNI_OPTION_REAL, AT(run.schedule.factor), "X",
      "schedule step: factor of each reduction (default 0.1)", 0, 0, 0, 0},
-    {"momentum", SBNI_OPTION_REAL, AT(run.momentum), "X", "0 to 1 (default 0.9)", 0, 0, 0,
-     1},
-    {"nesterov", SBNI_OPTION_FLAG, AT(run.nesterov), 0, "look ahead by the momentum", 0,
-     0, 0, 0},
+    {"optimizer", SBNI_OPTION_CHOICE, AT(optimizer), "sgd|adam|adamw",
+     "stochastic gradient descent with momentum, Adam, or Adam with weight decay apart "
+     "from the gradient (default sgd)",
+     "sgd|adam|adamw", 0, 0, 0},
+    {"momentum", SBNI_OPTION_REAL, AT(run.momentum), "X", "sgd: 0 to 1 (default 0.9)", 0,
+     0, 0, 1},
+    {"nesterov", SBNI_OPTION_FLAG, AT(run.nesterov), 0, "sgd: look ahead by the momentum",
+     0, 0, 0, 0},
+    {"adam-beta1", SBNI_OPTION_REAL, AT(run.adam_beta1), "X",
+     "adam: weight of the old mean of gradients, below 1 (default 0.9)", 0, 0, 0, 1},
+    {"adam-beta2", SBNI_OPTION_REAL, AT(run.adam_beta2), "X",
+     "adam: of the old mean of squares, below 1 (default 0.999)", 0, 0, 0, 1},
+    {"adam-eps", SBNI_OPTION_REAL, AT(run.adam_eps), "X",
+     "adam: added to the root of the mean square (default 1e-8)", 0, 1e-30, 0, 0},
+    {"label-smoothing", SBNI_OPTION_REAL, AT(run.label_smoothing), "X",
+     "weight of all classes alike in the targets of training, below 1 (default 0)", 0, 0,
+     0, 1},
+    {"init-scale", SBNI_OPTION_REAL, AT(run.init_scale), "X",
+     "factor of the initial weights of conv and linear layers (default 1)", 0, 1e-30, 0,
+     0},
+    {"init-sigma", SBNI_OPTION_REAL, AT(run.init_sigma), "X",
+     "draw these weights from a Gaussian of this deviation, with biases 0 (default: "
+     "uniform in 1/root of the inputs, biases too)",
+     0, 1e-30, 0, 0},
     {"weight-decay", SBNI_OPTION_REAL, AT(run.weight_decay), "X",
      "of weight matrices (default 0)", 0, 0, 0, 0},
     {"decay-all", SBNI_OPTION_FLAG, AT(run.decay_all), 0,
@@ -157,6 +177,7 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     if (parsed != SBN_OK) return sbni_fail_in(parsed, "--norm");
     s.run.schedule.kind = (sbn_schedule_kind)s.schedule;
     s.run.norm_running = (sbn_running)s.running;
+    s.run.optimizer = (sbn_optimizer_kind)s.optimizer;
     s.run.overlap = !s.no_overlap;
     s.run.progress = (sbn_progress_style)s.progress;
     sbn_trainer_result result;

@@ -171,13 +171,18 @@ typedef struct sbni_kernels {
     void (*log_softmax)(const void *x, int64_t n, int64_t classes, void *y);
     /* Of log-probabilities y: adds -y[label] to the returned sum, counts rows whose
      * largest value (first on ties) is the label; dx = (exp(y) - onehot)·weight unless
-     * NULL. */
+     * NULL. With smoothing s the target is (1-s)·onehot + s/classes, in both. */
     double (*nll)(const void *y, const int32_t *label, int64_t n, int64_t classes,
-                  double weight, int64_t *correct, void *dx);
+                  double smoothing, double weight, int64_t *correct, void *dx);
 
     /* v = momentum·v + g + decay·p;  p -= lr·(nesterov ? g + decay·p + momentum·v : v) */
     void (*sgd)(void *p, const void *g, void *v, int64_t n, double lr, double momentum,
                 double decay, int nesterov);
+    /* s = g + decay·p;  m = beta1·m + (1-beta1)·s;  v = beta2·v + (1-beta2)·s²;
+     * p = shrink·p - rate·(m / (√v/root + eps)) */
+    void (*adam)(void *p, const void *g, void *m, void *v, int64_t n, double beta1,
+                 double beta2, double eps, double rate, double root, double decay,
+                 double shrink);
 } sbni_kernels;
 
 /* The table for this machine; the environment's SBN_ISA=base|avx2|avx512 forces a lower

@@ -151,7 +151,7 @@ static inline double lanes_sum(vd v)
     X(im2col)                                                                            \
     X(col2im)                                                                            \
     X(bias_add)                                                                          \
-    X(bias_grad) X(bias_add_rows) X(bias_grad_rows) X(log_softmax) X(nll) X(sgd)
+    X(bias_grad) X(bias_add_rows) X(bias_grad_rows) X(log_softmax) X(nll) X(sgd) X(adam)
 
 #define SBNI_DECLARE_NORM(name)                                                          \
     extern __typeof__(*((sbni_norm_kernels *)0)->name) K(name);

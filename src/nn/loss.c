@@ -4,7 +4,7 @@
 
 /* log-softmax with the mean negative log-likelihood over the batch of the whole group
  * behind it: the gradient of a sample is weighted by 1/N of the group, never by a mean of
- * means. */
+ * means. Smoothed targets are those of training alone. */
 
 static sbn_status loss_shape(const sbni_layer_spec *spec, sbni_image in, sbni_image *out)
 {
@@ -29,10 +29,10 @@ static void loss_backward(sbn_model *m, const sbni_layer *layer, sbni_task task,
                (size_t)(task.slice.n * layer->in->count * sbn_dtype_bytes(m->cfg.dtype)));
         return;
     }
-    m->slice_loss[task.index] =
-        m->kernels->nll(sbni_edge_y(m, layer->out, task), m->labels + task.slice.row,
-                        task.slice.n, layer->in->count, m->loss_weight,
-                        &m->slice_correct[task.index], sbni_edge_dy(m, layer->in, task));
+    m->slice_loss[task.index] = m->kernels->nll(
+        sbni_edge_y(m, layer->out, task), m->labels + task.slice.row, task.slice.n,
+        layer->in->count, m->cfg.label_smoothing, m->loss_weight,
+        &m->slice_correct[task.index], sbni_edge_dy(m, layer->in, task));
 }
 
 const sbni_layer_ops sbni_loss_ops = {.needs_y = true,

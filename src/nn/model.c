@@ -1,6 +1,7 @@
 #include "syncbn/model.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <omp.h>
 #include <string.h>
 
@@ -26,7 +27,8 @@ sbn_model_config sbn_model_config_default(const char *net, int64_t batch)
                               .norm_groups = 1,
                               .eps = 1e-5,
                               .momentum = 0.1,
-                              .overlap = true};
+                              .overlap = true,
+                              .init_scale = 1};
 }
 
 static int64_t largest_share(const sbn_model *m)
@@ -57,6 +59,14 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
               SBN_E_ARG, "expected norm batch 1 to batch %" PRId64 ", got %" PRId64,
               cfg->batch, cfg->norm_batch);
     SBN_TRY(sbni_normkind_check(cfg->norm, cfg->norm_groups));
+    SBN_CHECK(cfg->label_smoothing >= 0 && cfg->label_smoothing < 1, SBN_E_ARG,
+              "expected label smoothing of 0 to below 1, got %g", cfg->label_smoothing);
+    SBN_CHECK(cfg->init_scale > 0 && isfinite(cfg->init_scale) && cfg->init_sigma >= 0 &&
+                  isfinite(cfg->init_sigma),
+              SBN_E_ARG,
+              "expected a scale above 0 and a deviation >= 0 of initial weights, got %g "
+              "and %g",
+              cfg->init_scale, cfg->init_sigma);
     int64_t slices = sbni_scope_cut(0, cfg->batch, cfg->norm_batch, NULL);
     SBN_CHECK(slices <= SBNI_GRADSYNC_SLICES, SBN_E_ARG,
               "batch %" PRId64 " in norm batches of %" PRId64 " has %" PRId64
@@ -87,7 +97,7 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
 /* Nets of other layers would send other messages, and other settings other weights. */
 static sbn_status check_alike(const sbn_model *m)
 {
-    uint64_t field[10] = {m->cfg.dtype,
+    uint64_t field[13] = {m->cfg.dtype,
                           m->cfg.seed,
                           (uint64_t)m->cfg.batch,
                           (uint64_t)m->cfg.norm_batch,
@@ -97,6 +107,9 @@ static sbn_status check_alike(const sbn_model *m)
                           m->cfg.overlap};
     memcpy(&field[8], &m->cfg.eps, 8);
     memcpy(&field[9], &m->cfg.momentum, 8);
+    memcpy(&field[10], &m->cfg.label_smoothing, 8);
+    memcpy(&field[11], &m->cfg.init_scale, 8);
+    memcpy(&field[12], &m->cfg.init_sigma, 8);
     SBN_TRY(sbni_group_check_same(m->group,
                                   (int64_t)(XXH3_64bits(m->text, strlen(m->text)) >> 1),
                                   "digest of the net's text"));

@@ -76,15 +76,22 @@ static uint32_t name_key(const char *name)
     return h;
 }
 
+static double initial(const sbn_model *m, const sbni_param *p, sbni_rng_key key,
+                      uint64_t i)
+{
+    if (p->fan_in <= 0) return p->fan_in == 0;
+    double scale = p->tensor.decays ? m->cfg.init_scale : 1;
+    if (m->cfg.init_sigma > 0)
+        return p->tensor.decays ? scale * m->cfg.init_sigma * sbni_rng_normal(key, i, 0)
+                                : 0;
+    return scale / sqrt((double)p->fan_in) * (2 * sbni_rng_uniform(key, i, 0) - 1);
+}
+
 static void initialize(sbn_model *m, const sbni_param *p)
 {
     sbni_rng_key key = {m->cfg.seed, SBNI_RNG_INIT, name_key(p->name)};
-    double bound = p->fan_in > 0 ? 1 / sqrt((double)p->fan_in) : 0;
     for (int64_t i = 0; i < p->tensor.count; i++) {
-        double v = p->fan_in == 0 ? 1
-                   : p->fan_in < 0
-                       ? 0
-                       : bound * (2 * sbni_rng_uniform(key, (uint64_t)i, 0) - 1);
+        double v = initial(m, p, key, (uint64_t)i);
         if (m->cfg.dtype == SBN_F64)
             ((double *)p->tensor.data)[i] = v;
         else

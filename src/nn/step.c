@@ -189,7 +189,7 @@ sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,
     for (int64_t k = 0; k < m->slice_count; k++) {
         sbni_task task = {m->slices[k], k, 0};
         double loss = m->kernels->nll(sbni_edge_y(m, last, task), labels + task.slice.row,
-                                      task.slice.n, last->count, 0, correct, NULL);
+                                      task.slice.n, last->count, 0, 0, correct, NULL);
         SBN_TRY(add_to_sum(loss, loss_words));
     }
     return SBN_OK;

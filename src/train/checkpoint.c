@@ -14,7 +14,6 @@
 #include "train/safetensors.h"
 #include "train/settings.h"
 
-static const char velocity_prefix[] = "optimizer.velocity.";
 enum { NAME_BYTES = 128 };
 
 sbn_status sbni_check_text(const sbn_model *model, const char *source)
@@ -173,36 +172,46 @@ sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg)
     return status;
 }
 
-/* Parameters are the tensors with a gradient; velocities follow their order. */
-static void list_velocities(const sbn_model *model, sbn_sgd *sgd,
-                            char (*names)[NAME_BYTES], sbni_st_tensor *list, int *at)
+static void name_state(const sbn_optimizer *optimizer, int k, const char *tensor,
+                       char *name)
+{
+    snprintf(name, NAME_BYTES, "optimizer.%s.%s", sbn_optimizer_state_name(optimizer, k),
+             tensor);
+}
+
+/* Parameters are the tensors with a gradient; the optimizer's arrays follow their order.
+ */
+static void list_states(const sbn_model *model, sbn_optimizer *optimizer,
+                        char (*names)[NAME_BYTES], sbni_st_tensor *list, int *at)
 {
     int n;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
-    for (int i = 0; i < n && t[i].grad; i++) {
-        snprintf(names[i], NAME_BYTES, "%s%s", velocity_prefix, t[i].name);
-        list[(*at)++] = describe(model, &t[i], names[i], sbn_sgd_velocity(sgd, i));
-    }
+    for (int k = 0; k < sbn_optimizer_states(optimizer); k++)
+        for (int i = 0; i < n && t[i].grad; i++, names++) {
+            name_state(optimizer, k, t[i].name, *names);
+            list[(*at)++] =
+                describe(model, &t[i], *names, sbn_optimizer_state(optimizer, i, k));
+        }
 }
 
-sbn_status sbni_checkpoint_save(const char *path, sbn_model *model, sbn_sgd *sgd,
-                                int64_t step, const sbni_setting *settings,
-                                int n_settings)
+sbn_status sbni_checkpoint_save(const char *path, sbn_model *model,
+                                sbn_optimizer *optimizer, int64_t step,
+                                const sbni_setting *settings, int n_settings)
 {
-    int n, exponents;
+    int n, exponents, states = sbn_optimizer_states(optimizer);
     sbn_model_tensors(model, &n);
     int64_t *exponent = sbn_model_grad_exponents(model, &exponents);
     sbni_st_tensor *list = NULL;
     char(*names)[NAME_BYTES] = NULL;
     sbn_status status;
-    SBN_GOTO(sbni_alloc(2 * n + 2, sizeof *list, "checkpoint", &list));
-    SBN_GOTO(sbni_alloc(n, sizeof *names, "checkpoint", &names));
+    SBN_GOTO(sbni_alloc((1 + states) * n + 2, sizeof *list, "checkpoint", &list));
+    SBN_GOTO(sbni_alloc(states * n, sizeof *names, "checkpoint", &names));
     int at = 0;
     list[at++] = (sbni_st_tensor){"step", "I64", 0, {0}, &step, 8};
     list[at++] = (sbni_st_tensor){"grad_exponents", "I64",    1,
                                   {exponents},      exponent, 8 * (int64_t)exponents};
     at += list_model(model, list + at);
-    list_velocities(model, sgd, names, list, &at);
+    list_states(model, optimizer, names, list, &at);
     const char *metadata[SBNI_MAX_SETTINGS + 2][2] = {{"format", "syncbn-checkpoint-1"},
                                                       {"net", sbn_model_text(model)}};
     for (int i = 0; i < n_settings; i++) {
@@ -243,7 +252,7 @@ static sbn_status check_settings(const char *path, const sbni_st_file *file,
 }
 
 static sbn_status fill_state(const char *path, const sbni_st_file *file, sbn_model *model,
-                             sbn_sgd *sgd, int64_t *step)
+                             sbn_optimizer *optimizer, int64_t *step)
 {
     int n, exponents;
     int64_t *exponent = sbn_model_grad_exponents(model, &exponents);
@@ -255,15 +264,18 @@ static sbn_status fill_state(const char *path, const sbni_st_file *file, sbn_mod
     SBN_CHECK(at && !strcmp(at->dtype, "I64") && at->bytes == 8, SBN_E_DATA,
               "%s: expected one int64 named step", path);
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    const int states = sbn_optimizer_states(optimizer);
     for (int pass = 0; pass < 2; pass++) /* check all, then copy all */
-        for (int i = 0; i < n && t[i].grad; i++) {
+        for (int i = 0; i < n * states; i++) {
+            const sbn_model_tensor *param = &t[i % n];
             char name[NAME_BYTES];
             const void *data;
-            snprintf(name, sizeof name, "%s%s", velocity_prefix, t[i].name);
-            SBN_TRY(find(path, file, model, &t[i], name, &data));
+            if (!param->grad) continue;
+            name_state(optimizer, i / n, param->name, name);
+            SBN_TRY(find(path, file, model, param, name, &data));
             if (pass)
-                memcpy(sbn_sgd_velocity(sgd, i), data,
-                       (size_t)tensor_bytes(model, &t[i]));
+                memcpy(sbn_optimizer_state(optimizer, i % n, i / n), data,
+                       (size_t)tensor_bytes(model, param));
         }
     memcpy(step, at->data, 8);
     SBN_CHECK(*step >= 0, SBN_E_DATA, "%s: expected step >= 0, got %" PRId64, path,
@@ -276,14 +288,14 @@ static sbn_status fill_state(const char *path, const sbni_st_file *file, sbn_mod
     return SBN_OK;
 }
 
-sbn_status sbni_checkpoint_load(const char *path, sbn_model *model, sbn_sgd *sgd,
-                                int64_t *step, const sbni_setting *settings,
-                                int n_settings)
+sbn_status sbni_checkpoint_load(const char *path, sbn_model *model,
+                                sbn_optimizer *optimizer, int64_t *step,
+                                const sbni_setting *settings, int n_settings)
 {
     sbni_st_file *file;
     SBN_TRY(sbni_st_open(path, &file));
     sbn_status status = check_settings(path, file, model, settings, n_settings);
-    if (status == SBN_OK) status = fill_state(path, file, model, sgd, step);
+    if (status == SBN_OK) status = fill_state(path, file, model, optimizer, step);
     if (status == SBN_OK) status = fill_model(path, file, model);
     sbni_st_close(&file);
     return status;

@@ -37,14 +37,14 @@ sbn_status sbni_model_load_text(const char *path, char **text);
 sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg);
 
 /* All that resuming needs; settings are stored to be compared. */
-sbn_status sbni_checkpoint_save(const char *path, sbn_model *model, sbn_sgd *sgd,
-                                int64_t step, const sbni_setting *settings,
-                                int n_settings);
+sbn_status sbni_checkpoint_save(const char *path, sbn_model *model,
+                                sbn_optimizer *optimizer, int64_t step,
+                                const sbni_setting *settings, int n_settings);
 
 /* SBN_E_DATA where a setting differs: names it, stored and given. *step receives the step
  * reached. */
-sbn_status sbni_checkpoint_load(const char *path, sbn_model *model, sbn_sgd *sgd,
-                                int64_t *step, const sbni_setting *settings,
-                                int n_settings);
+sbn_status sbni_checkpoint_load(const char *path, sbn_model *model,
+                                sbn_optimizer *optimizer, int64_t *step,
+                                const sbni_setting *settings, int n_settings);
 
 #endif

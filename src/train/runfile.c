@@ -63,6 +63,15 @@ static json_t *renorm_of(const sbn_renorm_schedule *s)
                      (json_int_t)s->r_steps, "renorm_d_steps", (json_int_t)s->d_steps);
 }
 
+static json_t *optimizer_of(const sbn_trainer_config *c)
+{
+    return json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "optimizer",
+                     sbni_optimizer_name(c->optimizer), "adam_beta1", c->adam_beta1,
+                     "adam_beta2", c->adam_beta2, "adam_eps", c->adam_eps,
+                     "label_smoothing", c->label_smoothing, "init_scale", c->init_scale,
+                     "init_sigma", c->init_sigma);
+}
+
 static json_t *settings_of(const sbn_trainer_config *c)
 {
     char norm[SBNI_NORMKIND_BYTES];
@@ -83,6 +92,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
         (json_int_t)c->checkpoint_every, "norm_running",
         c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches", "overlap",
         (int)c->overlap);
+    if (settings) json_object_update_new(settings, optimizer_of(c));
     if (settings && c->norm == SBN_MODEL_NORM_RENORM)
         json_object_update_new(settings, renorm_of(&c->renorm));
     return settings;

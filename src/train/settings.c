@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -44,6 +45,8 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               c->epochs, c->steps);
     SBN_TRY(sbni_normkind_check(c->norm, c->norm_groups));
     if (c->norm == SBN_MODEL_NORM_RENORM) SBN_TRY(check_renorm(&c->renorm));
+    SBN_CHECK(c->label_smoothing >= 0 && c->label_smoothing < 1, SBN_E_ARG,
+              "expected label smoothing of 0 to below 1, got %g", c->label_smoothing);
     const sbn_schedule *s = &c->schedule;
     SBN_CHECK(s->lr >= 0 && isfinite(s->lr), SBN_E_ARG, "expected lr >= 0, got %g",
               s->lr);
@@ -54,26 +57,6 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
     SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0,
               SBN_E_ARG, "expected limits and checkpoint steps >= 0");
     return SBN_OK;
-}
-
-sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *group)
-{
-    char text[2048];
-    int n = snprintf(
-        text, sizeof text,
-        "%s|%s|%s|%" PRId64 "|%" PRId64 "|%d|%a|%a|%" PRId64 "|%" PRId64 "|%d|%a|%" PRId64
-        "|%" PRId64 "|%a|%a|%a|%d|%d|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%d|%d|%" PRId64
-        "|%" PRId64 "|%a|%a|%" PRId64 "|%" PRId64 "|%" PRId64 "|%d|%d",
-        c->net, c->data, c->out ? c->out : "", c->batch, c->norm_batch, (int)c->norm,
-        c->norm_eps, c->norm_momentum, c->epochs, c->steps, (int)c->schedule.kind,
-        c->schedule.lr, c->schedule.warmup, c->schedule.every, c->schedule.factor,
-        c->momentum, c->weight_decay, c->nesterov, c->decay_all, c->seed, c->limit_train,
-        c->limit_test, c->drop_last, c->resume, c->checkpoint_every, c->norm_groups,
-        c->renorm.r_max, c->renorm.d_max, c->renorm.warmup, c->renorm.r_steps,
-        c->renorm.d_steps, (int)c->norm_running, c->overlap);
-    if (n >= (int)sizeof text) n = (int)sizeof text - 1;
-    return sbni_group_check_same(group, (int64_t)(XXH3_64bits(text, (size_t)n) >> 1),
-                                 "digest of the settings");
 }
 
 typedef struct list {
@@ -138,6 +121,27 @@ static void put_norm(list *l, const sbn_trainer_config *c)
         put_real(l, "norm-momentum", c->norm_momentum);
 }
 
+const char *sbni_optimizer_name(sbn_optimizer_kind kind)
+{
+    static const char *const names[] = {"sgd", "adam", "adamw"};
+    return names[kind];
+}
+
+static void put_optimizer(list *l, const sbn_trainer_config *c)
+{
+    put(l, "optimizer", "%s", sbni_optimizer_name(c->optimizer));
+    if (c->optimizer == SBN_OPTIMIZER_SGD) {
+        put_real(l, "momentum", c->momentum);
+        put(l, "nesterov", "%s", c->nesterov ? "on" : "off");
+    } else {
+        put_real(l, "adam-beta1", c->adam_beta1);
+        put_real(l, "adam-beta2", c->adam_beta2);
+        put_real(l, "adam-eps", c->adam_eps);
+    }
+    put_real(l, "weight-decay", c->weight_decay);
+    put(l, "decay-all", "%s", c->decay_all ? "on" : "off");
+}
+
 int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t digest,
                        int64_t steps, sbni_setting *settings)
 {
@@ -149,13 +153,36 @@ int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t dige
         put(&l, "norm-batch", "%" PRId64, c->norm_batch);
     put_norm(&l, c);
     put_schedule(&l, &c->schedule, steps);
-    put_real(&l, "momentum", c->momentum);
-    put(&l, "nesterov", "%s", c->nesterov ? "on" : "off");
-    put_real(&l, "weight-decay", c->weight_decay);
-    put(&l, "decay-all", "%s", c->decay_all ? "on" : "off");
+    put_optimizer(&l, c);
+    put_real(&l, "label-smoothing", c->label_smoothing);
+    put_real(&l, "init-scale", c->init_scale);
+    put_real(&l, "init-sigma", c->init_sigma);
     put(&l, "seed", "%" PRIu64, c->seed);
     put(&l, "drop-last", "%s", c->drop_last ? "on" : "off");
     put(&l, "train-samples", "%" PRId64, train);
     put(&l, "data-digest", "%016" PRIx64, digest);
     return l.n;
+}
+
+sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *group)
+{
+    sbni_setting decides[SBNI_MAX_SETTINGS];
+    int n = sbni_settings_list(c, 0, 0, c->steps, decides);
+    XXH3_state_t *hash = XXH3_createState();
+    SBN_TRY(sbn_group_agree(
+        group, hash ? SBN_OK : sbni_fail(SBN_E_MEMORY, "no memory for a digest")));
+    XXH3_64bits_reset(hash);
+    for (int i = 0; i < n; i++) {
+        XXH3_64bits_update(hash, decides[i].key, strlen(decides[i].key) + 1);
+        XXH3_64bits_update(hash, decides[i].value, strlen(decides[i].value) + 1);
+    }
+    const char *const texts[] = {c->net, c->data, c->out ? c->out : ""};
+    for (int i = 0; i < 3; i++) XXH3_64bits_update(hash, texts[i], strlen(texts[i]) + 1);
+    const int64_t numbers[] = {c->epochs,     c->steps,      c->limit_train,
+                               c->limit_test, c->resume,     c->checkpoint_every,
+                               c->overlap,    c->out != NULL};
+    XXH3_64bits_update(hash, numbers, sizeof numbers);
+    int64_t digest = (int64_t)(XXH3_64bits_digest(hash) >> 1);
+    XXH3_freeState(hash);
+    return sbni_group_check_same(group, digest, "digest of the settings");
 }

@@ -18,6 +18,9 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *cfg, sbn_group *g
 int sbni_settings_list(const sbn_trainer_config *cfg, int64_t train, uint64_t digest,
                        int64_t steps, sbni_setting *settings);
 
+/* An optimizer as --optimizer spells it. */
+const char *sbni_optimizer_name(sbn_optimizer_kind kind);
+
 /* A schedule as --schedule spells it. */
 const char *sbni_schedule_name(sbn_schedule_kind kind);
 

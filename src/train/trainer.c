@@ -30,7 +30,7 @@ typedef struct run {
     sbni_setting settings[SBNI_MAX_SETTINGS];
     int n_settings;
     sbn_model *model;
-    sbn_sgd *sgd;
+    sbn_optimizer *optimizer;
     sbn_sampler *sampler;
     sbn_schedule schedule;
     sbni_metrics *metrics;
@@ -59,6 +59,10 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .epochs = 5,
                                 .schedule = {SBN_SCHEDULE_CONSTANT, 0.05, 0, 0, 1, 0.1},
                                 .momentum = 0.9,
+                                .adam_beta1 = 0.9,
+                                .adam_beta2 = 0.999,
+                                .adam_eps = 1e-8,
+                                .init_scale = 1,
                                 .seed = 1,
                                 .overlap = true};
 }
@@ -85,18 +89,21 @@ static sbn_status open_data(run *r)
     return SBN_OK;
 }
 
-static sbn_status create_sgd(run *r)
+static sbn_status create_optimizer(run *r)
 {
     int n, params = 0;
     const sbn_model_tensor *t = sbn_model_tensors(r->model, &n);
-    sbn_sgd_tensor *list;
+    sbn_optimizer_tensor *list;
     SBN_TRY(sbni_alloc(n, sizeof *list, "optimizer", &list));
     for (; params < n && t[params].grad; params++)
-        list[params] = (sbn_sgd_tensor){t[params].data, t[params].grad, t[params].count,
-                                        t[params].decays || r->cfg->decay_all};
-    sbn_sgd_config cfg = {r->cfg->momentum, r->cfg->weight_decay, r->cfg->nesterov,
-                          SBN_F32};
-    sbn_status status = sbn_sgd_create(&cfg, list, params, &r->sgd);
+        list[params] =
+            (sbn_optimizer_tensor){t[params].data, t[params].grad, t[params].count,
+                                   t[params].decays || r->cfg->decay_all};
+    const sbn_trainer_config *c = r->cfg;
+    sbn_optimizer_config cfg = {c->momentum,   c->weight_decay, c->nesterov,
+                                SBN_F32,       c->optimizer,    c->adam_beta1,
+                                c->adam_beta2, c->adam_eps};
+    sbn_status status = sbn_optimizer_create(&cfg, list, params, &r->optimizer);
     sbni_free(list);
     return status;
 }
@@ -142,7 +149,7 @@ static sbn_status create_local(run *r)
     SBN_TRY(sbni_check_text(r->model, c->net));
     SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TRAIN].info));
     SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TEST].info));
-    SBN_TRY(create_sgd(r));
+    SBN_TRY(create_optimizer(r));
     SBN_TRY(sbn_sampler_create(r->n_train, c->batch, c->drop_last, c->seed, &r->sampler));
     sbn_model_input(r->model, &capacity);
     SBN_TRY(sbni_alloc(capacity, sizeof *r->labels, "labels", &r->labels));
@@ -171,6 +178,9 @@ static sbn_status create_model(run *r)
     cfg.momentum = r->cfg->norm_momentum;
     cfg.running = r->cfg->norm_running;
     cfg.overlap = r->cfg->overlap;
+    cfg.label_smoothing = r->cfg->label_smoothing;
+    cfg.init_scale = r->cfg->init_scale;
+    cfg.init_sigma = r->cfg->init_sigma;
     SBN_TRY(sbn_model_create(&cfg, r->group, &r->model));
     return sbn_group_agree(r->group, create_local(r));
 }
@@ -186,9 +196,9 @@ static sbn_status broadcast_state(run *r)
     for (int i = 0; i < n; i++) {
         int64_t bytes = t[i].count * (t[i].is_integer ? 8 : 4);
         SBN_TRY(sbni_group_broadcast(r->group, t[i].data, bytes, 0));
-        if (t[i].grad)
-            SBN_TRY(
-                sbni_group_broadcast(r->group, sbn_sgd_velocity(r->sgd, i), bytes, 0));
+        for (int k = 0; t[i].grad && k < sbn_optimizer_states(r->optimizer); k++)
+            SBN_TRY(sbni_group_broadcast(
+                r->group, sbn_optimizer_state(r->optimizer, i, k), bytes, 0));
     }
     r->first = r->step;
     return SBN_OK;
@@ -216,7 +226,7 @@ static sbn_status load_checkpoint(run *r)
                       strerror(errno));
             return SBN_OK; /* nothing to resume from: begin */
         }
-        SBN_TRY(sbni_checkpoint_load(path, r->model, r->sgd, &r->step, r->settings,
+        SBN_TRY(sbni_checkpoint_load(path, r->model, r->optimizer, &r->step, r->settings,
                                      r->n_settings));
         SBN_CHECK(r->step <= r->steps, SBN_E_ARG,
                   "%s is at step %" PRId64 ", beyond this run's %" PRId64 " steps", path,
@@ -297,7 +307,7 @@ static sbn_status train_step(run *r)
     sbn_status status = sbn_model_gradient(r->model, r->labels, total, &result);
     if (status != SBN_OK) return sbni_fail_in(status, "step %" PRId64, r->step);
     double lr = sbn_schedule_lr(&r->schedule, r->step);
-    sbn_sgd_step(r->sgd, lr);
+    sbn_optimizer_step(r->optimizer, r->step, lr);
     r->images += total;
     if (r->progress)
         sbni_progress_step(r->progress, r->step, epoch_of(r, r->step), result.loss,
@@ -343,7 +353,7 @@ static sbn_status save(run *r)
         r->written = sbni_metrics_flush(r->metrics, 1);
         if (r->written == SBN_OK) r->written = path_of(r, "checkpoint.safetensors", path);
         if (r->written == SBN_OK)
-            r->written = sbni_checkpoint_save(path, r->model, r->sgd, r->step,
+            r->written = sbni_checkpoint_save(path, r->model, r->optimizer, r->step,
                                               r->settings, r->n_settings);
     }
     return sbn_group_agree(r->group, r->written);
@@ -404,7 +414,7 @@ sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
     sbni_metrics_close(&r->metrics);
     if (status != SBN_OK) sbni_fail(status, "%s", text);
     sbn_sampler_destroy(&r->sampler);
-    sbn_sgd_destroy(&r->sgd);
+    sbn_optimizer_destroy(&r->optimizer);
     sbn_model_destroy(&r->model);
     sbni_free(r->labels);
     for (int i = 0; i < 2; i++) sbni_hostdata_close(&r->data[i]);
