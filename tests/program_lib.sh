@@ -58,6 +58,8 @@ mpi() {
   code=0
   timeout -k 10 "$limit_s" "$mpirun" "${quiet[@]}" "$@" \
     >stdout.txt 2>stderr.txt </dev/null || code=$?
+  # mpirun's event library, of a pipe of its own that closed while it looked
+  sed -i '/^\[warn\] Epoll /d' stderr.txt
 }
 
 # run NP ARGUMENT...: the program by NP processes
