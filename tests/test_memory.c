@@ -150,11 +150,11 @@ static void cnn_by_hand(void **state)
     int64_t padded = 4 * (256 + 16 + 5008 + 32 + 16000 + 64 + 512 + 16 + 2 * 32 + 2 * 64);
     assert_int_equal(m.gradients_bytes, padded);
     assert_int_equal(m.parameters_bytes, padded + 4 * affine);
-    /* exact sums of 8 weights' and biases' gradients, each tensor's verdict, loss and
-     * number of correct ones, headers of 4; 10 words a channel forward, 8 backward, with
+    /* exact sums of 8 weights' and biases' gradients, each tensor's verdict, loss,
+     * number of correct ones and votes, headers of 4; 10 words a channel forward, 8 backward, with
      * 2 beside them */
     int sums = test_size > 1 ? 3 : 1;
-    int64_t words = weights + 8 + 5 + 4 * sums + 18 * (20 + 50) + 4 * (4 + 2);
+    int64_t words = weights + 8 + 6 + 4 * sums + 18 * (20 + 50) + 4 * (4 + 2);
     assert_int_equal(m.messages_bytes, 2 * 8 * words);
     cfg.overlap = false;
     sbn_model_memory blocking = memory_of(cfg, &rows);

@@ -229,8 +229,8 @@ static step_cost cost_of(const sbn_model *model)
 {
     int count;
     const sbn_model_tensor *t = sbn_model_tensors(model, &count);
-    /* header, the loss's words and the number of correct samples */
-    step_cost cost = {.gradients = 8 * (4 + 5)};
+    /* header, the loss's words, the number of correct samples, votes */
+    step_cost cost = {.gradients = 8 * (4 + 6)};
     for (int i = 0; i < count; i++) {
         bool norm = strstr(t[i].name, "_bn") != NULL;
         if (norm && strstr(t[i].name, ".weight")) {

@@ -77,6 +77,7 @@ static void compare(sbn_model_config cfg, int threads, int threads_alone)
     for (size_t i = 0; i < sizeof totals / sizeof *totals; i++) {
         net_batch b = net_batch_make(self, totals[i], 20 + i);
         sbn_model_result got, want;
+        sbn_model_set_vote(group, (int64_t)i + test_rank);
         OK(sbn_model_set_limits(group, 1 + 0.2 * (double)i, 0.3 * (double)i));
         OK(sbn_model_set_limits(self, 1 + 0.2 * (double)i, 0.3 * (double)i));
         omp_set_num_threads(threads_alone);
@@ -89,6 +90,9 @@ static void compare(sbn_model_config cfg, int threads, int threads_alone)
         same_bits(&a, &b_self, sizeof a);
         same_bits(&got.loss, &want.loss, 8);
         assert_int_equal(got.correct, want.correct);
+        assert_int_equal(got.votes,
+                         test_size * (int64_t)i + test_size * (test_size - 1) / 2);
+        assert_int_equal(want.votes, 0);
         for (int k = 0; k < 2; k++) sbn_optimizer_step(sgd[k], 1, 0.05);
         net_batch_free(&b);
     }

@@ -80,6 +80,7 @@ typedef struct sbn_model_tensor {
 typedef struct sbn_model_result {
     double loss;     /**< mean negative log-likelihood */
     int64_t correct; /**< samples whose largest output is their label */
+    int64_t votes;   /**< sum over processes of what sbn_model_set_vote said */
 } sbn_model_result;
 
 /** Bytes that a model holds on this process from its creation on: a step allocates
@@ -154,6 +155,13 @@ SBN_API sbn_status sbn_model_share(const sbn_model *model, int64_t total, int64_
 /** Where this process's samples go before gradient or evaluate: [capacity] rows of the
  * input shape. */
 SBN_API void *sbn_model_input(sbn_model *model, int64_t *capacity);
+
+/**
+ * A number of this process's own that travels with the gradients of every step from now
+ * on; the sum over the processes, the same on all, is in sbn_model_result. For agreements
+ * that cost no message. 0 at first. Local.
+ */
+SBN_API void sbn_model_set_vote(sbn_model *model, int64_t vote);
 
 /**
  * Forward, loss, backward: gradients of the mean loss over `total` samples of the group

@@ -2,6 +2,7 @@
 #ifndef SYNCBN_TRAINER_H
 #define SYNCBN_TRAINER_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,7 +23,7 @@ typedef enum sbn_progress_style {
 } sbn_progress_style;
 
 /** Settings of a run. All but `out`, `resume`, `limit_test`, `checkpoint_every`,
- * `progress` and `overlap` decide the weights. */
+ * `progress`, `overlap`, `max_time_s` and `stop` decide the weights. */
 typedef struct sbn_trainer_config {
     const char *net;  /**< as in sbn_model_config */
     const char *data; /**< as in sbn_dataset_probe */
@@ -49,7 +50,11 @@ typedef struct sbn_trainer_config {
     bool resume; /**< go on from out/checkpoint.safetensors when there is one */
     int64_t checkpoint_every; /**< steps; 0: at the end of each epoch */
     sbn_progress_style progress;
-    bool overlap; /**< as in sbn_model_config */
+    bool overlap;      /**< as in sbn_model_config */
+    double max_time_s; /**< end behind the first step after so many seconds; 0: none */
+    const volatile sig_atomic_t *stop; /**< end behind the step under way once this is not
+                                          0 on some process, as a signal's handler may set
+                                          it; NULL: never */
 } sbn_trainer_config;
 
 typedef struct sbn_trainer_result {
@@ -67,6 +72,8 @@ SBN_API sbn_trainer_config sbn_trainer_config_default(void);
  * Train and evaluate. Writes metrics.jsonl, run.json, checkpoint.safetensors,
  * model.safetensors to out. What sbn_group_traffic counts begins with the first step.
  * @collective over the group: as the model's, and one message of 72 bytes per evaluation.
+ * A file out/halt, the limit of time and `stop` end it early: all processes save behind
+ * the same step and return SBN_E_STOPPED, and `resume` goes on as if nothing had been.
  * @errors any; the same run fails on all processes, SBN_E_PEER where the cause is
  * elsewhere.
  * @reproducible model.safetensors and every loss: a function of settings and data alone.

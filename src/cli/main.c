@@ -65,7 +65,8 @@ static void print_help(void)
         printf("  %-10s%s\n", commands[i].name, commands[i].about);
     printf("\n  syncbn COMMAND --help lists a command's options.\n"
            "\nExit codes: 0 done, 64 bad usage, 65 bad data or checkpoint, 70 internal,\n"
-           "74 cannot read or write, 77 not finite, 78 processes disagree\n");
+           "74 cannot read or write, 75 stopped on request and saved, 77 not finite,\n"
+           "78 processes disagree\n");
 }
 
 /* Threads of this process, unless the user said: its share of the cores it may use. */

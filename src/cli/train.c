@@ -1,4 +1,6 @@
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/comm.h"
 #include "cli/commands.h"
@@ -123,6 +125,10 @@ static const sbni_option options[] = {
      "go on from the checkpoint in --out, when there is one", 0, 0, 0, 0},
     {"checkpoint-every", SBNI_OPTION_INT, AT(run.checkpoint_every), "STEPS",
      "steps between checkpoints (default: at the end of each epoch)", 0, 1, 0, 0},
+    {"max-time", SBNI_OPTION_REAL, AT(run.max_time_s), "SECONDS",
+     "save and end with exit code 75 behind the first step after so long; so do the "
+     "signals USR1, TERM and INT, and a file named halt in the folder (default: none)",
+     0, 1e-3, 0, 0},
     {"progress", SBNI_OPTION_CHOICE, AT(progress), "auto|tty|lines|none",
      "how progress is shown on standard error (default auto)", "auto|tty|lines|none", 0,
      0, 0},
@@ -160,6 +166,25 @@ static void report(const settings *s, const sbn_trainer_result *r)
     printf("results in %s\n", s->run.out);
 }
 
+static volatile sig_atomic_t asked_to_stop;
+
+static void ask_to_stop(int number)
+{
+    (void)number;
+    asked_to_stop = 1;
+}
+
+/* The first signal asks; the second finds its default action, and ends the process. */
+static void listen_for_stop(void)
+{
+    static const int signals[] = {SIGUSR1, SIGTERM, SIGINT};
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = ask_to_stop;
+    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART);
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &action, NULL);
+}
+
 sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
 {
     settings s = {.run = sbn_trainer_config_default(), .norm = "batch"};
@@ -180,6 +205,8 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     s.run.optimizer = (sbn_optimizer_kind)s.optimizer;
     s.run.overlap = !s.no_overlap;
     s.run.progress = (sbn_progress_style)s.progress;
+    s.run.stop = &asked_to_stop;
+    listen_for_stop();
     sbn_trainer_result result;
     SBN_TRY(sbn_train(&s.run, group, &result));
     if (sbn_group_rank(group) == 0) report(&s, &result);

@@ -101,6 +101,7 @@ struct sbn_model {
 
     const int32_t *labels; /* NULL: this process has none that are usable */
     double loss_weight;    /* 1 / samples of the batch */
+    int64_t vote;          /* travels with the gradients */
 };
 
 /* Parts of backward. */

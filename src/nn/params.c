@@ -121,9 +121,9 @@ static sbn_status create_sync(sbn_model *m)
             m->params[k].sync = n++;
         }
     }
-    /* beside the gradients: the loss on the grid, and the count of correct samples */
+    /* beside the gradients: the loss on the grid, the count of correct samples, votes */
     sbn_status status = sbni_gradsync_create(m->group, list, n, m->segment_count,
-                                             m->threads, SBNI_SUM_WORDS + 1, &m->sync);
+                                             m->threads, SBNI_SUM_WORDS + 2, &m->sync);
     sbni_free(list);
     return status;
 }

@@ -100,14 +100,15 @@ static sbn_status add_to_sum(double loss, uint64_t *words)
     return SBN_OK;
 }
 
-/* This process's loss and correct count, into the words that travel with the gradients.
- */
+/* This process's loss, correct count and vote, into the words that travel with the
+ * gradients. */
 static sbn_status add_loss(const sbn_model *m, uint64_t *words)
 {
     for (int64_t k = 0; k < m->slice_count; k++) {
         SBN_TRY(add_to_sum(m->slice_loss[k], words));
         words[SBNI_SUM_WORDS] += (uint64_t)m->slice_correct[k];
     }
+    words[SBNI_SUM_WORDS + 1] = (uint64_t)m->vote;
     return SBN_OK;
 }
 
@@ -174,7 +175,13 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
     const uint64_t *sums = sbni_gradsync_extra_sum(m->sync);
     result->loss = sbn_model_loss(sums) / (double)total;
     result->correct = (int64_t)sums[SBNI_SUM_WORDS];
+    result->votes = (int64_t)sums[SBNI_SUM_WORDS + 1];
     return SBN_OK;
+}
+
+void sbn_model_set_vote(sbn_model *m, int64_t vote)
+{
+    m->vote = vote;
 }
 
 sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,

@@ -54,6 +54,8 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               "expected warm-up >= 0 and a reduction every step or more, got %" PRId64
               " and %" PRId64,
               s->warmup, s->every);
+    SBN_CHECK(c->max_time_s >= 0 && isfinite(c->max_time_s), SBN_E_ARG,
+              "expected a limit of time >= 0, got %g", c->max_time_s);
     SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0,
               SBN_E_ARG, "expected limits and checkpoint steps >= 0");
     return SBN_OK;
@@ -178,9 +180,10 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
     }
     const char *const texts[] = {c->net, c->data, c->out ? c->out : ""};
     for (int i = 0; i < 3; i++) XXH3_64bits_update(hash, texts[i], strlen(texts[i]) + 1);
-    const int64_t numbers[] = {c->epochs,     c->steps,      c->limit_train,
-                               c->limit_test, c->resume,     c->checkpoint_every,
-                               c->overlap,    c->out != NULL};
+    const int64_t numbers[] = {
+        c->epochs,     c->steps,       c->limit_train,
+        c->limit_test, c->resume,      c->checkpoint_every,
+        c->overlap,    c->out != NULL, (int64_t)(1e3 * c->max_time_s)};
     XXH3_64bits_update(hash, numbers, sizeof numbers);
     int64_t digest = (int64_t)(XXH3_64bits_digest(hash) >> 1);
     XXH3_freeState(hash);

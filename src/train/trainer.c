@@ -18,6 +18,7 @@
 #include "train/progress.h"
 #include "train/runfile.h"
 #include "train/settings.h"
+#include "train/stop.h"
 
 enum { PATH_BYTES = 4096 };
 
@@ -42,6 +43,8 @@ typedef struct run {
     double train_s, began_s;
     sbn_model_result tested;
     bool has_tested;
+    sbni_stop stop;
+    int64_t votes;      /* to end early, after the last step */
     sbn_status written; /* of process 0's files, agreed on at the next evaluation */
 } run;
 
@@ -303,12 +306,14 @@ static sbn_status train_step(run *r)
     sbni_fetch(r->data[SBN_SPLIT_TRAIN].dataset, index + first, n,
                sbn_model_input(r->model, &capacity), r->labels);
     SBN_TRY(set_limits(r));
+    sbn_model_set_vote(r->model, sbni_stop_vote(&r->stop));
     sbn_model_result result;
     sbn_status status = sbn_model_gradient(r->model, r->labels, total, &result);
     if (status != SBN_OK) return sbni_fail_in(status, "step %" PRId64, r->step);
     double lr = sbn_schedule_lr(&r->schedule, r->step);
     sbn_optimizer_step(r->optimizer, r->step, lr);
     r->images += total;
+    r->votes = result.votes;
     if (r->progress)
         sbni_progress_step(r->progress, r->step, epoch_of(r, r->step), result.loss,
                            total);
@@ -359,6 +364,17 @@ static sbn_status save(run *r)
     return sbn_group_agree(r->group, r->written);
 }
 
+/* Behind a step after which the run was saved. */
+static sbn_status stopped(run *r)
+{
+    sbni_stop_heeded(&r->stop);
+    return sbni_fail(SBN_E_STOPPED,
+                     "stopped by %s after step %" PRId64 " of %" PRId64 "%s%s",
+                     sbni_stop_reason(r->votes), r->step, r->steps,
+                     r->cfg->out ? ", saved; go on with --resume --out " : "",
+                     r->cfg->out ? r->cfg->out : "");
+}
+
 static sbn_status train(run *r)
 {
     sbn_group_clear_traffic(r->group); /* waiting for data says nothing of messages */
@@ -369,7 +385,9 @@ static sbn_status train(run *r)
         bool last = r->step == r->steps, epoch_end = r->step % r->per_epoch == 0;
         int64_t every = r->cfg->checkpoint_every;
         if (last || epoch_end) SBN_TRY(test_and_report(r));
-        if (last || (every ? r->step % every == 0 : epoch_end)) SBN_TRY(save(r));
+        if (last || (every ? r->step % every == 0 : epoch_end) || r->votes)
+            SBN_TRY(save(r));
+        if (r->votes && !last) return stopped(r);
     }
     if (!r->has_tested)
         SBN_TRY(test(r)); /* resumed at the end: nothing was left to train */
@@ -405,6 +423,7 @@ sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
     r->cfg = cfg;
     r->group = group;
     r->began_s = sbni_clock_s();
+    r->stop = sbni_stop_begin(cfg, sbn_group_rank(group) == 0);
     sbn_status status = prepare(r);
     if (status == SBN_OK) status = train(r);
     if (status == SBN_OK) status = finish(r, result);
