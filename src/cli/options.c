@@ -13,9 +13,8 @@
 #include "train/settings.h"
 
 enum {
-    MAX_OPTIONS = 60,
     FIRST_KEY = 256,
-    HELP_KEY = FIRST_KEY + MAX_OPTIONS,
+    HELP_KEY = FIRST_KEY + SBNI_MAX_OPTIONS,
     HELP_COLUMN = 30,
     HELP_WIDTH = 90,
     VALUE_BYTES = 512
@@ -111,7 +110,7 @@ static sbn_status parse_value(const sbni_option *o, const char *text, void *sett
 static void fill_long(const sbni_option *options, struct option *list)
 {
     int n = 0;
-    for (int i = 0; options[i].name && n < MAX_OPTIONS; i++)
+    for (int i = 0; options[i].name && n < SBNI_MAX_OPTIONS; i++)
         if (options[i].type != SBNI_OPTION_TITLE)
             list[n++] = (struct option){
                 options[i].name,
@@ -145,7 +144,7 @@ static sbn_status complain(const sbni_command *command, int key, char **argv)
 static sbn_status parse(const sbni_command *command, int argc, char **argv,
                         void *settings, sbni_arguments *arguments)
 {
-    struct option list[MAX_OPTIONS + 2];
+    struct option list[SBNI_MAX_OPTIONS + 2];
     fill_long(command->options, list);
     *arguments = (sbni_arguments){0};
     opterr = 0;
@@ -159,7 +158,7 @@ static sbn_status parse(const sbni_command *command, int argc, char **argv,
                       optarg, command->name);
             arguments->words[arguments->count++] = optarg;
         } else if (key >= FIRST_KEY) {
-            arguments->given |= UINT64_C(1) << (key - FIRST_KEY);
+            arguments->given[key - FIRST_KEY] = true;
             SBN_TRY(parse_value(&command->options[key - FIRST_KEY], optarg, settings));
         } else {
             return complain(command, key, argv);
@@ -232,9 +231,10 @@ static sbn_status compare(const sbni_command *command, const void *settings,
                           const sbni_arguments *arguments, sbn_group *group)
 {
     const sbni_option *o = command->options;
-    char mine[MAX_OPTIONS + 1][VALUE_BYTES] = {0}, first[MAX_OPTIONS + 1][VALUE_BYTES];
+    char mine[SBNI_MAX_OPTIONS + 1][VALUE_BYTES] = {0},
+                                 first[SBNI_MAX_OPTIONS + 1][VALUE_BYTES];
     int n = 0;
-    for (; o[n].name && n < MAX_OPTIONS; n++) print_value(&o[n], settings, mine[n]);
+    for (; o[n].name && n < SBNI_MAX_OPTIONS; n++) print_value(&o[n], settings, mine[n]);
     snprintf(mine[n], VALUE_BYTES, "\"%s\"%s",
              arguments->count ? arguments->words[0] : "",
              arguments->help ? " --help" : "");
@@ -259,7 +259,7 @@ bool sbni_options_given(const sbni_command *command, const sbni_arguments *argum
                         const char *name)
 {
     for (int i = 0; command->options[i].name; i++)
-        if (!strcmp(command->options[i].name, name)) return arguments->given >> i & 1;
+        if (!strcmp(command->options[i].name, name)) return arguments->given[i];
     return false;
 }
 

@@ -9,6 +9,9 @@
 #include "core/status.h"
 #include "syncbn/group.h"
 
+/* Rows of a table, titles included. */
+enum { SBNI_MAX_OPTIONS = 120 };
+
 typedef enum sbni_option_type {
     SBNI_OPTION_TEXT,   /* const char * */
     SBNI_OPTION_INT,    /* int64_t, from least up */
@@ -42,7 +45,7 @@ typedef struct sbni_arguments {
     const char *words[2]; /* arguments that are not options */
     int count;
     bool help;
-    uint64_t given; /* bit i: option i of the table was given */
+    bool given[SBNI_MAX_OPTIONS]; /* by place in the table */
 } sbni_arguments;
 
 /* Parse argv (argv[0] is the command) into settings, which must come out alike on all

@@ -11,7 +11,7 @@ typedef struct sbni_setting {
     char value[128];
 } sbni_setting;
 
-enum { SBNI_MAX_SETTINGS = 40 };
+enum { SBNI_MAX_SETTINGS = 80 };
 
 /* Check that files can hold the net's text, before time is spent on training it.
  * SBN_E_DATA names source (of the text) and line. */
