@@ -42,6 +42,14 @@ usage 'norm-batch word' '--norm-batch: .*"most"' "${train[@]}" --norm-batch most
 usage 'norm-batch that leaves one alone' 'no variance' "${train[@]}" --norm-batch 59
 usage 'last batch of one sample' 'drop the last batch' \
   train --data data --limit-train 121 --batch 60 --epochs 9 --net mlp
+usage 'classes 0' '--classes: expected a whole number from 1' "${train[@]}" --classes 0
+usage 'classes that do not divide the batch' 'divides the 60 samples of a norm batch, got 7' \
+  "${train[@]}" --classes 7
+usage 'classes that do not divide the norm batch' 'divides the 16 samples.*got 3' \
+  "${train[@]}" --norm-batch 16 --classes 3
+usage 'classes that do not divide the last norm batch' 'the 8 samples left .* got 13' \
+  "${train[@]}" --norm-batch 26 --classes 13
+usage 'more classes than there are' '1 to 10 classes, .* got 12' "${train[@]}" --classes 12
 usage 'negative rate' '--lr: ' "${train[@]}" --lr -0.1
 usage 'rate that is no number' '--lr: .*"nan"' "${train[@]}" --lr nan
 usage 'infinite rate' '--lr: .*"inf"' "${train[@]}" --lr inf

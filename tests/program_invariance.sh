@@ -127,6 +127,8 @@ check 'lines of other norms have no limits' lacks r_max norm24-1/metrics.jsonl
 variant momentum --norm-momentum none --schedule cosine --warmup 3 --nesterov \
   --weight-decay 0.01
 variant drop --drop-last
+variant classes --norm-batch 16 --classes 2
+variant classes-all --classes 4 --norm renorm --renorm-warmup 2
 variant adam --optimizer adamw --weight-decay 0.01 --label-smoothing 0.1 --init-scale 0.5
 variant gaussian --optimizer adam --init-sigma 0.05
 

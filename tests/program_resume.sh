@@ -47,6 +47,14 @@ cp -r adam adam-13
 must 2 "${adam[@]}" --steps 30 --resume --out adam
 check "Adam: 13 steps at np=3, then 17 at np=2: as 30" same_end adam-whole adam
 
+# batches of few classes: the run stops in the middle of an epoch of two steps
+classes=("${base[@]}" --batch 64 --norm-batch 16 --classes 2)
+must 2 "${classes[@]}" --steps 30 --out classes-whole
+must 3 "${classes[@]}" --steps 13 --out classes
+cp -r classes classes-13
+must 4 "${classes[@]}" --steps 30 --resume --out classes
+check "few classes: 13 steps at np=3, then 17 at np=4: as 30" same_end classes-whole classes
+
 # limits of batch renormalization half open when the run stops
 renorm=("${base[@]}" --batch 64 --norm renorm --norm-batch 24 --renorm-warmup 5
   --renorm-r-steps 25 --renorm-d-steps 18)
@@ -127,6 +135,8 @@ refused "fewer steps than are done" 64 'beyond this run.s 30 steps' \
   4 "${train[@]}" --steps 30 --resume --out kept
 check "a refused resume changes nothing" unchanged
 
+refused "other classes" 65 'classes 2, this run has 4' \
+  2 "${classes[@]}" --steps 30 --resume --out classes-13 --classes 4
 refused "another optimizer" 65 'optimizer adamw, this run has sgd' \
   2 "${adam[@]}" --steps 30 --resume --out adam-13 --optimizer sgd
 refused "another label smoothing" 65 'label-smoothing 0.1, this run has 0' \

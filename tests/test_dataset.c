@@ -37,6 +37,37 @@ static void arguments(void **state)
     sbn_dataset_destroy(NULL);
 }
 
+/* Labels alone are those that come with the images. */
+static void labels_alone(void **state)
+{
+    (void)state;
+    enum { N = 40, SIDE = 28 };
+    static float x[N * SIDE * SIDE];
+    for (int split = SBN_SPLIT_TRAIN; split <= SBN_SPLIT_TEST; split++) {
+        sbn_dataset_info info;
+        int64_t bytes, index[N];
+        int32_t fetched[N], alone[N];
+        sbn_dataset *d = NULL;
+        OK(sbn_dataset_probe("synthetic", (sbn_split)split, &info, &bytes));
+        OK(sbn_dataset_create("synthetic", (sbn_split)split, &info, NULL, 7, &d));
+        for (int i = 0; i < N; i++) index[i] = (N - i) * 13;
+        sbn_dataset_fetch(d, index, N, x, fetched);
+        sbn_dataset_labels(d, index, N, alone);
+        assert_memory_equal(fetched, alone, sizeof alone);
+        sbn_dataset_destroy(&d);
+    }
+    uint8_t memory[6] = {1, 2, 3, 4, 9, 0};
+    sbn_dataset_info info = {.n = 2, .c = 1, .h = 2, .w = 1, .classes = 10};
+    sbn_dataset *d = NULL;
+    int32_t alone[3];
+    OK(sbn_dataset_create("/folder", SBN_SPLIT_TRAIN, &info, memory, 0, &d));
+    sbn_dataset_labels(d, (int64_t[]){1, 0, 1}, 3, alone);
+    assert_int_equal(alone[0], 0);
+    assert_int_equal(alone[1], 9);
+    assert_int_equal(alone[2], 0);
+    sbn_dataset_destroy(&d);
+}
+
 /* The distribution's package, where it is installed. */
 static void fashion_mnist(void **state)
 {
@@ -62,6 +93,7 @@ static void fashion_mnist(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(arguments),
+    cmocka_unit_test(labels_alone),
     cmocka_unit_test(fashion_mnist),
 };
 TEST_MAIN(tests)

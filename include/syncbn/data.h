@@ -73,7 +73,15 @@ SBN_API sbn_dataset_info sbn_dataset_get_info(const sbn_dataset *dataset);
 SBN_API void sbn_dataset_fetch(const sbn_dataset *dataset, const int64_t *index,
                                int64_t n, float *x, int32_t *labels);
 
-/** The order of one training run: a permutation per (seed, epoch), cut into batches. */
+/**
+ * Labels of n samples alone.
+ * @param index   n indices, 0 … info.n-1. @param labels  receives n labels.
+ */
+SBN_API void sbn_dataset_labels(const sbn_dataset *dataset, const int64_t *index,
+                                int64_t n, int32_t *labels);
+
+/** The order of one training run: a permutation per (seed, epoch), cut into batches; or
+ * batches of few classes, likewise a function of (seed, epoch). */
 typedef struct sbn_sampler sbn_sampler;
 
 /**
@@ -84,6 +92,36 @@ typedef struct sbn_sampler sbn_sampler;
 SBN_API sbn_status sbn_sampler_create(int64_t n, int64_t batch, bool drop_last,
                                       uint64_t seed, sbn_sampler **sampler);
 
+/** Batches that are not independent draws: few classes at a time. */
+typedef struct sbn_sampler_classes {
+    const int32_t *labels; /**< (n) of the samples, ≥ 0; read at create only */
+    int64_t classes; /**< K ≥ 1: classes in one group; as many must have samples */
+    int64_t group;   /**< samples of a group, 1 … batch: a norm batch, usually. A
+                        batch is cut into groups from its first sample on; K must
+                        divide a group, and what is left for the last one of a
+                        batch, if anything */
+} sbn_sampler_classes;
+
+/**
+ * A sampler whose every group holds K classes with equally many samples of each (Ioffe
+ * 2017, arXiv 1702.03275, section 4.3).
+ *
+ * In each epoch the samples of every class stand in a queue, shuffled by (seed, epoch).
+ * A group draws its K classes one after another, without repetition, each with a
+ * probability that is proportional to the samples that the class still has waiting; where
+ * fewer than K classes have any, all others are equally likely. It takes group/K samples
+ * from the front of each queue, and they lie in the batch class by class. A queue that
+ * ends begins again in the same order. All queues begin anew with the epoch: it has ⌊n /
+ * batch⌋ whole batches (no short one), so all but a few samples come once in it and those
+ * few not at all, or where classes are uneven some twice.
+ * @param classes  borrowed for the call.
+ * @errors SBN_E_ARG (as sbn_sampler_create; K does not divide a group, or is above the
+ * number of classes that have samples; a negative label), SBN_E_MEMORY
+ */
+SBN_API sbn_status sbn_sampler_create_classes(int64_t n, int64_t batch,
+                                              const sbn_sampler_classes *classes,
+                                              uint64_t seed, sbn_sampler **sampler);
+
 /** Free and null; NULL is fine. */
 SBN_API void sbn_sampler_destroy(sbn_sampler **sampler);
 
@@ -93,8 +131,8 @@ SBN_API int64_t sbn_sampler_steps(const sbn_sampler *sampler);
 /**
  * Samples of one step, in global order. The same on every process, at any number of
  * processes.
- * @param step   ≥ 0, counted over all epochs. The permutation of an epoch is made when
- * first needed.
+ * @param step   ≥ 0, counted over all epochs. The order of an epoch is made when first
+ * needed.
  * @param index  receives a pointer to the indices, owned by the sampler, valid until the
  * next call.
  * @param n      receives how many: batch, or fewer in the last step of an epoch.

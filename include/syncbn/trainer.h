@@ -47,7 +47,10 @@ typedef struct sbn_trainer_config {
     uint64_t seed;
     int64_t limit_train, limit_test; /**< use the first samples only; 0: all */
     bool drop_last;                  /**< leave out an epoch's last short batch */
-    bool resume; /**< go on from out/checkpoint.safetensors when there is one */
+    int64_t classes; /**< every norm batch (the batch, where norm_batch is all) is drawn
+                        from so many classes, equally many samples of each, as
+                        sbn_sampler_create_classes says; 0: from all, at random */
+    bool resume;     /**< go on from out/checkpoint.safetensors when there is one */
     int64_t checkpoint_every; /**< steps; 0: at the end of each epoch */
     sbn_progress_style progress;
     bool overlap;      /**< as in sbn_model_config */

@@ -39,6 +39,10 @@ static const sbni_option options[] = {
      SBN_NORM_BATCH_ALL, 0},
     {"drop-last", SBNI_OPTION_FLAG, AT(run.drop_last), 0,
      "leave out the last short batch of an epoch (default: train it)", 0, 0, 0, 0},
+    {"classes", SBNI_OPTION_INT, AT(run.classes), "K",
+     "draw every norm batch from K classes, equally many samples of each; an epoch then "
+     "has whole batches only (default: from all classes, at random)",
+     0, 1, 0, 0},
     {"Normalization", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"norm", SBNI_OPTION_TEXT, AT(norm), SBNI_NORMKIND_CHOICES,
      "batch norm, batch renormalization, group norm with G groups of channels, or the "

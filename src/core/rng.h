@@ -13,7 +13,8 @@ typedef enum sbni_purpose {
     SBNI_RNG_INIT = 1,      /* initial weights: epoch = tensor, index = element */
     SBNI_RNG_SHUFFLE = 2,   /* permutation: epoch = epoch, index = sample */
     SBNI_RNG_SYNTHETIC = 3, /* drawn images: epoch = split, index = sample */
-    SBNI_RNG_TEST = 4       /* inputs of tests and benchmarks */
+    SBNI_RNG_TEST = 4,      /* inputs of tests and benchmarks */
+    SBNI_RNG_CLASSES = 6    /* classes of a group: epoch = epoch, index = which draw */
 } sbni_purpose;
 
 typedef struct sbni_rng_key {

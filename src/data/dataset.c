@@ -160,3 +160,12 @@ void sbn_dataset_fetch(const sbn_dataset *dataset, const int64_t *index, int64_t
         if (labels) labels[i] = label;
     }
 }
+
+void sbn_dataset_labels(const sbn_dataset *dataset, const int64_t *index, int64_t n,
+                        int32_t *labels)
+{
+    for (int64_t i = 0; i < n; i++)
+        labels[i] = dataset->labels
+                        ? dataset->labels[index[i]]
+                        : sbni_synthetic_label(dataset->seed, dataset->split, index[i]);
+}

@@ -195,14 +195,31 @@ sbn_dataset_info sbni_synthetic_info(sbn_split split)
                               .classes = 10};
 }
 
+static dice dice_of(uint64_t seed, sbn_split split, int64_t index)
+{
+    return (dice){
+        .key = {.seed = seed, .purpose = SBNI_RNG_SYNTHETIC, .epoch = (uint32_t)split},
+        .index = (uint64_t)index};
+}
+
+/* The first draw of an image. */
+static int roll_label(dice *d)
+{
+    return below(d, 10);
+}
+
+int32_t sbni_synthetic_label(uint64_t seed, sbn_split split, int64_t index)
+{
+    dice d = dice_of(seed, split, index);
+    return roll_label(&d);
+}
+
 int32_t sbni_synthetic_draw(uint64_t seed, sbn_split split, int64_t index,
                             uint8_t *pixels)
 {
-    dice d = {
-        .key = {.seed = seed, .purpose = SBNI_RNG_SYNTHETIC, .epoch = (uint32_t)split},
-        .index = (uint64_t)index};
+    dice d = dice_of(seed, split, index);
     float canvas[PIXELS] = {0};
-    int label = below(&d, 10);
+    int label = roll_label(&d);
     const sbni_digit *digit = &sbni_digits[label];
     const sbni_glyph *glyph = &digit->shape[below(&d, digit->n)];
     warp_map warp = roll_warp(&d);

@@ -23,4 +23,7 @@ sbn_dataset_info sbni_synthetic_info(sbn_split split);
 int32_t sbni_synthetic_draw(uint64_t seed, sbn_split split, int64_t index,
                             uint8_t *pixels);
 
+/* The label that sbni_synthetic_draw returns, without the image. */
+int32_t sbni_synthetic_label(uint64_t seed, sbn_split split, int64_t index);
+
 #endif

@@ -72,6 +72,11 @@ static json_t *optimizer_of(const sbn_trainer_config *c)
                      "init_sigma", c->init_sigma);
 }
 
+static json_t *samples_of(const sbn_trainer_config *c)
+{
+    return json_pack("{s:I}", "classes", (json_int_t)c->classes);
+}
+
 static json_t *settings_of(const sbn_trainer_config *c)
 {
     char norm[SBNI_NORMKIND_BYTES];
@@ -93,6 +98,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
         c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches", "overlap",
         (int)c->overlap);
     if (settings) json_object_update_new(settings, optimizer_of(c));
+    if (settings) json_object_update_new(settings, samples_of(c));
     if (settings && c->norm == SBN_MODEL_NORM_RENORM)
         json_object_update_new(settings, renorm_of(&c->renorm));
     return settings;

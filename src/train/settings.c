@@ -58,6 +58,8 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               "expected a limit of time >= 0, got %g", c->max_time_s);
     SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0,
               SBN_E_ARG, "expected limits and checkpoint steps >= 0");
+    SBN_CHECK(c->classes >= 0, SBN_E_ARG, "expected classes >= 0, got %" PRId64,
+              c->classes);
     return SBN_OK;
 }
 
@@ -115,8 +117,8 @@ static void put_norm(list *l, const sbn_trainer_config *c)
         put(l, "renorm-d-steps", "%" PRId64, c->renorm.d_steps);
     }
     put_real(l, "norm-eps", c->norm_eps);
-    if (c->norm_running != SBN_RUNNING_WHOLE_BATCH)
-        put(l, "norm-running", "norm-batches");
+    put(l, "norm-running", "%s",
+        c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches");
     if (c->norm_momentum == SBN_MOMENTUM_CUMULATIVE)
         put(l, "norm-momentum", "none");
     else
@@ -161,6 +163,7 @@ int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t dige
     put_real(&l, "init-sigma", c->init_sigma);
     put(&l, "seed", "%" PRIu64, c->seed);
     put(&l, "drop-last", "%s", c->drop_last ? "on" : "off");
+    put(&l, "classes", "%" PRId64, c->classes);
     put(&l, "train-samples", "%" PRId64, train);
     put(&l, "data-digest", "%016" PRIx64, digest);
     return l.n;

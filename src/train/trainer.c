@@ -130,7 +130,7 @@ static sbn_status check_smallest(const run *r)
     const char *layer = flat_norm(r->model);
     if (!layer) return SBN_OK;
     int64_t last = r->n_train % c->batch, ghost = c->norm_batch;
-    bool has_last = last && !c->drop_last && r->steps >= r->per_epoch;
+    bool has_last = r->per_epoch > r->n_train / c->batch && r->steps >= r->per_epoch;
     bool whole = ghost == SBN_NORM_BATCH_ALL;
     SBN_CHECK(whole ? c->batch > 1 : ghost > 1 && c->batch % ghost != 1, SBN_E_FEW,
               "%s: a batch of %" PRId64 " in norm batches of %" PRId64
@@ -145,6 +145,29 @@ static sbn_status check_smallest(const run *r)
     return SBN_OK;
 }
 
+static sbn_status create_sampler(run *r)
+{
+    const sbn_trainer_config *c = r->cfg;
+    if (!c->classes)
+        return sbn_sampler_create(r->n_train, c->batch, c->drop_last, c->seed,
+                                  &r->sampler);
+    int64_t *index = NULL;
+    int32_t *labels = NULL;
+    sbn_status status;
+    SBN_GOTO(sbni_alloc(r->n_train, sizeof *index, "labels", &index));
+    SBN_GOTO(sbni_alloc(r->n_train, sizeof *labels, "labels", &labels));
+    for (int64_t i = 0; i < r->n_train; i++) index[i] = i;
+    sbn_dataset_labels(r->data[SBN_SPLIT_TRAIN].dataset, index, r->n_train, labels);
+    int64_t group = c->norm_batch == SBN_NORM_BATCH_ALL ? c->batch : c->norm_batch;
+    sbn_sampler_classes classes = {labels, c->classes, group};
+    status =
+        sbn_sampler_create_classes(r->n_train, c->batch, &classes, c->seed, &r->sampler);
+fail:
+    sbni_free(index);
+    sbni_free(labels);
+    return status;
+}
+
 static sbn_status create_local(run *r)
 {
     const sbn_trainer_config *c = r->cfg;
@@ -153,7 +176,7 @@ static sbn_status create_local(run *r)
     SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TRAIN].info));
     SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TEST].info));
     SBN_TRY(create_optimizer(r));
-    SBN_TRY(sbn_sampler_create(r->n_train, c->batch, c->drop_last, c->seed, &r->sampler));
+    SBN_TRY(create_sampler(r));
     sbn_model_input(r->model, &capacity);
     SBN_TRY(sbni_alloc(capacity, sizeof *r->labels, "labels", &r->labels));
     r->per_epoch = sbn_sampler_steps(r->sampler);
