@@ -3,6 +3,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "core/memory.h"
+
 /* Where the digest lies. */
 static uint64_t *digest_of(const sbni_hostdata *data)
 {
@@ -61,4 +63,25 @@ void sbni_hostdata_close(sbni_hostdata *data)
 {
     sbn_dataset_destroy(&data->dataset);
     sbni_hostmem_destroy(&data->memory);
+}
+
+sbn_status sbni_hostdata_sampler(const sbni_hostdata *data, const sbn_trainer_config *cfg,
+                                 int64_t n, sbn_sampler **sampler)
+{
+    if (!cfg->classes)
+        return sbn_sampler_create(n, cfg->batch, cfg->drop_last, cfg->seed, sampler);
+    int64_t *index = NULL;
+    int32_t *labels = NULL;
+    sbn_status status;
+    SBN_GOTO(sbni_alloc(n, sizeof *index, "labels", &index));
+    SBN_GOTO(sbni_alloc(n, sizeof *labels, "labels", &labels));
+    for (int64_t i = 0; i < n; i++) index[i] = i;
+    sbn_dataset_labels(data->dataset, index, n, labels);
+    int64_t group = cfg->norm_batch == SBN_NORM_BATCH_ALL ? cfg->batch : cfg->norm_batch;
+    sbn_sampler_classes classes = {labels, cfg->classes, group};
+    status = sbn_sampler_create_classes(n, cfg->batch, &classes, cfg->seed, sampler);
+fail:
+    sbni_free(index);
+    sbni_free(labels);
+    return status;
 }

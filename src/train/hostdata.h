@@ -5,6 +5,7 @@
 
 #include "comm/hostmem.h"
 #include "syncbn/data.h"
+#include "syncbn/trainer.h"
 
 typedef struct sbni_hostdata {
     sbn_dataset *dataset;
@@ -23,5 +24,10 @@ typedef struct sbni_hostdata {
 sbn_status sbni_hostdata_open(const char *spec, const sbn_split *splits, int n,
                               uint64_t seed, sbn_group *group, sbni_hostdata *data);
 void sbni_hostdata_close(sbni_hostdata *data);
+
+/* The order in which a run visits the first n samples of its training half. SBN_E_ARG.
+ * Local. */
+sbn_status sbni_hostdata_sampler(const sbni_hostdata *data, const sbn_trainer_config *cfg,
+                                 int64_t n, sbn_sampler **sampler);
 
 #endif

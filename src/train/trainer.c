@@ -145,29 +145,6 @@ static sbn_status check_smallest(const run *r)
     return SBN_OK;
 }
 
-static sbn_status create_sampler(run *r)
-{
-    const sbn_trainer_config *c = r->cfg;
-    if (!c->classes)
-        return sbn_sampler_create(r->n_train, c->batch, c->drop_last, c->seed,
-                                  &r->sampler);
-    int64_t *index = NULL;
-    int32_t *labels = NULL;
-    sbn_status status;
-    SBN_GOTO(sbni_alloc(r->n_train, sizeof *index, "labels", &index));
-    SBN_GOTO(sbni_alloc(r->n_train, sizeof *labels, "labels", &labels));
-    for (int64_t i = 0; i < r->n_train; i++) index[i] = i;
-    sbn_dataset_labels(r->data[SBN_SPLIT_TRAIN].dataset, index, r->n_train, labels);
-    int64_t group = c->norm_batch == SBN_NORM_BATCH_ALL ? c->batch : c->norm_batch;
-    sbn_sampler_classes classes = {labels, c->classes, group};
-    status =
-        sbn_sampler_create_classes(r->n_train, c->batch, &classes, c->seed, &r->sampler);
-fail:
-    sbni_free(index);
-    sbni_free(labels);
-    return status;
-}
-
 static sbn_status create_local(run *r)
 {
     const sbn_trainer_config *c = r->cfg;
@@ -176,7 +153,7 @@ static sbn_status create_local(run *r)
     SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TRAIN].info));
     SBN_TRY(sbni_check_fit(r->model, &r->data[SBN_SPLIT_TEST].info));
     SBN_TRY(create_optimizer(r));
-    SBN_TRY(create_sampler(r));
+    SBN_TRY(sbni_hostdata_sampler(&r->data[SBN_SPLIT_TRAIN], c, r->n_train, &r->sampler));
     sbn_model_input(r->model, &capacity);
     SBN_TRY(sbni_alloc(capacity, sizeof *r->labels, "labels", &r->labels));
     r->per_epoch = sbn_sampler_steps(r->sampler);
