@@ -13,8 +13,9 @@ declare -A may_include=(
   [optim]='core kernels optim'
   [data]='core data'
   [train]='core kernels comm norm nn optim data train'
-  [cli]='core kernels comm norm nn optim data train cli'
-  [examples]='core kernels comm norm nn optim data train cli'
+  [options]='core kernels comm norm nn optim data train options'
+  [cli]='core kernels comm norm nn optim data train options cli'
+  [examples]='core kernels comm norm nn optim data train options cli'
 )
 
 # The layer that a public header describes.

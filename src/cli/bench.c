@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
-#include "cli/options.h"
+#include "options/options.h"
 
 static const struct {
     const char *name, *about;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli/bench_norm.h"
-#include "cli/options.h"
+#include "options/options.h"
 #include "comm/bare.h"
 #include "core/memory.h"
 #include "kernels/kernels.h"

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cli/bench.h"
-#include "cli/options.h"
+#include "options/options.h"
 #include "comm/bare.h"
 #include "comm/group.h"
 #include "core/memory.h"

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cli/bench.h"
-#include "cli/options.h"
+#include "options/options.h"
 #include "core/memory.h"
 #include "data/synthetic.h"
 #include "kernels/gemm.h"

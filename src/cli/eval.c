@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 
 #include "cli/commands.h"
-#include "cli/options.h"
+#include "options/options.h"
 #include "syncbn/trainer.h"
 
 #define AT(field) offsetof(sbn_evaluate_config, field)

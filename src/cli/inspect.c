@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #include "cli/commands.h"
-#include "cli/options.h"
+#include "options/options.h"
 #include "comm/group.h"
 #include "core/memory.h"
 #include "nn/netfile.h"

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
-#include "cli/options.h"
+#include "options/options.h"
 #include "comm/group.h"
 #include "core/status.h"
 #include "kernels/kernels.h"

@@ -1,24 +1,10 @@
-#include <signal.h>
-#include <stdio.h>
-#include <string.h>
+#include "options/train.h"
 
-#include "cli/comm.h"
-#include "cli/commands.h"
-#include "cli/options.h"
 #include "nn/normkind.h"
-#include "syncbn/model.h"
-#include "syncbn/trainer.h"
 
-typedef struct settings {
-    sbn_trainer_config run;
-    const char *norm;
-    int schedule, progress, running, optimizer;
-    bool comm_report, no_overlap;
-} settings;
+#define AT(field) offsetof(sbni_train_settings, field)
 
-#define AT(field) offsetof(settings, field)
-
-static const sbni_option options[] = {
+const sbni_option sbni_train_options[] = {
     {"What to train", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"net", SBNI_OPTION_TEXT, AT(run.net), "NAME|FILE.net",
      "article, cnn, mlp, or a file (default cnn)", 0, 0, 0, 0},
@@ -144,75 +130,22 @@ static const sbni_option options[] = {
     {0},
 };
 
-static const sbni_command command = {"train", "train [options]",
-                                     "Train a net with statistics, gradients and "
-                                     "evaluation shared out over all processes.",
-                                     options, 0};
-
-static void report(const settings *s, const sbn_trainer_result *r)
+sbni_train_settings sbni_train_settings_default(void)
 {
-    printf("trained %s on %s: %lld steps in %.1f s, %.0f img/s\n", s->run.net,
-           s->run.data, (long long)r->steps, r->seconds, r->images_per_s);
-    printf("test accuracy %.4f, test loss %.4f\n", r->test_accuracy, r->test_loss);
-    const sbn_model_memory *m = &r->memory;
-    printf("memory of a process: %.1f MB of activations for backward, %.1f MB of work, "
-           "%.1f MB of weights and gradients, %.1f MB of messages\n",
-           1e-6 * (double)m->activations_bytes, 1e-6 * (double)m->work_bytes,
-           1e-6 * (double)(m->parameters_bytes + m->gradients_bytes),
-           1e-6 * (double)m->messages_bytes);
-    if (s->run.norm == SBN_MODEL_NORM_RENORM) {
-        double r_max, d_max;
-        sbn_schedule_limits(&s->run.renorm, r->steps, &r_max, &d_max);
-        printf("renorm limits at the last step: r_max %.4g, d_max %.4g%s\n", r_max, d_max,
-               r_max == 1 && d_max == 0 ? ", which is batch norm; see --renorm-warmup"
-                                        : "");
-    }
-    printf("results in %s\n", s->run.out);
-}
-
-static volatile sig_atomic_t asked_to_stop;
-
-static void ask_to_stop(int number)
-{
-    (void)number;
-    asked_to_stop = 1;
-}
-
-/* The first signal asks; the second finds its default action, and ends the process. */
-static void listen_for_stop(void)
-{
-    static const int signals[] = {SIGUSR1, SIGTERM, SIGINT};
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = ask_to_stop;
-    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART);
-    for (int i = 0; i < 3; i++) sigaction(signals[i], &action, NULL);
-}
-
-sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
-{
-    settings s = {.run = sbn_trainer_config_default(), .norm = "batch"};
+    sbni_train_settings s = {.run = sbn_trainer_config_default(), .norm = "batch"};
     s.run.out = "out/train";
     s.run.schedule.every = 1000;
-    sbni_arguments arguments;
-    SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments, group));
-    if (arguments.help) {
-        if (sbn_group_rank(group) == 0) sbni_options_help(&command);
-        return SBN_OK;
-    }
-    SBN_CHECK(!sbni_options_given(&command, &arguments, "epochs") || !s.run.steps,
-              SBN_E_ARG, "--epochs and --steps: expected one of them, got both");
-    sbn_status parsed = sbni_normkind_parse(s.norm, &s.run.norm, &s.run.norm_groups);
+    return s;
+}
+
+sbn_status sbni_train_settings_resolve(sbni_train_settings *s)
+{
+    sbn_status parsed = sbni_normkind_parse(s->norm, &s->run.norm, &s->run.norm_groups);
     if (parsed != SBN_OK) return sbni_fail_in(parsed, "--norm");
-    s.run.schedule.kind = (sbn_schedule_kind)s.schedule;
-    s.run.norm_running = (sbn_running)s.running;
-    s.run.optimizer = (sbn_optimizer_kind)s.optimizer;
-    s.run.overlap = !s.no_overlap;
-    s.run.progress = (sbn_progress_style)s.progress;
-    s.run.stop = &asked_to_stop;
-    listen_for_stop();
-    sbn_trainer_result result;
-    SBN_TRY(sbn_train(&s.run, group, &result));
-    if (sbn_group_rank(group) == 0) report(&s, &result);
-    return s.comm_report ? sbni_comm_report(group, s.run.out) : SBN_OK;
+    s->run.schedule.kind = (sbn_schedule_kind)s->schedule;
+    s->run.norm_running = (sbn_running)s->running;
+    s->run.optimizer = (sbn_optimizer_kind)s->optimizer;
+    s->run.overlap = !s->no_overlap;
+    s->run.progress = (sbn_progress_style)s->progress;
+    return SBN_OK;
 }

@@ -1,4 +1,4 @@
-#include "cli/options.h"
+#include "options/options.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -100,9 +100,31 @@ static sbn_status parse_value(const sbni_option *o, const char *text, void *sett
         *(int *)at = which;
         return SBN_OK;
     }
+    case SBNI_OPTION_LIST: {
+        sbni_texts *list = at;
+        SBN_CHECK(list->n < (int)(sizeof list->at / sizeof *list->at), SBN_E_ARG,
+                  "--%s: given too often", o->name);
+        list->at[list->n++] = text;
+        return SBN_OK;
+    }
     case SBNI_OPTION_TITLE:
         break;
     }
+    return SBN_OK;
+}
+
+sbn_status sbni_options_set(const sbni_option *options, const char *name,
+                            const char *value, void *settings)
+{
+    const sbni_option *o = options;
+    while (o->name && (o->type == SBNI_OPTION_TITLE || strcmp(o->name, name) != 0)) o++;
+    SBN_CHECK(o->name, SBN_E_ARG, "there is no option --%s", name);
+    SBN_CHECK(o->type != SBNI_OPTION_FLAG || !strcmp(value, "on") ||
+                  !strcmp(value, "off"),
+              SBN_E_ARG, "--%s: expected on or off, got \"%s\"", name, value);
+    SBN_TRY(parse_value(o, value, settings));
+    if (o->type == SBNI_OPTION_FLAG && !strcmp(value, "off"))
+        *(bool *)((char *)settings + o->offset) = false;
     return SBN_OK;
 }
 
@@ -158,7 +180,7 @@ static sbn_status parse(const sbni_command *command, int argc, char **argv,
                       optarg, command->name);
             arguments->words[arguments->count++] = optarg;
         } else if (key >= FIRST_KEY) {
-            arguments->given[key - FIRST_KEY] = true;
+            arguments->given[key - FIRST_KEY] = optarg ? optarg : "on";
             SBN_TRY(parse_value(&command->options[key - FIRST_KEY], optarg, settings));
         } else {
             return complain(command, key, argv);
@@ -220,6 +242,14 @@ static void print_value(const sbni_option *o, const void *settings, char *text)
     case SBNI_OPTION_CHOICE:
         print_choice(o->choices, *(const int *)at, text);
         break;
+    case SBNI_OPTION_LIST: {
+        const sbni_texts *list = at;
+        int used = 0;
+        for (int i = 0; i < list->n && used < VALUE_BYTES; i++)
+            used += snprintf(text + used, (size_t)(VALUE_BYTES - used), "%s%s",
+                             i ? " " : "", list->at[i]);
+        break;
+    }
     case SBNI_OPTION_TITLE:
         text[0] = 0;
         break;
@@ -259,7 +289,7 @@ bool sbni_options_given(const sbni_command *command, const sbni_arguments *argum
                         const char *name)
 {
     for (int i = 0; command->options[i].name; i++)
-        if (!strcmp(command->options[i].name, name)) return arguments->given[i];
+        if (!strcmp(command->options[i].name, name)) return arguments->given[i] != NULL;
     return false;
 }
 

@@ -19,8 +19,15 @@ typedef enum sbni_option_type {
     SBNI_OPTION_REAL,   /* double, finite */
     SBNI_OPTION_FLAG,   /* bool, set when given */
     SBNI_OPTION_CHOICE, /* int: index of the word in choices */
+    SBNI_OPTION_LIST,   /* sbni_texts: each time it is given, one more */
     SBNI_OPTION_TITLE   /* no option: a heading of the help */
 } sbni_option_type;
+
+/* Values of an option that may be given several times. */
+typedef struct sbni_texts {
+    const char *at[16];
+    int n;
+} sbni_texts;
 
 typedef struct sbni_option {
     const char *name; /* without the dashes; heading for a title */
@@ -45,7 +52,9 @@ typedef struct sbni_arguments {
     const char *words[2]; /* arguments that are not options */
     int count;
     bool help;
-    bool given[SBNI_MAX_OPTIONS]; /* by place in the table */
+    /* by place in the table: the value as it was given, "on" of a flag; NULL: not given
+     */
+    const char *given[SBNI_MAX_OPTIONS];
 } sbni_arguments;
 
 /* Parse argv (argv[0] is the command) into settings, which must come out alike on all
@@ -54,6 +63,11 @@ typedef struct sbni_arguments {
 sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv,
                               void *settings, sbni_arguments *arguments,
                               sbn_group *group);
+
+/* Set the option of that name, in full, from its value as text; a flag by "on". SBN_E_ARG
+ * names option, expected and got; or says that the table has no such option. Local. */
+sbn_status sbni_options_set(const sbni_option *options, const char *name,
+                            const char *value, void *settings);
 
 /* Compare a text with that of process 0. SBN_E_MISMATCH where it differs; `what` names
  * it. @collective */

@@ -1,0 +1,23 @@
+#include "cli/signals.h"
+
+#include <string.h>
+
+static volatile sig_atomic_t asked_to_stop;
+
+static void ask_to_stop(int number)
+{
+    (void)number;
+    asked_to_stop = 1;
+}
+
+/* The first signal asks; the second finds its default action, and ends the process. */
+const volatile sig_atomic_t *sbni_listen_for_stop(void)
+{
+    static const int signals[] = {SIGUSR1, SIGTERM, SIGINT};
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = ask_to_stop;
+    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART);
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &action, NULL);
+    return &asked_to_stop;
+}
