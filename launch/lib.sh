@@ -164,10 +164,7 @@ mpi_environment() {
   local np=$1 n threads
   n=$(cores)
   mpi_env=()
-  if [ "$(id -u)" = 0 ]; then
-    default_env OMPI_ALLOW_RUN_AS_ROOT 1
-    default_env OMPI_ALLOW_RUN_AS_ROOT_CONFIRM 1
-  fi
+  may_run_as_root
   if [ "$np" -gt "$n" ]; then default_env OMPI_MCA_mpi_yield_when_idle 1; fi
   # Always: Open MPI counts whole cores as its slots, so that it would refuse one process
   # per hardware thread; it changes nothing while the slots suffice.
@@ -176,12 +173,23 @@ mpi_environment() {
   # Within one machine this is what Open MPI would choose; looking for networks first takes
   # longer than all the rest of its start.
   default_env OMPI_MCA_pml ob1
-  if cma_blocked; then default_env OMPI_MCA_btl_vader_single_copy_mechanism none; fi
-  # The threads are ours: BLAS runs on one, or its bits depend on their number.
-  default_env OPENBLAS_NUM_THREADS 1
   threads=${OMP_NUM_THREADS:-$((n > np ? n / np : 1))}
   default_env OMP_NUM_THREADS "$threads"
   if [ $((np * ${threads%%,*})) -gt "$n" ]; then default_env OMP_WAIT_POLICY passive; fi
+  process_environment
+}
+
+may_run_as_root() {
+  [ "$(id -u)" = 0 ] || return 0
+  default_env OMPI_ALLOW_RUN_AS_ROOT 1
+  default_env OMPI_ALLOW_RUN_AS_ROOT_CONFIRM 1
+}
+
+# What every process needs, wherever it runs.
+process_environment() {
+  if cma_blocked; then default_env OMPI_MCA_btl_vader_single_copy_mechanism none; fi
+  # The threads are ours: BLAS runs on one, or its bits depend on their number.
+  default_env OPENBLAS_NUM_THREADS 1
   # Under mpirun the program's stderr is a pipe, so it cannot see the terminal itself.
   if [ -t 2 ]; then default_env SYNCBN_TTY 1; fi
 }

@@ -1,0 +1,207 @@
+#!/usr/bin/env bash
+# launch/run and launch/local: the command for each place, exit codes, signals, restarts,
+# and what is said, with programs and launchers that need no build and no cluster.
+# shellcheck disable=SC2317 # functions are called by name
+set -u
+top=$(cd "$(dirname "$0")/.." && pwd)
+local=$top/launch/local run=$top/launch/run
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+passed=0 failed=0
+for name in $(compgen -e); do
+  case $name in SLURM_* | PBS_*) unset "$name" ;; esac
+done
+
+# judge TEXT COMMAND...: it succeeds
+judge() {
+  local text=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+    printf 'ok      %s\n' "$text"
+  else
+    failed=$((failed + 1))
+    printf 'FAILED  %s\n' "$text"
+    tail -v out.txt err.txt
+  fi
+}
+ended() { [ "$code" = "$1" ] && [ "$(wc -l <err.txt)" = "$2" ]; }
+# expect TEXT CODE LINES COMMAND...: exit code, and lines on standard error
+expect() {
+  local text=$1 want=$2 lines=$3
+  shift 3
+  code=0
+  timeout -k 5 60 "$@" >out.txt 2>err.txt </dev/null || code=$?
+  judge "$text: exit $code" ended "$want" "$lines"
+}
+prints() { grep -q -e "$1" out.txt; }
+omits() { ! prints "$1"; }
+says() { grep -q -e "$1" err.txt; }
+
+# --- this machine -------------------------------------------------------------
+expect 'a program that ends well' 0 0 "$local" -np 3 true
+expect 'its output, from every process' 0 0 "$local" -np 3 echo here
+judge 'three times' test "$(grep -c here out.txt)" = 3
+expect 'the exit code of all processes, without a banner' 65 0 "$local" -np 2 sh -c 'exit 65'
+# shellcheck disable=SC2016 # for the inner shell
+expect 'a killed process, in one line' 137 1 "$local" -np 2 sh -c 'kill -9 $$'
+judge 'with a hint' says 'SIGKILL (out of memory'
+expect 'no program' 64 1 "$local" -np 2
+expect 'a bad number of processes' 64 1 "$local" -np two true
+expect 'no number of restarts' 64 1 "$run" --max-restarts -1 true
+expect 'an unknown option' 64 1 "$local" --no-such-option true
+judge 'named by the script' says '^launch/local: '
+expect 'a program that is not there' 127 1 "$local" -np 1 no-such-program-anywhere
+expect 'dry run' 0 0 "$local" --dry-run -np 4 syncbn train
+judge 'what one machine needs' prints 'OMPI_MCA_pml=ob1 .*mpirun.* -np 4 .*syncbn train$'
+OMPI_MCA_pml=^cm expect 'settings of the user' 0 0 "$local" --dry-run -np 4 syncbn train
+judge 'they stay' prints 'OMPI_MCA_pml=.*^cm '
+expect 'threads' 0 0 "$run" --dry-run -np 2 --threads 3 syncbn train
+judge 'as asked' prints 'OMP_NUM_THREADS=3 '
+
+# --- hosts ----------------------------------------------------------------------
+printf '# hosts\nh1 slots=2\nh2:2 # two\n\nh3\nh1\n' >hosts
+expect 'a host file' 0 0 "$run" --dry-run --hostfile hosts syncbn train
+judge 'all slots, a host named twice adding up' prints '--hostfile hosts .*-x OPENBLAS_NUM'
+judge 'six of them' prints 'mpirun --quiet -np 6 '
+judge 'no transport is forced' omits 'OMPI_MCA_pml'
+judge 'nor more processes than slots' omits 'oversubscribe'
+judge 'nor threads, which are the share of each host' omits 'OMP_NUM_THREADS'
+expect 'more processes than slots' 64 1 "$run" --dry-run --hostfile hosts -np 7 syncbn train
+expect 'allowed' 0 0 "$run" --dry-run --oversubscribe --hostfile hosts -np 7 syncbn train
+judge 'and said to mpirun' prints 'OMPI_MCA_rmaps_base_oversubscribe=1 .* -np 7'
+OMP_NUM_THREADS=2 SBN_ISA=avx2 expect 'variables' 0 0 "$run" --dry-run --hostfile hosts \
+  --interface 10.1.0.0/16 syncbn train
+judge 'they go along' prints '-x OMP_NUM_THREADS .*-x SBN_ISA'
+judge 'one network' prints 'btl_tcp_if_include=10.1.0.0/16 OMPI_MCA_oob_tcp_if_include=10'
+expect 'no such host file' 64 1 "$run" --dry-run --hostfile nowhere syncbn train
+printf 'h1 slots=many\n' >bad
+expect 'a bad host file' 64 1 "$run" --dry-run --hostfile bad syncbn train
+printf 'n1\nn1\nn2\nn2\n' >nodes
+PBS_NODEFILE=nodes expect 'PBS' 0 0 "$run" --dry-run syncbn train
+judge 'by its node file' prints -- '-np 4 --hostfile nodes '
+PBS_NODEFILE=nodes expect 'launch/local in PBS' 0 0 "$local" --dry-run -np 2 syncbn train
+judge 'stays here' omits 'hostfile'
+
+# --- Slurm ----------------------------------------------------------------------
+mkdir bin no-pmix
+cat >bin/srun <<'END'
+#!/bin/sh
+case $1 in --mpi=list) echo 'MPI plugin types are: none pmix' ;; esac
+END
+sed 's/pmix/pmi2/' bin/srun >no-pmix/srun
+cat >bin/scontrol <<'END'
+#!/bin/sh
+[ "$1" = requeue ] && echo "requeue $2"
+END
+chmod +x bin/* no-pmix/*
+# as sbatch sets them for five nodes
+slurm=(env "PATH=$work/bin:$PATH" SLURM_JOB_ID=7 'SLURM_JOB_NODELIST=n[08-11],m1'
+  SLURM_NTASKS=9 'SLURM_TASKS_PER_NODE=2(x4),1')
+expect 'an allocation' 0 0 "${slurm[@]}" "$run" --dry-run syncbn train
+judge 'by srun' prints 'srun --mpi=pmix .*--nodes=5 --ntasks=9 .*syncbn train$'
+judge 'without flags for mpirun' omits 'RUN_AS_ROOT'
+expect 'some of its tasks' 0 0 "${slurm[@]}" "$run" --dry-run -np 2 syncbn train
+judge 'on no more nodes' prints '--nodes=2 --ntasks=2 '
+expect 'threads of a task' 0 0 "${slurm[@]}" SLURM_CPUS_PER_TASK=4 "$run" --dry-run syncbn train
+judge 'as allocated' prints 'OMP_NUM_THREADS=4 .*--cpus-per-task=4'
+expect 'srun without pmix' 0 0 "${slurm[@]}" "PATH=$work/no-pmix:$PATH" "$run" --dry-run syncbn train
+judge 'mpirun then' prints 'mpirun --quiet -np 9 '
+expect 'a job that was put back' 0 0 "${slurm[@]}" SLURM_RESTART_COUNT=1 "$run" --dry-run syncbn train
+judge 'goes on' prints 'train --resume$'
+expect 'launch/local in Slurm' 0 0 "${slurm[@]}" "$local" --dry-run -np 2 syncbn train
+judge 'stays there' prints 'mpirun'
+expect 'srun without Slurm' 64 1 "$run" --launcher srun --dry-run syncbn train
+hosts_of() { bash -c "set -u; . '$top/launch/lib.sh'; . '$top/launch/places.sh'
+  expand_hosts '$1' | xargs; expand_counts '$2' | xargs" | paste -sd:; }
+judge 'names of nodes' test "$(hosts_of 'n[08-11,13],m1,a[1-2]' '2(x3),1')" = \
+  'n08 n09 n10 n11 n13 m1 a1 a2:2 2 2 1'
+
+# --- restarts -------------------------------------------------------------------
+# a launcher that writes down how it was called and ends with the next code of codes.txt
+cat >mpirun <<'END'
+#!/bin/sh
+[ "$1" = --version ] && echo 'mpirun (Open MPI)' && exit
+echo "$@" >>calls.txt
+code=$(head -n 1 codes.txt)
+sed -i 1d codes.txt
+exit "${code:-0}"
+END
+# a remote shell that knows no host h2
+cat >shell <<'END'
+#!/bin/sh
+[ "$1" != h2 ]
+END
+printf '#!/bin/sh\n' >syncbn
+chmod +x mpirun shell syncbn
+export OMPI_MCA_plm_rsh_agent=$work/shell
+# tries TEXT CODE CALLS CODES ARGUMENT...
+tries() {
+  local text=$1 want=$2 calls=$3 codes=$4
+  shift 4
+  : >calls.txt
+  tr ' ' '\n' <<<"$codes" >codes.txt
+  code=0
+  timeout -k 5 60 "$run" --mpirun ./mpirun "$@" >out.txt 2>err.txt </dev/null || code=$?
+  judge "$text: exit code $want" test "$code" = "$want"
+  judge "$text: $calls starts" test "$(wc -l <calls.txt)" = "$calls"
+}
+tries 'killed, then done' 0 2 '137 0' -np 2 --max-restarts 2 ./syncbn train --out x
+judge 'it goes on' test "$(grep -c -e 'train --out x --resume$' calls.txt)" = 1
+judge 'said' says 'restart 1 of 2'
+tries 'no restart unasked' 137 1 '137 0' -np 2 ./syncbn train
+tries 'stood still' 86 3 '86 86 86 0' -np 2 --max-restarts 2 ./syncbn train --resume
+judge 'what that is' says 'no progress'
+judge 'once is enough' test "$(grep -c -e 'train --resume$' calls.txt)" = 3
+for end in 64 65 74 75 77 78; do
+  tries "ended for good" $end 1 "$end 0" -np 2 --max-restarts 2 ./syncbn train
+  judge 'in words' says "exit code $end, [a-z]"
+done
+tries 'a host is lost' 0 2 '9 0' --hostfile hosts --max-restarts 1 ./syncbn train
+judge 'it is named' says 'lost: h2'
+judge 'the others go on' grep -q -e '-np 4 --hostfile hosts --host h1:3,h3:1 .*--resume$' calls.txt
+tries 'fewer than asked for need fewer' 0 2 '9 0' -np 3 --hostfile hosts --max-restarts 1 ./syncbn train
+judge 'as many as asked' grep -q -e '-np 3 .*--host h1' calls.txt
+printf 'h2 slots=2\n' >lost
+tries 'no host is left' 9 1 '9 0' --hostfile lost --max-restarts 5 ./syncbn train
+tries 'another program' 0 2 '139 0' -np 1 --max-restarts 1 true
+judge 'has no option --resume' test "$(grep -c resume calls.txt)" = 0
+unset OMPI_MCA_plm_rsh_agent
+cat >./mpirun <<'END'
+#!/bin/sh
+exit 75
+END
+expect 'put back into the queue' 75 1 "${slurm[@]}" "$run" --launcher mpirun --mpirun ./mpirun \
+  --requeue ./syncbn train
+judge 'by its number' prints '^requeue 7$'
+
+# --- signals --------------------------------------------------------------------
+cat >syncbn <<'END'
+#!/bin/sh
+trap 'echo USR1 >>got.txt; exit 75' USR1
+trap 'echo TERM >>got.txt; exit 143' TERM
+: >up
+i=0
+while [ $i -lt 300 ]; do sleep 0.1; i=$((i + 1)); done
+END
+# signalled SIGNAL ARGUMENT...: what the program got, and the exit code
+signalled() {
+  local signal=$1 launcher i
+  shift
+  rm -f up got.txt
+  "$@" >out.txt 2>err.txt </dev/null &
+  launcher=$!
+  for ((i = 0; i < 200; i++)); do [ -e up ] || sleep 0.1; done
+  kill -s "$signal" $launcher
+  code=0
+  wait $launcher || code=$?
+}
+signalled USR1 "$local" -np 1 ./syncbn train
+judge 'USR1 goes to the program' test "$code $(cat got.txt)" = '75 USR1'
+signalled TERM "$local" -np 1 ./syncbn train
+judge 'TERM asks to save' test "$code $(cat got.txt)" = '75 USR1'
+signalled TERM "$run" --max-restarts 3 -np 1 ./syncbn bench
+judge 'TERM ends what does not save, and no restart' test "$(cat got.txt)" = TERM
+printf '%d passed, %d failed\n' "$passed" "$failed"
+exit $((failed > 0))
