@@ -1,0 +1,56 @@
+/* Everything of one training run, opened together and closed together. */
+#ifndef SBNI_SESSION_H
+#define SBNI_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "syncbn/data.h"
+#include "syncbn/trainer.h"
+#include "train/checkpoint.h"
+#include "train/hostdata.h"
+#include "train/metrics.h"
+#include "train/progress.h"
+#include "train/stop.h"
+
+enum { SBNI_PATH_BYTES = 4096 };
+
+/* Files are written by process 0 alone. */
+typedef struct sbni_session {
+    const sbn_trainer_config *cfg;
+    sbn_group *group;
+    bool writes;
+    sbni_hostdata data[2]; /* by sbn_split */
+    sbni_setting settings[SBNI_MAX_SETTINGS];
+    int n_settings;
+    sbn_model *model;
+    sbn_optimizer *optimizer;
+    sbn_sampler *sampler;
+    sbn_schedule schedule;
+    sbni_metrics *metrics;
+    sbni_progress *progress;
+    int32_t *labels;
+    int64_t n_train, n_test, per_epoch;
+    int64_t step, first, steps; /* done, before this run, of the whole run */
+    int64_t images;
+    double train_s, began_s;
+    sbn_model_result tested;
+    bool has_tested;
+    sbni_stop stop;
+    int64_t votes;      /* to end early, after the last step */
+    sbn_status written; /* of process 0's files, agreed on at the next evaluation */
+} sbni_session;
+
+/*
+ * Check the settings, open data, make model, optimizer and sampler, load what is resumed,
+ * open the files. The session is zero but for cfg and group. Close it also on failure,
+ * which leaves the error's text as it is.
+ * @collective over the group. A failure of one process is a failure of all.
+ */
+sbn_status sbni_session_open(sbni_session *session);
+void sbni_session_close(sbni_session *session);
+
+/* Path of a file in the run's folder, of SBNI_PATH_BYTES. SBN_E_ARG: too long. */
+sbn_status sbni_session_path(const sbni_session *session, const char *file, char *path);
+
+#endif
