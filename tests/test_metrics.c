@@ -52,8 +52,14 @@ static void lines_are_as_documented(void **state)
     OK(sbni_metrics_open(path, -1, &m));
     expect_text(path, "");
     OK(sbni_metrics_step(m, 1, 1, 2.3, 0.05, NULL));
-    OK(sbni_metrics_eval(m, 938, 1, 0.4, 0.85));
-    OK(sbni_metrics_done(m, 4690, 12.5, 24000, NAN));
+    const sbni_score test = {0.4, 0.85}, train = {0.25, NAN};
+    OK(sbni_metrics_eval(m, 938, 1, &test, NULL));
+    OK(sbni_metrics_eval(m, 938, 1, &test, &train));
+    OK(sbni_metrics_precise(m, 938, 60000, &test, NULL));
+    OK(sbni_metrics_precise(m, 938, 60000, &test, &train));
+    OK(sbni_metrics_done(m, 4690, 12.5, 24000, NAN, 0, true));
+    OK(sbni_metrics_done(m, 4690, 12.5, 24000, 0.5, 0.1, true));
+    OK(sbni_metrics_done(m, 4690, 12.5, 24000, 0.5, 0.75, false));
     OK(sbni_metrics_step(m, INT64_MAX, 2, -INFINITY, NAN, NULL));
     OK(sbni_metrics_step(m, 7, 1, 0.5, 0.1, &(sbn_norm_clipped){1.5, 0.25, 0.125, 1}));
     expect_text(path, "");
@@ -62,8 +68,20 @@ static void lines_are_as_documented(void **state)
         "{\"kind\":\"step\",\"step\":1,\"epoch\":1,\"loss\":2.3,\"lr\":0.05}\n"
         "{\"kind\":\"eval\",\"epoch\":1,\"step\":938,\"test_loss\":0.4,"
         "\"test_accuracy\":0.85}\n"
+        "{\"kind\":\"eval\",\"epoch\":1,\"step\":938,\"test_loss\":0.4,"
+        "\"test_accuracy\":0.85,\"train_loss\":0.25,\"train_accuracy\":null,"
+        "\"nonfinite\":true}\n"
+        "{\"kind\":\"precise\",\"step\":938,\"samples\":60000,\"test_loss\":0.4,"
+        "\"test_accuracy\":0.85}\n"
+        "{\"kind\":\"precise\",\"step\":938,\"samples\":60000,\"test_loss\":0.4,"
+        "\"test_accuracy\":0.85,\"train_loss\":0.25,\"train_accuracy\":null,"
+        "\"nonfinite\":true}\n"
         "{\"kind\":\"done\",\"steps\":4690,\"seconds\":12.5,\"images_per_s\":24000,"
         "\"test_accuracy\":null,\"nonfinite\":true}\n"
+        "{\"kind\":\"done\",\"steps\":4690,\"seconds\":12.5,\"images_per_s\":24000,"
+        "\"test_accuracy\":0.5,\"target\":0.1,\"reached\":true}\n"
+        "{\"kind\":\"done\",\"steps\":4690,\"seconds\":12.5,\"images_per_s\":24000,"
+        "\"test_accuracy\":0.5,\"target\":0.75,\"reached\":false}\n"
         "{\"kind\":\"step\",\"step\":9223372036854775807,\"epoch\":2,\"loss\":null,"
         "\"lr\":null,\"nonfinite\":true}\n"
         "{\"kind\":\"step\",\"step\":7,\"epoch\":1,\"loss\":0.5,\"lr\":0.1,"

@@ -64,7 +64,8 @@ static void lines_every_ten_seconds(void **state)
         now_s += 0.5;
         sbni_progress_step(p, step, 1, 0.43116, 12050);
     }
-    sbni_progress_eval(p, 1, 0.45, 0.842);
+    sbni_progress_eval(p, 1, 0, 0.45, 0.842);
+    sbni_progress_eval(p, 1, 60, 0.45, 0.842);
     sbni_progress_destroy(&p);
     assert_null(p);
     assert_string_equal(
@@ -72,7 +73,8 @@ static void lines_every_ten_seconds(void **state)
         "epoch 1/2 · step 20/120 · loss 0.4312 · 24,100 img/s · 50 s left\n"
         "epoch 1/2 · step 40/120 · loss 0.4312 · 24,100 img/s · 40 s left\n"
         "epoch 1/2 · step 60/120 · loss 0.4312 · 24,100 img/s · 30 s left\n"
-        "epoch 1/2: test loss 0.45, test accuracy 0.842\n");
+        "epoch 1/2: test loss 0.45, test accuracy 0.842\n"
+        "epoch 1/2 · step 60/120: test loss 0.45, test accuracy 0.842\n");
 }
 
 static void terminal_redraws_one_line(void **state)
@@ -85,7 +87,7 @@ static void terminal_redraws_one_line(void **state)
     sbni_progress_step(p, 1, 1, 2.5, 64);
     now_s += 1;
     sbni_progress_step(p, 2, 1, 1.25, 64);
-    sbni_progress_eval(p, 1, 0.45, 0.842);
+    sbni_progress_eval(p, 1, 0, 0.45, 0.842);
     now_s += 1;
     sbni_progress_step(p, 3, 1, 1, 32);
     sbni_progress_destroy(&p);
@@ -127,7 +129,7 @@ static void lines_have_no_escapes(void **state)
         for (int step = 1; step <= 100; step++) {
             now_s += 1;
             sbni_progress_step(p, step, 1, NAN, 1);
-            if (step % 30 == 0) sbni_progress_eval(p, 1, INFINITY, 0);
+            if (step % 30 == 0) sbni_progress_eval(p, 1, 0, INFINITY, 0);
         }
         sbni_progress_destroy(&p);
         assert_null(strpbrk(what_was_shown(), "\r\033"));
@@ -148,7 +150,7 @@ static void told_that_it_is_a_terminal(void **state)
         setenv("SYNCBN_TTY", cases[i].told, 1);
         catch_output();
         OK(sbni_progress_create(SBN_PROGRESS_AUTO, 0, 1, 1, &p));
-        sbni_progress_eval(p, 1, 1, 1);
+        sbni_progress_eval(p, 1, 0, 1, 1);
         sbni_progress_destroy(&p);
         assert_int_equal(count(what_was_shown(), "\033[K"), cases[i].escapes);
     }
@@ -163,7 +165,7 @@ static void none_is_silent(void **state)
     OK(sbni_progress_create(SBN_PROGRESS_NONE, 0, 10, 1, &p));
     now_s += 100;
     sbni_progress_step(p, 1, 1, 1, 1);
-    sbni_progress_eval(p, 1, 1, 1);
+    sbni_progress_eval(p, 1, 0, 1, 1);
     sbni_progress_destroy(&p);
     sbni_progress_destroy(&p);
     sbni_progress_destroy(NULL);
@@ -178,7 +180,7 @@ static void unknown_totals_are_left_out(void **state)
     OK(sbni_progress_create(SBN_PROGRESS_LINES, 0, 0, 0, &p));
     now_s += 10;
     sbni_progress_step(p, 10, 1, 1, 100);
-    sbni_progress_eval(p, 1, 1, 1);
+    sbni_progress_eval(p, 1, 10, 1, 1);
     sbni_progress_destroy(&p);
     OK(sbni_progress_create(SBN_PROGRESS_LINES, 0, 200, 0, &p));
     now_s += 10;
@@ -186,7 +188,7 @@ static void unknown_totals_are_left_out(void **state)
     sbni_progress_destroy(&p);
     assert_string_equal(what_was_shown(),
                         "epoch 1 · step 10 · loss 1 · 10 img/s\n"
-                        "epoch 1: test loss 1, test accuracy 1\n"
+                        "epoch 1 · step 10: test loss 1, test accuracy 1\n"
                         "epoch 1 · step 10/200 · loss 1 · 10 img/s · 3 min 10 s left\n");
 }
 

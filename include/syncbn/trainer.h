@@ -22,8 +22,12 @@ typedef enum sbn_progress_style {
     SBN_PROGRESS_NONE
 } sbn_progress_style;
 
+/** As precise: all samples. */
+#define SBN_PRECISE_ALL (-1)
+
 /** Settings of a run. All but `out`, `resume`, `limit_test`, `checkpoint_every`,
- * `progress`, `overlap`, `max_time_s` and `stop` decide the weights. */
+ * `eval_every`, `log_every`, `eval_train`, `precise`, `progress`, `overlap`, `max_time_s`
+ * and `stop` decide the weights; `steps`, `epochs` and `target` by how long it is. */
 typedef struct sbn_trainer_config {
     const char *net;  /**< as in sbn_model_config */
     const char *data; /**< as in sbn_dataset_probe */
@@ -52,6 +56,19 @@ typedef struct sbn_trainer_config {
                         sbn_sampler_create_classes says; 0: from all, at random */
     bool resume;     /**< go on from out/checkpoint.safetensors when there is one */
     int64_t checkpoint_every; /**< steps; 0: at the end of each epoch */
+    int64_t eval_every; /**< steps between evaluations; 0: at the end of each epoch; there
+                           is always one behind the last step */
+    int64_t log_every;  /**< ≥ 1: steps between records of a step; the last step always
+                           has one; default 1 */
+    int64_t eval_train; /**< evaluations cover the first so many training samples too; 0:
+                           none */
+    int64_t precise;    /**< the run ends with an evaluation by precise statistics of the
+                           first so many training samples, SBN_PRECISE_ALL: all of them;
+                           those of the model stay what they are; a net without running
+                           statistics is evaluated as it is; 0: none */
+    double target;      /**< 0 … 1: the run ends behind the first evaluation whose test
+                           accuracy      is at least this; a resumed run looks from its
+                           checkpoint      on, and may      have another; 0: none */
     sbn_progress_style progress;
     bool overlap;      /**< as in sbn_model_config */
     double max_time_s; /**< end behind the first step after so many seconds; 0: none */
@@ -66,6 +83,7 @@ typedef struct sbn_trainer_result {
     double images_per_s; /**< while training */
     double test_loss, test_accuracy;
     sbn_model_memory memory; /**< of this process's model; of no meaning to evaluation */
+    bool reached; /**< the last evaluation's test accuracy is at least the target */
 } sbn_trainer_result;
 
 /** cnn on Fashion-MNIST, batch 64, lr 0.05, momentum 0.9, 5 epochs, seed 1. */
@@ -74,7 +92,8 @@ SBN_API sbn_trainer_config sbn_trainer_config_default(void);
 /**
  * Train and evaluate. Writes metrics.jsonl, run.json, checkpoint.safetensors,
  * model.safetensors to out. What sbn_group_traffic counts begins with the first step.
- * @collective over the group: as the model's, and one message of 72 bytes per evaluation.
+ * @collective over the group: as the model's, and one message of 72 bytes per evaluation
+ * of a half of the data.
  * A file out/halt, the limit of time and `stop` end it early: all processes save behind
  * the same step and return SBN_E_STOPPED, and `resume` goes on as if nothing had been.
  * @errors any; the same run fails on all processes, SBN_E_PEER where the cause is
@@ -83,9 +102,6 @@ SBN_API sbn_trainer_config sbn_trainer_config_default(void);
  */
 SBN_API sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,
                              sbn_trainer_result *result);
-
-/** As precise: all samples. */
-#define SBN_PRECISE_ALL (-1)
 
 typedef struct sbn_evaluate_config {
     const char *weights; /**< a model.safetensors or checkpoint */

@@ -15,6 +15,9 @@ static void report(const sbni_train_settings *s, const sbn_trainer_result *r)
     printf("trained %s on %s: %lld steps in %.1f s, %.0f img/s\n", s->run.net,
            s->run.data, (long long)r->steps, r->seconds, r->images_per_s);
     printf("test accuracy %.4f, test loss %.4f\n", r->test_accuracy, r->test_loss);
+    if (s->run.target > 0)
+        printf("target accuracy %g %s\n", s->run.target,
+               r->reached ? "reached" : "not reached");
     const sbn_model_memory *m = &r->memory;
     printf("memory of a process: %.1f MB of activations for backward, %.1f MB of work, "
            "%.1f MB of weights and gradients, %.1f MB of messages\n",

@@ -115,6 +115,22 @@ const sbni_option sbni_train_options[] = {
      "go on from the checkpoint in --out, when there is one", 0, 0, 0, 0},
     {"checkpoint-every", SBNI_OPTION_INT, AT(run.checkpoint_every), "STEPS",
      "steps between checkpoints (default: at the end of each epoch)", 0, 1, 0, 0},
+    {"eval-every", SBNI_OPTION_INT, AT(run.eval_every), "STEPS",
+     "steps between evaluations; there is always one behind the last step (default: at "
+     "the end of each epoch)",
+     0, 1, 0, 0},
+    {"eval-train", SBNI_OPTION_INT, AT(run.eval_train), "N",
+     "evaluations cover the first N training samples too (default 0)", 0, 0, 0, 0},
+    {"precise-stats", SBNI_OPTION_INT, AT(run.precise), "N|all",
+     "end with an evaluation by the exact statistics of the first N training samples in "
+     "the place of running averages, which the saved model keeps (default 0: none)",
+     "all", 0, SBN_PRECISE_ALL, 0},
+    {"target", SBNI_OPTION_REAL, AT(run.target), "ACCURACY",
+     "end behind the first evaluation whose test accuracy is at least this, 0 to 1 "
+     "(default: none)",
+     0, 0, 0, 1},
+    {"log-every", SBNI_OPTION_INT, AT(run.log_every), "STEPS",
+     "steps between records of a step in metrics.jsonl (default 1)", 0, 1, 0, 0},
     {"max-time", SBNI_OPTION_REAL, AT(run.max_time_s), "SECONDS",
      "save and end with exit code 75 behind the first step after so long; so do the "
      "signals USR1, TERM and INT, and a file named halt in the folder (default: none)",

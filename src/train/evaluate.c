@@ -223,9 +223,13 @@ sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
         goto fail;
     }
     double seconds = sbni_clock_s() - began_s;
-    *result = (sbn_trainer_result){
-        0,  seconds, (double)n / seconds, tested.loss, (double)tested.correct / (double)n,
-        {0}};
+    *result = (sbn_trainer_result){0,
+                                   seconds,
+                                   (double)n / seconds,
+                                   tested.loss,
+                                   (double)tested.correct / (double)n,
+                                   {0},
+                                   false};
 fail:
     sbn_model_destroy(&model);
     sbni_hostdata_close(&test);

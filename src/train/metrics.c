@@ -32,6 +32,7 @@ typedef struct line {
     char text[LINE_BYTES];
     int used;
     bool nonfinite;
+    locale_t old;
 } line;
 
 typedef enum fate { KEEP, DROP, UNREADABLE } fate;
@@ -175,11 +176,22 @@ static void put_real(line *l, const char *key, double value)
     put_text(l, text);
 }
 
+static void begin(const sbni_metrics *m, line *l, const char *kind)
+{
+    l->used = 0;
+    l->nonfinite = false;
+    l->old = uselocale(m->c_locale);
+    put_text(l, "{\"kind\":\"");
+    put_text(l, kind);
+    put_text(l, "\"");
+}
+
 /* End the line and buffer it. A line that finds no room is not added at all, so what is
  * written is always a sequence of whole lines. */
-static sbn_status put_line(sbni_metrics *m, line *l)
+static sbn_status end(sbni_metrics *m, line *l)
 {
     put_text(l, l->nonfinite ? ",\"nonfinite\":true}\n" : "}\n");
+    uselocale(l->old);
     if (m->used + l->used > BUFFER_BYTES) SBN_TRY(sbni_metrics_flush(m, 0));
     memcpy(m->buffer + m->used, l->text, (size_t)l->used);
     m->used += l->used;
@@ -189,9 +201,8 @@ static sbn_status put_line(sbni_metrics *m, line *l)
 sbn_status sbni_metrics_step(sbni_metrics *m, int64_t step, int64_t epoch, double loss,
                              double lr, const sbn_norm_clipped *renorm)
 {
-    line l = {.used = 0};
-    locale_t old = uselocale(m->c_locale);
-    put_text(&l, "{\"kind\":\"step\"");
+    line l;
+    begin(m, &l, "step");
     put_whole(&l, "step", step);
     put_whole(&l, "epoch", epoch);
     put_real(&l, "loss", loss);
@@ -202,36 +213,56 @@ sbn_status sbni_metrics_step(sbni_metrics *m, int64_t step, int64_t epoch, doubl
         put_real(&l, "r_clipped", renorm->r);
         put_real(&l, "d_clipped", renorm->d);
     }
-    uselocale(old);
-    return put_line(m, &l);
+    return end(m, &l);
+}
+
+static void put_scores(line *l, const sbni_score *test, const sbni_score *train)
+{
+    put_real(l, "test_loss", test->loss);
+    put_real(l, "test_accuracy", test->accuracy);
+    if (!train) return;
+    put_real(l, "train_loss", train->loss);
+    put_real(l, "train_accuracy", train->accuracy);
 }
 
 sbn_status sbni_metrics_eval(sbni_metrics *m, int64_t step, int64_t epoch,
-                             double test_loss, double test_accuracy)
+                             const sbni_score *test, const sbni_score *train)
 {
-    line l = {.used = 0};
-    locale_t old = uselocale(m->c_locale);
-    put_text(&l, "{\"kind\":\"eval\"");
+    line l;
+    begin(m, &l, "eval");
     put_whole(&l, "epoch", epoch);
     put_whole(&l, "step", step);
-    put_real(&l, "test_loss", test_loss);
-    put_real(&l, "test_accuracy", test_accuracy);
-    uselocale(old);
-    return put_line(m, &l);
+    put_scores(&l, test, train);
+    return end(m, &l);
+}
+
+sbn_status sbni_metrics_precise(sbni_metrics *m, int64_t step, int64_t samples,
+                                const sbni_score *test, const sbni_score *train)
+{
+    line l;
+    begin(m, &l, "precise");
+    put_whole(&l, "step", step);
+    put_whole(&l, "samples", samples);
+    put_scores(&l, test, train);
+    return end(m, &l);
 }
 
 sbn_status sbni_metrics_done(sbni_metrics *m, int64_t steps, double seconds,
-                             double images_per_s, double test_accuracy)
+                             double images_per_s, double test_accuracy, double target,
+                             bool reached)
 {
-    line l = {.used = 0};
-    locale_t old = uselocale(m->c_locale);
-    put_text(&l, "{\"kind\":\"done\"");
+    line l;
+    begin(m, &l, "done");
     put_whole(&l, "steps", steps);
     put_real(&l, "seconds", seconds);
     put_real(&l, "images_per_s", images_per_s);
     put_real(&l, "test_accuracy", test_accuracy);
-    uselocale(old);
-    return put_line(m, &l);
+    if (target > 0) {
+        put_real(&l, "target", target);
+        put_key(&l, "reached");
+        put_text(&l, reached ? "true" : "false");
+    }
+    return end(m, &l);
 }
 
 sbn_status sbni_metrics_flush(sbni_metrics *m, int sync)

@@ -6,12 +6,18 @@
 #ifndef SBNI_METRICS_H
 #define SBNI_METRICS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/status.h"
 #include "syncbn/norm.h"
 
 typedef struct sbni_metrics sbni_metrics;
+
+/* What an evaluation finds: mean loss, and share of samples that are right. */
+typedef struct sbni_score {
+    double loss, accuracy;
+} sbni_score;
 
 /*
  * Open the file for appending. resume_step < 0 starts an empty file. Otherwise lines of
@@ -29,14 +35,21 @@ sbn_status sbni_metrics_open(const char *path, int64_t resume_step,
 sbn_status sbni_metrics_step(sbni_metrics *metrics, int64_t step, int64_t epoch,
                              double loss, double lr, const sbn_norm_clipped *renorm);
 
-/* {"kind":"eval","epoch":1,"step":938,"test_loss":0.4,"test_accuracy":0.85} */
+/* {"kind":"eval","epoch":1,"step":938,"test_loss":0.4,"test_accuracy":0.85}
+ * train: NULL, or of training samples: ,"train_loss":0.3,"train_accuracy":0.9 */
 sbn_status sbni_metrics_eval(sbni_metrics *metrics, int64_t step, int64_t epoch,
-                             double test_loss, double test_accuracy);
+                             const sbni_score *test, const sbni_score *train);
+
+/* The same with precise statistics of so many training samples:
+ * {"kind":"precise","step":4690,"samples":60000,"test_loss":0.4,"test_accuracy":0.85} */
+sbn_status sbni_metrics_precise(sbni_metrics *metrics, int64_t step, int64_t samples,
+                                const sbni_score *test, const sbni_score *train);
 
 /* {"kind":"done","steps":4690,"seconds":12.5,"images_per_s":24000,"test_accuracy":0.89}
- */
+ * target > 0: ,"target":0.88,"reached":true */
 sbn_status sbni_metrics_done(sbni_metrics *metrics, int64_t steps, double seconds,
-                             double images_per_s, double test_accuracy);
+                             double images_per_s, double test_accuracy, double target,
+                             bool reached);
 
 /* Lines are buffered; flush makes them visible (and, with sync, durable: before a
  * checkpoint that will rely on them). A short write is SBN_E_IO, not silence, here and in

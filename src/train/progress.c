@@ -179,13 +179,17 @@ void sbni_progress_step(sbni_progress *p, int64_t step, int64_t epoch, double lo
     }
 }
 
-void sbni_progress_eval(sbni_progress *p, int64_t epoch, double test_loss,
+void sbni_progress_eval(sbni_progress *p, int64_t epoch, int64_t step, double test_loss,
                         double test_accuracy)
 {
     if (p->style == SBN_PROGRESS_NONE) return;
     char text[TEXT_BYTES];
     int n = snprintf(text, sizeof text, "epoch %" PRId64, epoch);
     n += put_total(text + n, sizeof text - (size_t)n, p->epochs);
+    if (step > 0) {
+        n += snprintf(text + n, sizeof text - (size_t)n, " · step %" PRId64, step);
+        n += put_total(text + n, sizeof text - (size_t)n, p->steps);
+    }
     snprintf(text + n, sizeof text - (size_t)n, ": test loss %.4g, test accuracy %.4g",
              test_loss, test_accuracy);
     show(p, text, true);

@@ -25,9 +25,9 @@ void sbni_progress_step(sbni_progress *progress, int64_t step, int64_t epoch, do
                         int64_t images);
 
 /* After an evaluation: a line that stays: epoch 1/5: test loss 0.45, test accuracy 0.842
- */
-void sbni_progress_eval(sbni_progress *progress, int64_t epoch, double test_loss,
-                        double test_accuracy);
+ * step > 0, for one within an epoch: epoch 1/5 · step 400/4690: test loss … */
+void sbni_progress_eval(sbni_progress *progress, int64_t epoch, int64_t step,
+                        double test_loss, double test_accuracy);
 
 /* Clear the line that is being redrawn, so that other text can be printed; and free. NULL
  * is fine. */

@@ -77,6 +77,14 @@ static json_t *samples_of(const sbn_trainer_config *c)
     return json_pack("{s:I}", "classes", (json_int_t)c->classes);
 }
 
+static json_t *probes_of(const sbn_trainer_config *c)
+{
+    return json_pack("{s:I s:I s:I s:I s:f}", "eval_every", (json_int_t)c->eval_every,
+                     "log_every", (json_int_t)c->log_every, "eval_train",
+                     (json_int_t)c->eval_train, "precise_stats", (json_int_t)c->precise,
+                     "target", c->target);
+}
+
 static json_t *settings_of(const sbn_trainer_config *c)
 {
     char norm[SBNI_NORMKIND_BYTES];
@@ -99,6 +107,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
         (int)c->overlap);
     if (settings) json_object_update_new(settings, optimizer_of(c));
     if (settings) json_object_update_new(settings, samples_of(c));
+    if (settings) json_object_update_new(settings, probes_of(c));
     if (settings && c->norm == SBN_MODEL_NORM_RENORM)
         json_object_update_new(settings, renorm_of(&c->renorm));
     return settings;

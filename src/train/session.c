@@ -30,6 +30,7 @@ static sbn_status open_data(sbni_session *s)
     s->n_test = s->data[SBN_SPLIT_TEST].info.n;
     if (c->limit_train && c->limit_train < s->n_train) s->n_train = c->limit_train;
     if (c->limit_test && c->limit_test < s->n_test) s->n_test = c->limit_test;
+    s->n_eval_train = c->eval_train < s->n_train ? c->eval_train : s->n_train;
     SBN_CHECK(c->batch <= s->n_train, SBN_E_ARG,
               "expected batch 1 to %" PRId64 " training samples, got %" PRId64,
               s->n_train, c->batch);

@@ -31,11 +31,13 @@ typedef struct sbni_session {
     sbni_progress *progress;
     int32_t *labels;
     int64_t n_train, n_test, per_epoch;
+    int64_t n_eval_train;       /* training samples that evaluations cover */
     int64_t step, first, steps; /* done, before this run, of the whole run */
     int64_t images;
     double train_s, began_s;
-    sbn_model_result tested;
-    bool has_tested;
+    double loss, lr;        /* of the last step */
+    sbni_score test, train; /* of the last evaluation */
+    bool reached;           /* the target, at the last evaluation */
     sbni_stop stop;
     int64_t votes;      /* to end early, after the last step */
     sbn_status written; /* of process 0's files, agreed on at the next evaluation */

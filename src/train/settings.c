@@ -60,6 +60,15 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               SBN_E_ARG, "expected limits and checkpoint steps >= 0");
     SBN_CHECK(c->classes >= 0, SBN_E_ARG, "expected classes >= 0, got %" PRId64,
               c->classes);
+    SBN_CHECK(c->eval_every >= 0 && c->log_every >= 1 && c->eval_train >= 0 &&
+                  c->precise >= SBN_PRECISE_ALL,
+              SBN_E_ARG,
+              "expected steps between evaluations >= 0 and between records >= 1, and "
+              "numbers of samples, got %" PRId64 ", %" PRId64 ", %" PRId64
+              " and %" PRId64,
+              c->eval_every, c->log_every, c->eval_train, c->precise);
+    SBN_CHECK(c->target >= 0 && c->target <= 1, SBN_E_ARG,
+              "expected a target of accuracy 0 to 1, got %g", c->target);
     return SBN_OK;
 }
 
@@ -186,8 +195,11 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
     const int64_t numbers[] = {
         c->epochs,     c->steps,       c->limit_train,
         c->limit_test, c->resume,      c->checkpoint_every,
-        c->overlap,    c->out != NULL, (int64_t)(1e3 * c->max_time_s)};
+        c->overlap,    c->out != NULL, (int64_t)(1e3 * c->max_time_s),
+        c->eval_every, c->log_every,   c->eval_train,
+        c->precise};
     XXH3_64bits_update(hash, numbers, sizeof numbers);
+    XXH3_64bits_update(hash, &c->target, sizeof c->target);
     int64_t digest = (int64_t)(XXH3_64bits_digest(hash) >> 1);
     XXH3_freeState(hash);
     return sbni_group_check_same(group, digest, "digest of the settings");

@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/memory.h"
 #include "train/evaluate.h"
+#include "train/probe.h"
 #include "train/session.h"
 
 sbn_trainer_config sbn_trainer_config_default(void)
@@ -27,6 +28,7 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .adam_eps = 1e-8,
                                 .init_scale = 1,
                                 .seed = 1,
+                                .log_every = 1,
                                 .overlap = true};
 }
 
@@ -43,13 +45,19 @@ static sbn_status set_limits(const sbni_session *s)
     return sbn_model_set_limits(s->model, r_max, d_max);
 }
 
+static bool is_logged(const sbni_session *s)
+{
+    return s->step % s->cfg->log_every == 0 || s->step == s->steps;
+}
+
 /* Limits and clipped fractions are those that the layers say they have. */
-static sbn_status log_step(sbni_session *s, double loss, double lr)
+static void log_step(sbni_session *s)
 {
     bool renorm = s->cfg->norm == SBN_MODEL_NORM_RENORM;
     sbn_norm_clipped clipped = sbn_model_get_clipped(s->model);
-    return sbni_metrics_step(s->metrics, s->step, epoch_of(s, s->step), loss, lr,
-                             renorm ? &clipped : NULL);
+    if (s->metrics && s->written == SBN_OK)
+        s->written = sbni_metrics_step(s->metrics, s->step, epoch_of(s, s->step), s->loss,
+                                       s->lr, renorm ? &clipped : NULL);
 }
 
 static sbn_status train_step(sbni_session *s)
@@ -66,38 +74,42 @@ static sbn_status train_step(sbni_session *s)
     sbn_model_result result;
     sbn_status status = sbn_model_gradient(s->model, s->labels, total, &result);
     if (status != SBN_OK) return sbni_fail_in(status, "step %" PRId64, s->step);
-    double lr = sbn_schedule_lr(&s->schedule, s->step);
-    sbn_optimizer_step(s->optimizer, s->step, lr);
+    s->loss = result.loss;
+    s->lr = sbn_schedule_lr(&s->schedule, s->step);
+    sbn_optimizer_step(s->optimizer, s->step, s->lr);
     s->images += total;
     s->votes = result.votes;
     if (s->progress)
         sbni_progress_step(s->progress, s->step, epoch_of(s, s->step), result.loss,
                            total);
-    if (s->metrics && s->written == SBN_OK) s->written = log_step(s, result.loss, lr);
+    if (is_logged(s)) log_step(s);
     return SBN_OK;
+}
+
+static bool is_evaluated(const sbni_session *s)
+{
+    int64_t every = s->cfg->eval_every ? s->cfg->eval_every : s->per_epoch;
+    return s->step % every == 0 || s->step == s->steps;
 }
 
 static sbn_status test(sbni_session *s)
 {
-    SBN_TRY(sbni_evaluate(s->model, s->data[SBN_SPLIT_TEST].dataset, s->n_test, s->group,
-                          &s->tested));
-    s->has_tested = true;
+    SBN_TRY(sbni_probe_scores(s, &s->test, &s->train));
+    s->reached = s->cfg->target > 0 && s->test.accuracy >= s->cfg->target;
     return SBN_OK;
-}
-
-static double accuracy(const sbni_session *s)
-{
-    return (double)s->tested.correct / (double)s->n_test;
 }
 
 static sbn_status test_and_report(sbni_session *s)
 {
     SBN_TRY(test(s));
+    if (s->reached && !is_logged(s)) log_step(s); /* it became the last */
     int64_t epoch = epoch_of(s, s->step);
-    if (s->progress) sbni_progress_eval(s->progress, epoch, s->tested.loss, accuracy(s));
+    if (s->progress)
+        sbni_progress_eval(s->progress, epoch, s->cfg->eval_every ? s->step : 0,
+                           s->test.loss, s->test.accuracy);
     if (s->metrics && s->written == SBN_OK)
-        s->written =
-            sbni_metrics_eval(s->metrics, s->step, epoch, s->tested.loss, accuracy(s));
+        s->written = sbni_metrics_eval(s->metrics, s->step, epoch, &s->test,
+                                       s->n_eval_train ? &s->train : NULL);
     if (s->metrics && s->written == SBN_OK)
         s->written = sbni_metrics_flush(s->metrics, 0);
     return sbn_group_agree(s->group, s->written);
@@ -132,31 +144,43 @@ static sbn_status stopped(sbni_session *s)
                      s->cfg->out ? s->cfg->out : "");
 }
 
+/* A run that is resumed behind its last step, or behind the evaluation that reached its
+ * target, has nothing left to train, and has recorded everything. */
+static sbn_status look_back(sbni_session *s)
+{
+    bool looks = s->step > 0 && s->cfg->target > 0 && is_evaluated(s);
+    return looks || s->step == s->steps ? test(s) : SBN_OK;
+}
+
 static sbn_status train(sbni_session *s)
 {
     sbn_group_clear_traffic(s->group); /* waiting for data says nothing of messages */
-    while (s->step < s->steps) {
+    SBN_TRY(look_back(s));
+    while (s->step < s->steps && !s->reached) {
         double start = sbni_clock_s();
         SBN_TRY(train_step(s));
         s->train_s += sbni_clock_s() - start;
-        bool last = s->step == s->steps, epoch_end = s->step % s->per_epoch == 0;
-        int64_t every = s->cfg->checkpoint_every;
-        if (last || epoch_end) SBN_TRY(test_and_report(s));
-        if (last || (every ? s->step % every == 0 : epoch_end) || s->votes)
-            SBN_TRY(save(s));
+        if (is_evaluated(s)) SBN_TRY(test_and_report(s));
+        bool last = s->step == s->steps || s->reached;
+        if (last) SBN_TRY(sbni_probe_precise(s));
+        int64_t every =
+            s->cfg->checkpoint_every ? s->cfg->checkpoint_every : s->per_epoch;
+        if (last || s->step % every == 0 || s->votes) SBN_TRY(save(s));
         if (s->votes && !last) return stopped(s);
     }
-    if (!s->has_tested)
-        SBN_TRY(test(s)); /* resumed at the end: nothing was left to train */
     return SBN_OK;
 }
 
 static sbn_status finish(sbni_session *s, sbn_trainer_result *result)
 {
     double seconds = sbni_clock_s() - s->began_s;
-    *result = (sbn_trainer_result){
-        s->step,        seconds,     s->train_s > 0 ? (double)s->images / s->train_s : 0,
-        s->tested.loss, accuracy(s), sbn_model_get_memory(s->model)};
+    *result = (sbn_trainer_result){s->step,
+                                   seconds,
+                                   s->train_s > 0 ? (double)s->images / s->train_s : 0,
+                                   s->test.loss,
+                                   s->test.accuracy,
+                                   sbn_model_get_memory(s->model),
+                                   s->reached};
     sbn_status status = SBN_OK;
     if (s->writes) {
         char path[SBNI_PATH_BYTES];
@@ -164,7 +188,7 @@ static sbn_status finish(sbni_session *s, sbn_trainer_result *result)
         if (status == SBN_OK) status = sbni_model_save(path, s->model);
         if (status == SBN_OK)
             status = sbni_metrics_done(s->metrics, s->step, seconds, result->images_per_s,
-                                       result->test_accuracy);
+                                       result->test_accuracy, s->cfg->target, s->reached);
         if (status == SBN_OK) status = sbni_metrics_close(&s->metrics);
     }
     return sbn_group_agree(s->group, status);
