@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 passed=0 failed=0
 for name in $(compgen -e); do
-  case $name in SLURM_* | PBS_*) unset "$name" ;; esac
+  case $name in SLURM_* | PBS_* | OMP_* | OMPI_* | SBN_*) unset "$name" ;; esac
 done
 
 # judge TEXT COMMAND...: it succeeds

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# The Slurm job scripts of launch/jobs under a real Slurm: its controller and four virtual
+# nodes in a world of their own. Weights are those of one process, byte for byte.
+# shellcheck disable=SC2317 # functions are called by name
+set -u
+. "$(dirname "$0")/cluster_lib.sh"
+if [ -z "${CLUSTER_WORLD-}" ]; then
+  needs munged slurmctld slurmd sbatch srun scontrol squeue sinfo
+fi
+enter_world "$@"
+
+slurm=/mnt/slurm
+export SLURM_CONF=$slurm/slurm.conf
+start_slurm() {
+  local i
+  mkdir -p $slurm/{state,log,run}
+  head -c 128 /dev/urandom >$slurm/munge.key
+  chmod 400 $slurm/munge.key
+  munged --force --key-file=$slurm/munge.key --socket=$slurm/run/munge.sock \
+    --pid-file=$slurm/run/munged.pid --log-file=$slurm/log/munged.log \
+    --seed-file=$slurm/run/munged.seed --num-threads=2
+  # Each node has its own TmpFS: two would not make the same folder of PMIx.
+  cat >$SLURM_CONF <<END
+ClusterName=lab
+SlurmctldHost=login(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$slurm/run/munge.sock
+CredType=cred/munge
+MpiDefault=pmix
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SwitchType=switch/none
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,defer_batch
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=1
+MinJobAge=300
+JobRequeue=1
+SlurmctldPidFile=$slurm/run/slurmctld.pid
+SlurmdPidFile=$slurm/run/slurmd-%n.pid
+StateSaveLocation=$slurm/state
+SlurmdSpoolDir=$slurm/state/%n
+TmpFS=$slurm/tmp/%n
+SlurmctldLogFile=$slurm/log/slurmctld.log
+SlurmdLogFile=$slurm/log/slurmd-%n.log
+END
+  for i in 1 2 3 4; do
+    mkdir -p $slurm/state/n$i $slurm/tmp/n$i
+    printf 'NodeName=n%d NodeHostname=login NodeAddr=127.0.0.1 Port=%d CPUs=1 \
+RealMemory=500 State=UNKNOWN\n' $i $((26900 + i))
+  done >>$SLURM_CONF
+  printf 'PartitionName=main Nodes=n[1-4] Default=YES MaxTime=INFINITE State=UP\n' \
+    >>$SLURM_CONF
+  printf 'CgroupAutomount=no\n' >$slurm/cgroup.conf
+  slurmctld -c -f $SLURM_CONF || return 1
+  for i in 1 2 3 4; do slurmd -N n$i -f $SLURM_CONF || return 1; done
+  wait_for 30 nodes_idle 4
+}
+nodes_idle() { [ "$(sinfo -h -t idle -o %D 2>/dev/null | head -n 1)" = "$1" ]; }
+
+# submit SCRIPT ARGUMENT...: its number in $job
+submit() {
+  local script=$1
+  shift
+  job=$(sbatch --parsable "${sbatch_options[@]}" "launch/jobs/$script" "${train[@]}" "$@")
+}
+sbatch_options=()
+state_of() { scontrol -o show job "$1" | grep -o 'JobState=[A-Z]*' | sort -u | xargs; }
+over() { [ -z "$(squeue -h -j "$job" -t pd,r,cg,s 2>/dev/null)" ]; }
+# done_well TEXT: the job has ended, with exit code 0
+done_well() {
+  if wait_for 60 over && [ "$(state_of "$job")" = JobState=COMPLETED ]; then
+    pass "$1"
+  else
+    fail "$1: $(state_of "$job")"
+    show ./*-"$job"*.txt
+    tail -n 8 $slurm/log/slurmctld.log
+  fi
+}
+
+if ! start_slurm; then
+  tail -n 8 $slurm/log/*
+  fail 'Slurm comes up'
+  finish
+fi
+pass 'Slurm comes up with four nodes'
+short=(--epochs 20)
+reference short "${short[@]}"
+
+submit slurm-srun.sbatch "${short[@]}"
+done_well 'a job by srun'
+check 'srun: the weights of one process' same short "slurm-$job"
+check 'srun: on four processes' grep -q '"processes": *4' "out/slurm-$job/run.json"
+
+submit slurm-mpirun.sbatch "${short[@]}"
+done_well 'a job by mpirun'
+check 'mpirun: the weights of one process' same short "slurm-$job"
+
+sbatch_options=('--array=1,3')
+submit slurm-array.sbatch "${short[@]}"
+sbatch_options=()
+for n in 4 16; do reference "one-$n" "${short[@]}" --norm-batch $n; done
+done_well 'an array of two'
+for n in 4 16; do
+  check "array: norm batch $n as one process" same one-$n norm-batch-$n
+done
+
+# Runs that are disturbed: made long, so that they are met before their end.
+long=(--epochs 100)
+reference long "${long[@]}"
+whole_job() { has_steps "slurm-$job" 21; }
+
+submit slurm-preempt.sbatch "${long[@]}"
+check 'a job to preempt is under way' wait_for 60 whole_job
+scancel --batch --signal=USR1 "$job"
+waits_again() { scontrol -o show job "$job" | grep -q 'JobState=PENDING.*Restarts=1'; }
+check 'USR1: it is in the queue again' wait_for 30 waits_again
+check 'it had saved' grep -q "stopped by a signal after step [0-9]* of 300, saved" \
+  "syncbn-preempt-$job.txt"
+check 'and ended with 75' grep -q 'exit code 75, stopped on request' "syncbn-preempt-$job.txt"
+check 'before its end' test ! -e "out/slurm-$job/model.safetensors"
+# Slurm lets a job that was put back wait for two minutes. Within the same second it
+# would take the new start's credential for the old one's, which it has revoked.
+sleep 2
+scontrol update "JobId=$job" StartTime=now
+done_well 'started again, it ends'
+check 'preempted: the weights of one process' same long "slurm-$job"
+
+submit slurm-srun.sbatch "${long[@]}"
+check 'a job to lose a process is under way' wait_for 60 whole_job
+kill_one() {
+  local pid
+  for pid in /proc/[0-9]*; do
+    grep -qsz "^SLURM_PROCID=$1\$" "$pid/environ" &&
+      [ "$(readlink "$pid/exe")" = /mnt/tree/build/syncbn ] && kill -9 "${pid#/proc/}"
+  done
+}
+kill_one 2
+done_well 'a process is killed, and the job starts again'
+check 'that is told' grep -q 'restart 1 of 2' "syncbn-$job.txt"
+check 'killed: the weights of one process' same long "slurm-$job"
+finish
