@@ -55,6 +55,14 @@ cp -r classes classes-13
 must 4 "${classes[@]}" --steps 30 --resume --out classes
 check "few classes: 13 steps at np=3, then 17 at np=4: as 30" same_end classes-whole classes
 
+# the masks of a step do not depend on the steps before
+dropout=("${base[@]}" --batch 64 --dropout 0.3)
+must 2 "${dropout[@]}" --steps 12 --out dropout-whole
+must 3 "${dropout[@]}" --steps 7 --out dropout
+cp -r dropout dropout-7
+must 2 "${dropout[@]}" --steps 12 --resume --out dropout
+check "dropout: 7 steps at np=3, then 5 at np=2: as 12" same_end dropout-whole dropout
+
 # limits of batch renormalization half open when the run stops
 renorm=("${base[@]}" --batch 64 --norm renorm --norm-batch 24 --renorm-warmup 5
   --renorm-r-steps 25 --renorm-d-steps 18)
@@ -143,6 +151,8 @@ refused "another label smoothing" 65 'label-smoothing 0.1, this run has 0' \
   2 "${adam[@]}" --steps 30 --resume --out adam-13 --label-smoothing 0
 refused "other moments" 65 'adam-beta2 0.999, this run has 0.99' \
   2 "${adam[@]}" --steps 30 --resume --out adam-13 --adam-beta2 0.99
+refused "another dropout" 65 'dropout 0.3, this run has net' \
+  2 "${dropout[@]}" --steps 12 --resume --out dropout-7 --dropout net
 refused "other groups" 65 'norm group:5, this run has group:10' \
   2 "${group[@]}" --steps 12 --resume --out group-7 --norm group:10
 other_limit() {

@@ -66,6 +66,44 @@ static void activations(const sbni_kernels *k, sbn_dtype t)
     }
 }
 
+/* Sums and dropout, into a place of their own and over an operand; NaN and infinity are
+ * not lost where they are dropped. */
+static void sums_and_masks(const sbni_kernels *k, sbn_dtype t)
+{
+    const double scale = 1 / 0.7;
+    for (int s = 0; s < EDGE_SIZES; s++) {
+        int64_t n = edge_sizes[s];
+        void *x = room(t, n), *z = room(t, n), *y = room(t, n);
+        uint8_t *kept = room(SBN_F32, n); /* more than its bits */
+        draw(t, x, n, 0);
+        draw(t, z, n, 1);
+        for (int64_t i = 0; i <= n / 8; i++) kept[i] = (uint8_t)(37 * i + 5 * s + 11);
+        if (n > 2) set_element(t, x, 1, INFINITY), set_element(t, x, n - 1, NAN);
+        k->dropout(x, kept, n, scale, y);
+        for (int64_t i = 0; i < n; i++) {
+            double factor = kept[i / 8] >> i % 8 & 1 ? as(t, scale) : 0,
+                   want = as(t, element(t, x, i) * factor);
+            assert_true(element(t, y, i) == want || isnan(want));
+            assert_int_equal(isnan(element(t, y, i)), isnan(want));
+        }
+        record(y, bytes_of(t, n));
+        k->add(x, z, n, y);
+        for (int64_t i = 0; i < n; i++) {
+            double want = as(t, element(t, x, i) + element(t, z, i));
+            assert_true(element(t, y, i) == want || isnan(want));
+        }
+        k->add(x, z, n, x);
+        same_bits(x, y, bytes_of(t, n));
+        k->dropout(y, kept, n, scale, x);
+        k->dropout(y, kept, n, scale, y);
+        same_bits(x, y, bytes_of(t, n));
+        room_check(t, x, n);
+        room_check(t, z, n);
+        room_check(t, y, n);
+        room_check(SBN_F32, kept, n);
+    }
+}
+
 /* The place that pooling takes in a window: first of the largest, but the last NaN. */
 static int64_t place_of(sbn_dtype t, const void *x, sbni_image in, int64_t kernel,
                         int64_t corner)
@@ -135,6 +173,56 @@ static void pooling(const sbni_kernels *k, sbn_dtype t)
             check_pool(k, t, in, kernel, x);
             room_check(t, x, all);
         }
+}
+
+/* Means of windows that may be oblong, and the share of each element. */
+static void check_means(const sbni_kernels *k, sbn_dtype t, sbni_image in, int64_t kh,
+                        int64_t kw)
+{
+    int64_t oh = in.h / kh, ow = in.w / kw, all = in.c * in.h * in.w,
+            out = in.c * oh * ow;
+    void *x = room(t, all), *y = room(t, out), *dy = room(t, out), *dx = room(t, all);
+    draw(t, x, all, 0);
+    draw(t, dy, out, 1);
+    k->avgpool(x, in, kh, kw, y);
+    k->avgpool_backward(dy, in, kh, kw, dx);
+    for (int64_t o = 0; o < out; o++) {
+        int64_t corner =
+            (o / ow * kh + o / (oh * ow) * (in.h - oh * kh)) * in.w + o % ow * kw;
+        long double sum = 0, size = 0;
+        for (int64_t p = 0; p < kh * kw; p++) {
+            double v = element(t, x, corner + p / kw * in.w + p % kw);
+            sum += v;
+            size += fabs(v);
+        }
+        /* in double, but for the last rounding */
+        CLOSE(element(t, y, o), (double)(sum / (long double)(kh * kw)),
+              (rounding(t) + (double)(kh * kw) * 0x1p-53) * (double)size);
+    }
+    for (int64_t e = 0; e < all; e++) {
+        int64_t c = e / (in.h * in.w), i = e / in.w % in.h / kh, j = e % in.w / kw;
+        bool covered = i < oh && j < ow;
+        double want =
+            covered ? element(t, dy, (c * oh + i) * ow + j) / (double)(kh * kw) : 0;
+        assert_true(element(t, dx, e) == as(t, want));
+    }
+    record(y, bytes_of(t, out));
+    record(dx, bytes_of(t, all));
+    room_check(t, x, all);
+    room_check(t, y, out);
+    room_check(t, dy, out);
+    room_check(t, dx, all);
+}
+
+static void mean_pooling(const sbni_kernels *k, sbn_dtype t)
+{
+    const int64_t sides[][2] = {{1, 1}, {2, 2}, {5, 4}, {7, 7}, {8, 33}};
+    for (int z = 0; z < 5; z++) {
+        sbni_image in = {3, sides[z][0], sides[z][1]};
+        check_means(k, t, in, in.h, in.w);
+        for (int64_t kernel = 1; kernel <= 4; kernel++)
+            if (in.h >= kernel && in.w >= kernel) check_means(k, t, in, kernel, kernel);
+    }
 }
 
 static void check_columns(const sbni_kernels *k, sbn_dtype t, sbni_image in,
@@ -389,7 +477,9 @@ static void adam(const sbni_kernels *k, sbn_dtype t)
         each_table(check);                                                               \
     }
 WALK(activations)
+WALK(sums_and_masks)
 WALK(pooling)
+WALK(mean_pooling)
 WALK(columns)
 WALK(biases)
 WALK(losses)
@@ -398,7 +488,8 @@ WALK(adam)
 WALK(smoothed_losses)
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(walk_activations), cmocka_unit_test(walk_pooling),
+    cmocka_unit_test(walk_activations), cmocka_unit_test(walk_sums_and_masks),
+    cmocka_unit_test(walk_pooling),     cmocka_unit_test(walk_mean_pooling),
     cmocka_unit_test(walk_columns),     cmocka_unit_test(walk_biases),
     cmocka_unit_test(walk_losses),      cmocka_unit_test(walk_sgd),
     cmocka_unit_test(walk_adam),        cmocka_unit_test(walk_smoothed_losses),

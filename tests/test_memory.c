@@ -20,6 +20,7 @@ static const char *const net = "input 2x12x10\n"
                                "norm n2\n"
                                "relu\n"
                                "maxpool size=2\n"
+                               "dropout p=0.2\n"
                                "linear d1 out=9\n"
                                "sigmoid\n"
                                "linear d2 out=4\n"
@@ -151,8 +152,8 @@ static void cnn_by_hand(void **state)
     assert_int_equal(m.gradients_bytes, padded);
     assert_int_equal(m.parameters_bytes, padded + 4 * affine);
     /* exact sums of 8 weights' and biases' gradients, each tensor's verdict, loss,
-     * number of correct ones and votes, headers of 4; 10 words a channel forward, 8 backward, with
-     * 2 beside them */
+     * number of correct ones and votes, headers of 4; 10 words a channel forward, 8
+     * backward, with 2 beside them */
     int sums = test_size > 1 ? 3 : 1;
     int64_t words = weights + 8 + 6 + 4 * sums + 18 * (20 + 50) + 4 * (4 + 2);
     assert_int_equal(m.messages_bytes, 2 * 8 * words);
@@ -172,19 +173,19 @@ static void one_tensor_for_conv_norm_relu(void **state)
     cfg.text = net;
     int64_t rows;
     int64_t x = 2 * 12 * 10, c1 = 5 * 12 * 10, c2 = 7 * 10 * 8, pool = 7 * 5 * 4, d1 = 9,
-            last = 4;
+            last = 4, bytes = pool + (pool + 7) / 8; /* maxima, mask of dropout */
     sbn_model_memory m = memory_of(cfg, &rows);
     assert_int_equal(m.activations_bytes,
-                     rows * (4 * (x + c1 + c2 + pool + d1 + last) + pool));
+                     rows * (4 * (x + c1 + c2 + pool + d1 + last) + bytes));
     cfg.dtype = SBN_F64;
     m = memory_of(cfg, &rows);
     assert_int_equal(m.activations_bytes,
-                     rows * (8 * (x + c1 + c2 + pool + d1 + last) + pool));
+                     rows * (8 * (x + c1 + c2 + pool + d1 + last) + bytes));
     cfg.dtype = SBN_F32;
     cfg.norm = SBN_MODEL_NORM_GROUP; /* x of each norm, y of each relu, means and rstd */
     m = memory_of(cfg, &rows);
     assert_int_equal(m.activations_bytes,
-                     rows * (4 * (x + 2 * c1 + 2 * c2 + pool + d1 + last) + pool +
+                     rows * (4 * (x + 2 * c1 + 2 * c2 + pool + d1 + last) + bytes +
                              2 * 2 * (int64_t)sizeof(double)));
 }
 

@@ -76,6 +76,7 @@ static double loss_with(sbn_model *model, const net_batch *b, int64_t total,
     sbn_model_result got;
     double old = *weight;
     *weight = value;
+    sbn_model_set_step(model, 3); /* masks of dropout are held fixed */
     OK(net_gradient(model, SBN_F64, b, total, &got));
     *weight = old;
     return got.loss;
@@ -97,6 +98,7 @@ static void differentiate_model(sbn_model_config cfg, int64_t total)
     int n;
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
     for (int i = 0; i < n && t[i].grad; i++) {
+        sbn_model_set_step(model, 3);
         OK(net_gradient(model, SBN_F64, &b, total, &got));
         double *grad = net_grads(&t[i], SBN_F64), *weight = t[i].data;
         double grid = net_grid_error(model, t[i].name, total);
@@ -185,6 +187,42 @@ static void differences_of_group_norm(void **state)
             cfg.norm_groups = groups[k % 4];
             differentiate_model(cfg, total);
         }
+}
+
+/* Dropout in front of, behind and between layers that share memory with it. */
+static void differences_of_dropout(void **state)
+{
+    (void)state;
+    const char *net = "input 2x9x8\n"
+                      "dropout p=0.1\n"
+                      "conv c1 out=3 kernel=3 stride=2 pad=1\n"
+                      "dropout p=0.2\n"
+                      "norm n1\n"
+                      "relu\n"
+                      "dropout p=0.3\n"
+                      "conv c2 out=4 kernel=2\n"
+                      "sigmoid\n"
+                      "dropout p=0.4\n"
+                      "linear d out=7\n"
+                      "dropout p=0.5\n"
+                      "sigmoid\n"
+                      "linear e out=5\n"
+                      "logsoftmax\n";
+    differentiate_net(net, true);
+    sbn_model_config cfg = config(net, 40, 0, SBN_F64);
+    cfg.norm = SBN_MODEL_NORM_NONE;
+    differentiate_model(cfg, 37);
+    cfg.overlap = false;
+    cfg.norm = SBN_MODEL_NORM_BATCH;
+    differentiate_model(cfg, 37);
+}
+
+static void differences_of_mean_pools(void **state)
+{
+    (void)state;
+    differentiate_net("input 2x9x8\nconv c1 out=3 kernel=2\navgpool size=3\nsigmoid\n"
+                      "conv c2 out=6 kernel=2\nnorm n\navgpool\nlogsoftmax\n",
+                      false);
 }
 
 static void trap_35_differences_of_two_and_three(void **state)
@@ -395,6 +433,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(trap_01_differences_of_dense_layers),
     cmocka_unit_test(differences_without_norm),
     cmocka_unit_test(differences_of_group_norm),
+    cmocka_unit_test(differences_of_dropout),
+    cmocka_unit_test(differences_of_mean_pools),
     cmocka_unit_test(trap_35_differences_of_two_and_three),
     cmocka_unit_test(trap_34_loss_is_weighted_by_the_whole_batch),
     cmocka_unit_test(trap_03_gamma_and_beta_are_summed_once),

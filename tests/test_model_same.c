@@ -185,6 +185,10 @@ static void nets_that_come_along(void **state)
     cfg.norm = SBN_MODEL_NORM_GROUP;
     cfg.norm_groups = 10;
     compare(cfg, 1, 2);
+    cfg.dropout = 0.4;
+    compare(cfg, 1, 2);
+    cfg.norm = SBN_MODEL_NORM_BATCH;
+    compare(cfg, 2, 1);
 }
 
 /* The order of a batch's samples decides, not who holds them: the same samples one slice

@@ -65,8 +65,8 @@ static void bad_layers(void **state)
     (void)state;
     const bad cases[] = {
         {IN "  tanh\n",
-         "n:2:3: unknown layer \"tanh\"; expected conv, linear, norm, maxpool, relu, "
-         "sigmoid or logsoftmax"},
+         "n:2:3: unknown layer \"tanh\"; expected conv, linear, norm, maxpool, "
+         "avgpool, relu, sigmoid, dropout or logsoftmax"},
         {IN "Relu\n", "n:2:1: unknown layer \"Relu\""},
         {IN "rel\n", "n:2:1: unknown layer \"rel\""},
         {IN "relu;\n", "n:2:1: unknown layer \"relu;\""},
@@ -104,6 +104,21 @@ static void bad_keys(void **state)
          "n:2:12: unexpected \"out=2\"; logsoftmax takes: nothing"},
         {IN "norm a eps=1\n", "n:2:8: unexpected \"eps=1\"; norm takes: NAME"},
         {IN "linear a out=3 out=4\n", "n:2:16: out is given twice"},
+        {IN "dropout\n", "n:2:8: dropout needs p=N"},
+        {IN "dropout 0.5\n", "n:2:9: unexpected \"0.5\"; dropout takes: p"},
+        {IN "dropout p=1\n",
+         "n:2:11: expected p as a number from 0 to below 1, got \"1\""},
+        {IN "dropout p=0.99999999999999999\n", "n:2:11: expected p as a number from 0"},
+        {IN "dropout p=-0.1\n", "n:2:11: expected p as a number from 0 to below 1"},
+        {IN "dropout p=.\n", "n:2:11: expected p as a number"},
+        {IN "dropout p=\n", "n:2:11: expected p as a number"},
+        {IN "dropout p=0.1.2\n", "n:2:11: expected p as a number"},
+        {IN "dropout p=nan\n", "n:2:11: expected p as a number"},
+        {IN "dropout p=0.1234567890123456789012\n", "n:2:11: expected p as a number"},
+        {IN "dropout p=0.5e-1\n", "n:2:14: unexpected \"e-1\""},
+        {IN "dropout p=0.5 p=0.5\n", "n:2:15: p is given twice"},
+        {IN "avgpool 2\n", "n:2:9: unexpected \"2\"; avgpool takes: [size]"},
+        {IN "avgpool size=0\n", "n:2:14: expected size as a number from 1"},
         {IN "conv a out=3 kernel=3 stride=1 pad=0 pad=1\n", "n:2:38: pad is given twice"},
         {IN "linear a kernel=3\n",
          "n:2:10: unexpected \"kernel=3\"; linear takes: NAME out"},
@@ -153,14 +168,17 @@ static void too_many_layers(void **state)
 /* Kind, name, out, kernel, stride, pad, line of each layer, as one text. */
 static void expect_layers(const sbni_net *net, const char *want)
 {
-    static const char *const kinds[] = {"conv", "linear",  "norm",      "maxpool",
-                                        "relu", "sigmoid", "logsoftmax"};
+    static const char *const kinds[] = {"conv",    "linear",  "norm",
+                                        "maxpool", "avgpool", "relu",
+                                        "sigmoid", "dropout", "logsoftmax"};
     char got[4096] = "";
     for (int i = 0; i < net->count; i++) {
         const sbni_layer_spec *l = &net->layers[i];
         char line[128];
-        snprintf(line, sizeof line, "%s %s %d %d %d %d @%d\n", kinds[l->kind], l->name,
-                 (int)l->out, (int)l->kernel, (int)l->stride, (int)l->pad, l->line);
+        char rate[32] = "";
+        if (l->kind == SBNI_LAYER_DROPOUT) snprintf(rate, sizeof rate, "p=%g ", l->rate);
+        snprintf(line, sizeof line, "%s %s %d %d %d %d %s@%d\n", kinds[l->kind], l->name,
+                 (int)l->out, (int)l->kernel, (int)l->stride, (int)l->pad, rate, l->line);
         strcat(got, line);
     }
     assert_string_equal(got, want);
@@ -179,6 +197,10 @@ static void every_layer_as_written(void **state)
                        "sigmoid\n"
                        "\n"
                        "linear 0 out=10\n"
+                       "avgpool size=3\n"
+                       "dropout p=0.25\n"
+                       "avgpool\n"
+                       "dropout p=0\n"
                        "logsoftmax";
     const char *layers = "conv c_1 4 3 2 1 @3\n"
                          "conv C2 65536 1 1 0 @4\n"
@@ -187,7 +209,11 @@ static void every_layer_as_written(void **state)
                          "relu  0 0 1 0 @7\n"
                          "sigmoid  0 0 1 0 @8\n"
                          "linear 0 10 0 1 0 @10\n"
-                         "logsoftmax  0 0 1 0 @11\n";
+                         "avgpool  0 3 1 0 @11\n"
+                         "dropout  0 0 1 0 p=0.25 @12\n"
+                         "avgpool  0 0 1 0 @13\n"
+                         "dropout  0 0 1 0 p=0 @14\n"
+                         "logsoftmax  0 0 1 0 @15\n";
     sbni_net net;
     OK(sbni_net_parse("n", text, &net));
     assert_int_equal(net.c, 3);
@@ -348,6 +374,8 @@ static void shapes_that_do_not_fit(void **state)
          "n:2:1: expected pad < kernel 3, got 3"},
         {IN "maxpool size=2\nmaxpool size=5\nlogsoftmax\n",
          "n:3:1: window 5 is larger than its input of 4x4"},
+        {IN "avgpool size=9\nlogsoftmax\n",
+         "n:2:1: window 9 is larger than its input of 8x8"},
         {"input 1x20x20\nmaxpool size=16\nlogsoftmax\n",
          "n:2:1: expected a window up to 15, got 16"},
         {"# big\ninput 65536x65536x65536\nlogsoftmax\n",

@@ -9,8 +9,11 @@
  * - `linear NAME out=N`: flattens what comes in
  * - `norm NAME`: normalization over channels (after linear: features); which, a setting
  *   of the model says
- * - `maxpool size=N`: windows without overlap
+ * - `maxpool size=N`, `avgpool [size=N]`: windows without overlap; avgpool without a
+ * size: the mean of each channel
  * - `relu`, `sigmoid`
+ * - `dropout p=X`: in training each element is 0 with probability X, 0 … below 1, and
+ *   else divided by 1 - X (Srivastava et al. 2014, scaled as is usual now)
  * - `logsoftmax`: the last line; classes are what comes in
  */
 #ifndef SYNCBN_MODEL_H
@@ -28,6 +31,9 @@ extern "C" {
 #endif
 
 typedef struct sbn_model sbn_model;
+
+/** As a rate of dropout: that of each dropout line. */
+#define SBN_DROPOUT_NET (-1.0)
 
 /** What the norm lines of a net become. */
 typedef enum sbn_model_norm {
@@ -62,6 +68,9 @@ typedef struct sbn_model_config {
     double init_sigma; /**< ≥ 0: these weights are drawn from a Gaussian of this deviation
                           and their biases 0 (Ioffe & Szegedy 2015, section 4.1); default
                           0: weights and biases uniform in ±1/√(inputs of a value) */
+    double dropout; /**< rate, 0 … below 1, of the net's dropout lines and, where it has
+                       none, of dropout on what enters its last linear layer;
+                       SBN_DROPOUT_NET, the default: what the net says */
 } sbn_model_config;
 
 /** A named array of the model: a parameter or a buffer. */
@@ -90,7 +99,8 @@ typedef struct sbn_model_memory {
     int64_t activations_bytes; /**< what forward keeps for backward: the input, one array
                                   for each weight layer (its x) and norm layer (its x), y
                                   of sigmoid, of relu but behind a norm, of the last
-                                  layer; places of maxima; group norm's statistics */
+                                  layer; places of maxima; a bit for each element of
+                                  dropout; group norm's statistics */
     int64_t work_bytes;        /**< gradients of activations that wait for a message, rows
                                   of a slice for each thread, sums and factors of norms */
     int64_t parameters_bytes;  /**< with running statistics */
@@ -164,6 +174,14 @@ SBN_API void *sbn_model_input(sbn_model *model, int64_t *capacity);
 SBN_API void sbn_model_set_vote(sbn_model *model, int64_t vote);
 
 /**
+ * The number of the next step, which each successful sbn_model_gradient moves on by one:
+ * masks of dropout are a function of (seed, step modulo 2^32, layer, place of the sample
+ * in the batch, element). 0 at first; set it to resume. All processes must use the same.
+ * Local.
+ */
+SBN_API void sbn_model_set_step(sbn_model *model, int64_t step);
+
+/**
  * Forward, loss, backward: gradients of the mean loss over `total` samples of the group
  * in every tensor's grad. Running statistics are updated.
  * @param labels  of this process's share of the batch, 0 … classes-1.
@@ -173,9 +191,9 @@ SBN_API void sbn_model_set_vote(sbn_model *model, int64_t vote);
  * MPI_THREAD_FUNNELED to move messages from among them.
  * @errors SBN_E_ARG (a label), SBN_E_NONFINITE naming layer or tensor, SBN_E_FEW,
  * SBN_E_RANGE, SBN_E_PEER; weights unchanged.
- * @reproducible a function of samples, weights and grad_exponents; not of the number of
- * processes or threads. Sums are exact; a slice's gradient is rounded before, to 2^-28 of
- * the largest of its tensor at worst.
+ * @reproducible a function of samples, weights, grad_exponents and step; not of the
+ * number of processes or threads. Sums are exact; a slice's gradient is rounded before,
+ * to 2^-28 of the largest of its tensor at worst.
  */
 SBN_API sbn_status sbn_model_gradient(sbn_model *model, const int32_t *labels,
                                       int64_t total, sbn_model_result *result);

@@ -45,8 +45,9 @@ typedef struct sbn_trainer_config {
     sbn_optimizer_kind optimizer; /**< default SBN_OPTIMIZER_SGD */
     double momentum, weight_decay;
     bool nesterov;
-    double adam_beta1, adam_beta2, adam_eps;        /**< defaults 0.9, 0.999, 1e-8 */
-    double label_smoothing, init_scale, init_sigma; /**< as in sbn_model_config */
+    double adam_beta1, adam_beta2, adam_eps; /**< defaults 0.9, 0.999, 1e-8 */
+    double label_smoothing, init_scale, init_sigma,
+        dropout;    /**< as in sbn_model_config */
     bool decay_all; /**< weight decay also on gamma, beta and biases */
     uint64_t seed;
     int64_t limit_train, limit_test; /**< use the first samples only; 0: all */

@@ -14,6 +14,8 @@ typedef enum sbni_purpose {
     SBNI_RNG_SHUFFLE = 2,   /* permutation: epoch = epoch, index = sample */
     SBNI_RNG_SYNTHETIC = 3, /* drawn images: epoch = split, index = sample */
     SBNI_RNG_TEST = 4,      /* inputs of tests and benchmarks */
+    SBNI_RNG_DROPOUT = 5,   /* masks: epoch = step, index = place in the batch · 2^32 +
+                               four elements, draw = number of the dropout layer */
     SBNI_RNG_CLASSES = 6    /* classes of a group: epoch = epoch, index = which draw */
 } sbni_purpose;
 

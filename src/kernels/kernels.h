@@ -136,6 +136,11 @@ typedef struct sbni_kernels {
     void (*sigmoid)(const void *x, int64_t n, void *y);
     void (*sigmoid_backward)(const void *y, const void *dy, int64_t n, void *dx);
 
+    void (*add)(const void *x, const void *z, int64_t n, void *y); /* y may be x or z */
+
+    /* y = x·scale where the element's bit of kept is set, else x·0; y may be x. */
+    void (*dropout)(const void *x, const uint8_t *kept, int64_t n, double scale, void *y);
+
     /* Group norm of samples x [n,c,s], each of whose `groups` groups of channels has its
      * own statistics; gamma, beta [c] or NULL for 1 and 0. Out: y, which may be x, and
      * mean, rstd [n][groups]. */
@@ -154,6 +159,11 @@ typedef struct sbni_kernels {
                     uint8_t *argmax);
     void (*maxpool_backward)(const void *dy, const uint8_t *argmax, sbni_image in,
                              int64_t kernel, void *dx);
+
+    /* Mean of each window of kh x kw without overlap or padding. */
+    void (*avgpool)(const void *x, sbni_image in, int64_t kh, int64_t kw, void *y);
+    void (*avgpool_backward)(const void *dy, sbni_image in, int64_t kh, int64_t kw,
+                             void *dx);
 
     /* col [c·kernel·kernel][oh·ow] of one image, zero where the window leaves it. */
     void (*im2col)(const void *x, sbni_image in, sbni_window win, void *col);

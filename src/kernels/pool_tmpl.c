@@ -149,3 +149,37 @@ void K(maxpool_backward)(const void *dyv, const uint8_t *argmax, sbni_image in, 
                 dx[(c * in.h + i * k + place / k) * in.w + j * k + place % k] = dy[at];
             }
 }
+
+void K(avgpool)(const void *xv, sbni_image in, int64_t kh, int64_t kw, void *yv)
+{
+    const T *x = xv;
+    T *y = yv;
+    int64_t oh = in.h / kh, ow = in.w / kw;
+    for (int64_t c = 0; c < in.c; c++)
+        for (int64_t i = 0; i < oh; i++)
+            for (int64_t j = 0; j < ow; j++) {
+                const T *corner = x + (c * in.h + i * kh) * in.w + j * kw;
+                double sum = 0;
+                for (int64_t p = 0; p < kh; p++)
+                    for (int64_t q = 0; q < kw; q++) sum += (double)corner[p * in.w + q];
+                y[(c * oh + i) * ow + j] = (T)(sum / (double)(kh * kw));
+            }
+}
+
+void K(avgpool_backward)(const void *dyv, sbni_image in, int64_t kh, int64_t kw,
+                         void *dxv)
+{
+    const T *dy = dyv;
+    T *dx = dxv;
+    int64_t oh = in.h / kh, ow = in.w / kw;
+    /* rows and columns that no window covers stay zero */
+    memset(dx, 0, (size_t)(in.c * in.h * in.w) * sizeof *dx);
+    for (int64_t c = 0; c < in.c; c++)
+        for (int64_t i = 0; i < oh; i++)
+            for (int64_t j = 0; j < ow; j++) {
+                T share = (T)((double)dy[(c * oh + i) * ow + j] / (double)(kh * kw));
+                T *corner = dx + (c * in.h + i * kh) * in.w + j * kw;
+                for (int64_t p = 0; p < kh; p++)
+                    for (int64_t q = 0; q < kw; q++) corner[p * in.w + q] = share;
+            }
+}

@@ -144,10 +144,14 @@ static inline double lanes_sum(vd v)
     X(relu_backward)                                                                     \
     X(sigmoid)                                                                           \
     X(sigmoid_backward)                                                                  \
+    X(add)                                                                               \
+    X(dropout)                                                                           \
     X(groupnorm)                                                                         \
     X(groupnorm_backward)                                                                \
     X(maxpool)                                                                           \
     X(maxpool_backward)                                                                  \
+    X(avgpool)                                                                           \
+    X(avgpool_backward)                                                                  \
     X(im2col)                                                                            \
     X(col2im)                                                                            \
     X(bias_add)                                                                          \

@@ -38,6 +38,7 @@ typedef struct sbni_task {
     sbni_slice slice;
     int64_t index; /* of the slice in the batch under work */
     int thread;
+    bool training;
 } sbni_task;
 
 typedef struct sbni_layer {
@@ -45,6 +46,8 @@ typedef struct sbni_layer {
     sbni_edge *in, *out;
     int weight, bias; /* indices of parameters; -1: none */
     uint8_t *argmax;  /* maxpool: [capacity][out.count] */
+    uint8_t *kept;    /* dropout: [capacity][sbni_mask_bytes(out.count)], a bit each */
+    int draws;        /* dropout: its number among the net's */
     bool relu;        /* norm: followed by relu, in the same pass */
     sbn_norm *norm;
     double *mean, *rstd; /* groupnorm: [capacity][groups] */
@@ -77,7 +80,7 @@ struct sbn_model {
     bool pokes;       /* and thread 0 may move them from among the others */
     int64_t capacity; /* rows of whole arrays: the largest share */
 
-    int layer_count;
+    int layer_count, dropout_count;
     sbni_layer *layers;
     sbni_edge *edges; /* [layer_count+1] */
     int run_count, segment_count;
@@ -102,6 +105,8 @@ struct sbn_model {
     const int32_t *labels; /* NULL: this process has none that are usable */
     double loss_weight;    /* 1 / samples of the batch */
     int64_t vote;          /* travels with the gradients */
+    int64_t step;          /* of training, under work or next: names the masks */
+    int64_t first;         /* place of this process's first sample in the batch */
 };
 
 /* Parts of backward. */
@@ -122,11 +127,18 @@ typedef struct sbni_layer_ops {
 } sbni_layer_ops;
 
 extern const sbni_layer_ops sbni_conv_ops, sbni_linear_ops, sbni_maxpool_ops,
-    sbni_relu_ops, sbni_sigmoid_ops, sbni_loss_ops, sbni_norm_ops, sbni_groupnorm_ops;
+    sbni_avgpool_ops, sbni_relu_ops, sbni_sigmoid_ops, sbni_dropout_ops, sbni_loss_ops,
+    sbni_norm_ops, sbni_groupnorm_ops;
 const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind);
 
 /* Shape of a layer whose output has that of its input; nn/activation.c. */
 sbn_status sbni_same_shape(const sbni_layer_spec *spec, sbni_image in, sbni_image *out);
+
+/* Bytes of a mask of one bit an element. */
+static inline int64_t sbni_mask_bytes(int64_t count)
+{
+    return (count + 7) / 8;
+}
 
 /* First row of the task's slice in an edge. */
 void *sbni_edge_y(const sbn_model *model, const sbni_edge *edge, sbni_task task);
@@ -150,8 +162,10 @@ static inline void sbni_model_poke(const sbn_model *model, sbni_task task)
 /* nn/step.c: layers [0, until) on the slices under work. */
 sbn_status sbni_model_forward(sbn_model *model, int64_t n, bool training, int until);
 
-/* nn/plan.c: shapes; then runs, and which arrays are whole; allocates them. */
+/* nn/shapes.c: the layers that a net's lines become, and what flows between them. */
 sbn_status sbni_plan_shapes(sbn_model *model, const sbni_net *net);
+
+/* nn/plan.c: runs, and which arrays are whole; allocates them. */
 sbn_status sbni_plan_buffers(sbn_model *model);
 
 /* nn/params.c: tables, arenas, initial values; after the norm layers exist. */

@@ -28,7 +28,8 @@ sbn_model_config sbn_model_config_default(const char *net, int64_t batch)
                               .eps = 1e-5,
                               .momentum = 0.1,
                               .overlap = true,
-                              .init_scale = 1};
+                              .init_scale = 1,
+                              .dropout = SBN_DROPOUT_NET};
 }
 
 static int64_t largest_share(const sbn_model *m)
@@ -67,6 +68,9 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
               "expected a scale above 0 and a deviation >= 0 of initial weights, got %g "
               "and %g",
               cfg->init_scale, cfg->init_sigma);
+    SBN_CHECK(cfg->dropout == SBN_DROPOUT_NET || (cfg->dropout >= 0 && cfg->dropout < 1),
+              SBN_E_ARG, "expected a rate of dropout of 0 to below 1, got %g",
+              cfg->dropout);
     int64_t slices = sbni_scope_cut(0, cfg->batch, cfg->norm_batch, NULL);
     SBN_CHECK(slices <= SBNI_GRADSYNC_SLICES, SBN_E_ARG,
               "batch %" PRId64 " in norm batches of %" PRId64 " has %" PRId64
@@ -97,7 +101,7 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
 /* Nets of other layers would send other messages, and other settings other weights. */
 static sbn_status check_alike(const sbn_model *m)
 {
-    uint64_t field[13] = {m->cfg.dtype,
+    uint64_t field[14] = {m->cfg.dtype,
                           m->cfg.seed,
                           (uint64_t)m->cfg.batch,
                           (uint64_t)m->cfg.norm_batch,
@@ -110,6 +114,7 @@ static sbn_status check_alike(const sbn_model *m)
     memcpy(&field[10], &m->cfg.label_smoothing, 8);
     memcpy(&field[11], &m->cfg.init_scale, 8);
     memcpy(&field[12], &m->cfg.init_sigma, 8);
+    memcpy(&field[13], &m->cfg.dropout, 8);
     SBN_TRY(sbni_group_check_same(m->group,
                                   (int64_t)(XXH3_64bits(m->text, strlen(m->text)) >> 1),
                                   "digest of the net's text"));

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "core/memory.h"
 #include "nets.h" /* made by Meson from examples/nets */
 
-enum { MAX_TEXT_BYTES = 1 << 20, MAX_SIZE = 65536 };
+enum { MAX_TEXT_BYTES = 1 << 20, MAX_SIZE = 65536, MAX_DIGITS = 20, REAL = -1 };
 
 static const struct {
     const char *name, *text;
@@ -23,18 +24,33 @@ static const struct {
     const char *word;
     sbni_layer_kind kind;
     bool named;
-    const char *required; /* keys by first letter: o k s; size is s of maxpool */
-    const char *optional;
+    const char *required, *optional; /* keys */
 } grammar[] = {
     {"conv", SBNI_LAYER_CONV, true, "out kernel", "stride pad"},
     {"linear", SBNI_LAYER_LINEAR, true, "out", ""},
     {"norm", SBNI_LAYER_NORM, true, "", ""},
     {"maxpool", SBNI_LAYER_MAXPOOL, false, "size", ""},
+    {"avgpool", SBNI_LAYER_AVGPOOL, false, "", "size"},
     {"relu", SBNI_LAYER_RELU, false, "", ""},
     {"sigmoid", SBNI_LAYER_SIGMOID, false, "", ""},
+    {"dropout", SBNI_LAYER_DROPOUT, false, "p", ""},
     {"logsoftmax", SBNI_LAYER_LOGSOFTMAX, false, "", ""},
 };
 enum { KINDS = sizeof grammar / sizeof *grammar };
+
+/* Where the value of a key=value word goes. */
+static const struct {
+    const char *word;
+    size_t at;
+    int64_t least; /* of whole numbers; REAL: 0 to below 1 */
+} keys[] = {
+    {"out", offsetof(sbni_layer_spec, out), 1},
+    {"kernel", offsetof(sbni_layer_spec, kernel), 1},
+    {"size", offsetof(sbni_layer_spec, kernel), 1},
+    {"stride", offsetof(sbni_layer_spec, stride), 1},
+    {"pad", offsetof(sbni_layer_spec, pad), 0},
+    {"p", offsetof(sbni_layer_spec, rate), REAL},
+};
 
 typedef struct parser {
     const char *source;
@@ -75,6 +91,23 @@ static sbn_status number(const parser *p, const char **at, const char *end, int6
         return complain(p, start,
                         "expected %s as a number from %" PRId64 " to %d, got \"%.*s\"",
                         what, least, MAX_SIZE, (int)(end - start), start);
+    return SBN_OK;
+}
+
+/* The same of a fraction of 0 to below 1, in digits and at most one point. */
+static sbn_status fraction(const parser *p, const char **at, const char *end,
+                           const char *what, double *value)
+{
+    char digits[MAX_DIGITS + 1] = "";
+    size_t n = strspn(*at, "0123456789.");
+    if (n > (size_t)(end - *at)) n = (size_t)(end - *at);
+    if (n <= MAX_DIGITS) memcpy(digits, *at, n);
+    char *rest = digits;
+    *value = strtod(digits, &rest);
+    if (rest == digits || *rest || *value >= 1)
+        return complain(p, *at, "expected %s as a number from 0 to below 1, got \"%.*s\"",
+                        what, (int)(end - *at), *at);
+    *at += n;
     return SBN_OK;
 }
 
@@ -135,38 +168,53 @@ static sbn_status parse_name(parser *p, const sbni_net *net, sbni_layer_spec *la
     return SBN_OK;
 }
 
+static sbn_status unexpected_key(const parser *p, const char *word, int length, int kind)
+{
+    const char *required = grammar[kind].required, *at = grammar[kind].optional;
+    bool named = grammar[kind].named;
+    char optional[64] = "";
+    for (size_t n; *at; at += n + (at[n] == ' ')) {
+        n = strcspn(at, " ");
+        snprintf(optional + strlen(optional), sizeof optional - strlen(optional),
+                 " [%.*s]", (int)n, at);
+    }
+    return complain(p, word, "unexpected \"%.*s\"; %s takes:%s%s%s%s", length, word,
+                    grammar[kind].word, named ? " NAME" : "", *required ? " " : "",
+                    *required || *optional || named ? required : " nothing", optional);
+}
+
+/* The value of key number `key`. */
+static sbn_status parse_value(const parser *p, int key, const char *at, const char *end,
+                              sbni_layer_spec *layer)
+{
+    void *value = (char *)layer + keys[key].at;
+    if (keys[key].least == REAL)
+        SBN_TRY(fraction(p, &at, end, keys[key].word, value));
+    else
+        SBN_TRY(number(p, &at, end, keys[key].least, keys[key].word, value));
+    if (at != end) return complain(p, at, "unexpected \"%.*s\"", (int)(end - at), at);
+    return SBN_OK;
+}
+
 /* key=value words up to the end of the line. */
 static sbn_status parse_keys(parser *p, int kind, sbni_layer_spec *layer)
 {
     char seen[64] = "";
     for (;;) {
         const char *word;
-        int length;
+        int length, key = 0;
         next_word(p, &word, &length);
         if (length == 0) break;
         const char *equals = memchr(word, '=', (size_t)length);
-        int key = equals ? (int)(equals - word) : length;
-        if (!equals || (!has_word(grammar[kind].required, word, key) &&
-                        !has_word(grammar[kind].optional, word, key)))
-            return complain(p, word, "unexpected \"%.*s\"; %s takes: %s%s%s", length,
-                            word, grammar[kind].word, grammar[kind].named ? "NAME " : "",
-                            grammar[kind].required[0] || grammar[kind].named
-                                ? grammar[kind].required
-                                : "nothing",
-                            grammar[kind].optional[0] ? " [stride] [pad]" : "");
-        if (has_word(seen, word, key))
-            return complain(p, word, "%.*s is given twice", key, word);
-        snprintf(seen + strlen(seen), sizeof seen - strlen(seen), "%.*s ", key, word);
-        int64_t *value = *word == 'o'     ? &layer->out
-                         : *word == 'k'   ? &layer->kernel
-                         : *word == 'p'   ? &layer->pad
-                         : word[1] == 'i' ? &layer->kernel /* size */
-                                          : &layer->stride;
-        const char *at = equals + 1, *end = word + length;
-        char what[16];
-        snprintf(what, sizeof what, "%.*s", key, word);
-        SBN_TRY(number(p, &at, end, value == &layer->pad ? 0 : 1, what, value));
-        if (at != end) return complain(p, at, "unexpected \"%.*s\"", (int)(end - at), at);
+        int n = equals ? (int)(equals - word) : length;
+        if (!equals || (!has_word(grammar[kind].required, word, n) &&
+                        !has_word(grammar[kind].optional, word, n)))
+            return unexpected_key(p, word, length, kind);
+        if (has_word(seen, word, n))
+            return complain(p, word, "%.*s is given twice", n, word);
+        snprintf(seen + strlen(seen), sizeof seen - strlen(seen), "%.*s ", n, word);
+        while (!has_word(keys[key].word, word, n)) key++;
+        SBN_TRY(parse_value(p, key, equals + 1, word + length, layer));
     }
     for (const char *need = grammar[kind].required; *need;) {
         int n = (int)strcspn(need, " ");
@@ -201,7 +249,7 @@ static sbn_status parse_line(parser *p, sbni_net *net)
     if (kind == KINDS)
         return complain(p, word,
                         "unknown layer \"%.*s\"; expected conv, linear, norm, maxpool, "
-                        "relu, sigmoid or logsoftmax",
+                        "avgpool, relu, sigmoid, dropout or logsoftmax",
                         length, word);
     sbni_layer_spec layer = {.kind = grammar[kind].kind, .stride = 1, .line = p->line};
     if (grammar[kind].named) SBN_TRY(parse_name(p, net, &layer));

@@ -11,8 +11,10 @@ typedef enum sbni_layer_kind {
     SBNI_LAYER_LINEAR,
     SBNI_LAYER_NORM,
     SBNI_LAYER_MAXPOOL,
+    SBNI_LAYER_AVGPOOL,
     SBNI_LAYER_RELU,
     SBNI_LAYER_SIGMOID,
+    SBNI_LAYER_DROPOUT,
     SBNI_LAYER_LOGSOFTMAX,
     SBNI_LAYER_GROUPNORM /* no word of its own: a norm line under SBN_MODEL_NORM_GROUP */
 } sbni_layer_kind;
@@ -22,7 +24,8 @@ enum { SBNI_NET_NAME_BYTES = 48, SBNI_NET_MAX_LAYERS = 1000 };
 typedef struct sbni_layer_spec {
     sbni_layer_kind kind;
     char name[SBNI_NET_NAME_BYTES];   /* of layers with parameters; else "" */
-    int64_t out, kernel, stride, pad; /* maxpool: kernel is its size */
+    int64_t out, kernel, stride, pad; /* pools: kernel is the size; 0: all */
+    double rate;                      /* dropout: p */
     int line;
 } sbni_layer_spec;
 

@@ -1,124 +1,7 @@
-#include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "nn/layer.h"
-
-const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind)
-{
-    switch (kind) {
-    case SBNI_LAYER_CONV:
-        return &sbni_conv_ops;
-    case SBNI_LAYER_LINEAR:
-        return &sbni_linear_ops;
-    case SBNI_LAYER_NORM:
-        return &sbni_norm_ops;
-    case SBNI_LAYER_GROUPNORM:
-        return &sbni_groupnorm_ops;
-    case SBNI_LAYER_MAXPOOL:
-        return &sbni_maxpool_ops;
-    case SBNI_LAYER_RELU:
-        return &sbni_relu_ops;
-    case SBNI_LAYER_SIGMOID:
-        return &sbni_sigmoid_ops;
-    case SBNI_LAYER_LOGSOFTMAX:
-        return &sbni_loss_ops;
-    }
-    return NULL;
-}
-
-/* Elements of a sample. Sizes are at most 65536 and the limit below holds for the edge
- * before, so the product fits int64. */
-static sbn_status measure(sbni_edge *edge)
-{
-    sbni_image s = edge->shape;
-    edge->count = s.c * s.h * s.w;
-    SBN_CHECK(edge->count <= INT32_MAX / 64, SBN_E_DATA,
-              "a layer of %" PRId64 "x%" PRId64 "x%" PRId64 " is too large", s.c, s.h,
-              s.w);
-    return SBN_OK;
-}
-
-/* Matrices that BLAS can count. */
-static sbn_status check_weights(const sbni_layer *layer)
-{
-    const sbni_layer_spec *spec = &layer->spec;
-    bool conv = spec->kind == SBNI_LAYER_CONV;
-    if (!conv && spec->kind != SBNI_LAYER_LINEAR) return SBN_OK;
-    int64_t in =
-        conv ? layer->in->shape.c * spec->kernel * spec->kernel : layer->in->count;
-    int64_t s = layer->out->shape.h * layer->out->shape.w;
-    SBN_CHECK(in <= INT32_MAX && in * (spec->out > s ? spec->out : s) <= INT32_MAX,
-              SBN_E_DATA,
-              "%s has too many weights: %" PRId64 " for each of %" PRId64 " outputs",
-              spec->name, in, spec->out);
-    return SBN_OK;
-}
-
-/* What group norm needs; the other norm layers check themselves. */
-static sbn_status check_groups(const sbn_model *m, const sbni_layer *layer)
-{
-    if (layer->spec.kind != SBNI_LAYER_GROUPNORM) return SBN_OK;
-    int64_t c = layer->in->shape.c, groups = m->cfg.norm_groups;
-    SBN_CHECK(m->cfg.eps > 0 && isfinite(m->cfg.eps), SBN_E_ARG,
-              "norm %s: expected eps > 0, got %g", layer->spec.name, m->cfg.eps);
-    SBN_CHECK(c % groups == 0, SBN_E_ARG,
-              "norm %s: expected groups that divide its %" PRId64
-              " channels, got %" PRId64,
-              layer->spec.name, c, groups);
-    SBN_CHECK(layer->in->count > groups, SBN_E_FEW,
-              "norm %s: %" PRId64 " groups of %" PRId64
-              " channels hold one value each, which has no variance; expected fewer",
-              layer->spec.name, groups, c);
-    return SBN_OK;
-}
-
-/* A relu right behind a norm layer becomes part of it. */
-static bool fuses(const sbn_model *m, const sbni_layer_spec *spec)
-{
-    return spec->kind == SBNI_LAYER_RELU && m->layer_count > 0 &&
-           m->layers[m->layer_count - 1].spec.kind == SBNI_LAYER_NORM &&
-           !m->layers[m->layer_count - 1].relu;
-}
-
-sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
-{
-    SBN_TRY(sbni_alloc(net->count, sizeof *m->layers, "model", &m->layers));
-    SBN_TRY(sbni_alloc(net->count + 1, sizeof *m->edges, "model", &m->edges));
-    m->edges[0].shape = (sbni_image){net->c, net->h, net->w};
-    sbn_status input = measure(&m->edges[0]);
-    if (input != SBN_OK)
-        return sbni_fail_in(input, "%s:%d:1", m->cfg.net, net->input_line);
-    bool wants_dx = false; /* nothing before the first weights needs a gradient */
-    for (int i = 0; i < net->count; i++) {
-        bool norm = net->layers[i].kind == SBNI_LAYER_NORM;
-        if (norm && m->cfg.norm == SBN_MODEL_NORM_NONE) continue;
-        if (fuses(m, &net->layers[i])) {
-            m->layers[m->layer_count - 1].relu = true;
-            continue;
-        }
-        sbni_layer *layer = &m->layers[m->layer_count];
-        layer->spec = net->layers[i];
-        if (norm && m->cfg.norm == SBN_MODEL_NORM_GROUP)
-            layer->spec.kind = SBNI_LAYER_GROUPNORM;
-        layer->in = &m->edges[m->layer_count];
-        layer->out = &m->edges[m->layer_count + 1];
-        layer->weight = layer->bias = -1;
-        layer->wants_dx = wants_dx;
-        sbni_layer_kind kind = layer->spec.kind;
-        wants_dx |= kind == SBNI_LAYER_CONV || kind == SBNI_LAYER_LINEAR || norm;
-        sbn_status status = sbni_layer_ops_of(kind)->shape(&layer->spec, layer->in->shape,
-                                                           &layer->out->shape);
-        if (status == SBN_OK) status = measure(layer->out);
-        if (status == SBN_OK) status = check_weights(layer);
-        if (status == SBN_OK) status = check_groups(m, layer);
-        if (status != SBN_OK)
-            return sbni_fail_in(status, "%s:%d:1", m->cfg.net, layer->spec.line);
-        m->layer_count++;
-    }
-    return SBN_OK;
-}
 
 /* Runs between norms. A run is split where a norm is below it and there are weights whose
  * gradients can be computed while its message travels. Runs with gradients have a segment
@@ -222,6 +105,9 @@ static sbn_status alloc_memory(sbn_model *m, sbni_layer *layer)
     int64_t *kept = &m->memory.activations_bytes;
     if (layer->spec.kind == SBNI_LAYER_MAXPOOL)
         return own(m, m->capacity * layer->out->count, 1, kept, &layer->argmax);
+    if (layer->spec.kind == SBNI_LAYER_DROPOUT)
+        return own(m, m->capacity * sbni_mask_bytes(layer->out->count), 1, kept,
+                   &layer->kept);
     if (layer->spec.kind != SBNI_LAYER_GROUPNORM) return SBN_OK;
     int64_t n = m->capacity * m->cfg.norm_groups;
     SBN_TRY(own(m, 2 * n, sizeof *layer->mean, kept, &layer->mean));

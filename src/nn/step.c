@@ -44,7 +44,7 @@ static void run_slices(sbn_model *m, const pass *p)
 {
 #pragma omp parallel for schedule(static) num_threads(m->threads)
     for (int64_t k = 0; k < m->slice_count; k++) {
-        sbni_task task = {m->slices[k], k, omp_get_thread_num()};
+        sbni_task task = {m->slices[k], k, omp_get_thread_num(), p->training};
         if (p->what)
             backward_slice(m, p, task);
         else
@@ -164,6 +164,7 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
     sbn_status mine = check_labels(m, labels, n); /* reported in the last message */
     m->labels = mine == SBN_OK ? labels : NULL;
     m->loss_weight = 1.0 / (double)total;
+    m->first = first;
     m->slice_count = sbni_scope_cut(first, n, m->cfg.norm_batch, m->slices);
     for (int i = 0; i < m->layer_count; i++)
         if (m->layers[i].norm) SBN_TRY(sbn_norm_set_place(m->layers[i].norm, first));
@@ -176,7 +177,13 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
     result->loss = sbn_model_loss(sums) / (double)total;
     result->correct = (int64_t)sums[SBNI_SUM_WORDS];
     result->votes = (int64_t)sums[SBNI_SUM_WORDS + 1];
+    m->step++;
     return SBN_OK;
+}
+
+void sbn_model_set_step(sbn_model *m, int64_t step)
+{
+    m->step = step;
 }
 
 void sbn_model_set_vote(sbn_model *m, int64_t vote)
@@ -194,7 +201,7 @@ sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,
     SBN_TRY(sbni_model_forward(m, n, false, m->layer_count));
     const sbni_edge *last = &m->edges[m->layer_count];
     for (int64_t k = 0; k < m->slice_count; k++) {
-        sbni_task task = {m->slices[k], k, 0};
+        sbni_task task = {m->slices[k], k, 0, false};
         double loss = m->kernels->nll(sbni_edge_y(m, last, task), labels + task.slice.row,
                                       task.slice.n, last->count, 0, 0, correct, NULL);
         SBN_TRY(add_to_sum(loss, loss_words));

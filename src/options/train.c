@@ -87,6 +87,10 @@ const sbni_option sbni_train_options[] = {
     {"label-smoothing", SBNI_OPTION_REAL, AT(run.label_smoothing), "X",
      "weight of all classes alike in the targets of training, below 1 (default 0)", 0, 0,
      0, 1},
+    {"dropout", SBNI_OPTION_REAL, AT(run.dropout), "P|net",
+     "rate of the net's dropout lines, below 1; of a net without any: of dropout on what "
+     "enters its last linear layer (default net: as its lines say)",
+     "net", 0, SBN_DROPOUT_NET, 1},
     {"init-scale", SBNI_OPTION_REAL, AT(run.init_scale), "X",
      "factor of the initial weights of conv and linear layers (default 1)", 0, 1e-30, 0,
      0},

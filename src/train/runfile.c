@@ -65,11 +65,12 @@ static json_t *renorm_of(const sbn_renorm_schedule *s)
 
 static json_t *optimizer_of(const sbn_trainer_config *c)
 {
-    return json_pack("{s:s s:f s:f s:f s:f s:f s:f}", "optimizer",
-                     sbni_optimizer_name(c->optimizer), "adam_beta1", c->adam_beta1,
-                     "adam_beta2", c->adam_beta2, "adam_eps", c->adam_eps,
-                     "label_smoothing", c->label_smoothing, "init_scale", c->init_scale,
-                     "init_sigma", c->init_sigma);
+    return json_pack(
+        "{s:s s:f s:f s:f s:f s:f s:f s:o}", "optimizer",
+        sbni_optimizer_name(c->optimizer), "adam_beta1", c->adam_beta1, "adam_beta2",
+        c->adam_beta2, "adam_eps", c->adam_eps, "label_smoothing", c->label_smoothing,
+        "init_scale", c->init_scale, "init_sigma", c->init_sigma, "dropout",
+        c->dropout == SBN_DROPOUT_NET ? json_string("net") : json_real(c->dropout));
 }
 
 static json_t *samples_of(const sbn_trainer_config *c)

@@ -129,6 +129,7 @@ static sbn_status create_model(sbni_session *s)
     cfg.label_smoothing = s->cfg->label_smoothing;
     cfg.init_scale = s->cfg->init_scale;
     cfg.init_sigma = s->cfg->init_sigma;
+    cfg.dropout = s->cfg->dropout;
     SBN_TRY(sbn_model_create(&cfg, s->group, &s->model));
     return sbn_group_agree(s->group, create_local(s));
 }

@@ -47,6 +47,9 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
     if (c->norm == SBN_MODEL_NORM_RENORM) SBN_TRY(check_renorm(&c->renorm));
     SBN_CHECK(c->label_smoothing >= 0 && c->label_smoothing < 1, SBN_E_ARG,
               "expected label smoothing of 0 to below 1, got %g", c->label_smoothing);
+    SBN_CHECK(c->dropout == SBN_DROPOUT_NET || (c->dropout >= 0 && c->dropout < 1),
+              SBN_E_ARG, "expected a rate of dropout of 0 to below 1, got %g",
+              c->dropout);
     const sbn_schedule *s = &c->schedule;
     SBN_CHECK(s->lr >= 0 && isfinite(s->lr), SBN_E_ARG, "expected lr >= 0, got %g",
               s->lr);
@@ -168,6 +171,10 @@ int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t dige
     put_schedule(&l, &c->schedule, steps);
     put_optimizer(&l, c);
     put_real(&l, "label-smoothing", c->label_smoothing);
+    if (c->dropout == SBN_DROPOUT_NET)
+        put(&l, "dropout", "net");
+    else
+        put_real(&l, "dropout", c->dropout);
     put_real(&l, "init-scale", c->init_scale);
     put_real(&l, "init-sigma", c->init_sigma);
     put(&l, "seed", "%" PRIu64, c->seed);

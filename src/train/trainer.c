@@ -27,6 +27,7 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .adam_beta2 = 0.999,
                                 .adam_eps = 1e-8,
                                 .init_scale = 1,
+                                .dropout = SBN_DROPOUT_NET,
                                 .seed = 1,
                                 .log_every = 1,
                                 .overlap = true};
@@ -65,6 +66,7 @@ static sbn_status train_step(sbni_session *s)
     const int64_t *index;
     int64_t total, first, n, capacity;
     sbn_sampler_batch(s->sampler, s->step, &index, &total);
+    sbn_model_set_step(s->model, s->step);
     s->step++;
     SBN_TRY(sbn_model_share(s->model, total, &first, &n));
     sbni_fetch(s->data[SBN_SPLIT_TRAIN].dataset, index + first, n,
