@@ -18,6 +18,8 @@ neon_packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 script_packages=(shellcheck python3-yaml)
 # shellcheck disable=SC2034 # these bring services: see packages_without_services
 cluster_packages=(slurmctld slurmd slurm-client munge openssh-server openssh-client iproute2)
+# shellcheck disable=SC2034
+sim_packages=(libsimgrid-dev)
 
 say() { printf '%s\n' "$*"; }
 note() { printf '%s\n' "$*" >&2; }

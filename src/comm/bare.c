@@ -25,11 +25,12 @@ sbn_status sbni_bare_slowest(sbn_group *group, const double *mine, int n, double
 
 sbn_status sbni_bare_rest(sbn_group *group)
 {
+    const struct timespec nap = {0, REST_NS};
     MPI_Request request;
     SBN_TRY(sbni_mpi(MPI_Ibarrier(group->comm, &request), "MPI_Ibarrier"));
     for (int done = 0;;) {
         SBN_TRY(sbni_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
         if (done) return SBN_OK;
-        nanosleep(&(struct timespec){0, REST_NS}, NULL);
+        nanosleep(&nap, NULL);
     }
 }
