@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2317 # functions are called by name
 # Steps on a simulated cluster: the library's messages take what they take alone, repeatably,
 # and are those that a step is documented to have.
 set -u
