@@ -12,8 +12,8 @@ train=(train --data data --batch 64 --epochs 3 --progress none)
 works 'a run' 3 "${train[@]}" --out run --norm-batch 32
 check 'it says where the results are' has 'results in run' stdout.txt
 check 'and the test accuracy' has 'test accuracy 0\.' stdout.txt
-check 'it leaves four files and nothing else' test "$(cd run && echo *)" = \
-  'checkpoint.safetensors metrics.jsonl model.safetensors run.json'
+check 'it leaves five files and nothing else' test "$(cd run && ls -A | xargs)" = \
+  'checkpoint-previous.safetensors checkpoint.safetensors metrics.jsonl model.safetensors run.json'
 
 metrics=run/metrics.jsonl
 number='-?[0-9.]+(e[-+]?[0-9]+)?'

@@ -22,7 +22,7 @@ static void replace(const char *path, const char *text, int commit)
     /* in two pieces */
     OK(sbni_replacement_write(r, text, 1));
     OK(sbni_replacement_write(r, text + 1, (int64_t)strlen(text + 1)));
-    if (commit) OK(sbni_replacement_commit(r));
+    if (commit) OK(sbni_replacement_commit(r, NULL));
     sbni_replacement_end(&r);
     assert_null(r);
     sbni_replacement_end(&r);
@@ -99,7 +99,7 @@ static void folder_that_vanishes(void **state)
     snprintf(temporary, sizeof temporary, "%s.tmp-%ld", path, (long)getpid());
     assert_int_equal(unlink(temporary), 0);
     assert_int_equal(rmdir(folder), 0);
-    FAILS(SBN_E_IO, sbni_replacement_commit(r));
+    FAILS(SBN_E_IO, sbni_replacement_commit(r, NULL));
     assert_non_null(strstr(sbn_last_error(), path));
     assert_non_null(strstr(sbn_last_error(), strerror(ENOENT)));
     sbni_replacement_end(&r);

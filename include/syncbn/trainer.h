@@ -26,8 +26,9 @@ typedef enum sbn_progress_style {
 #define SBN_PRECISE_ALL (-1)
 
 /** Settings of a run. All but `out`, `resume`, `limit_test`, `checkpoint_every`,
- * `eval_every`, `log_every`, `eval_train`, `precise`, `progress`, `overlap`, `max_time_s`
- * and `stop` decide the weights; `steps`, `epochs` and `target` by how long it is. */
+ * `check_every`, `eval_every`, `log_every`, `eval_train`, `precise`, `progress`,
+ * `overlap`, `max_time_s`, `warn` and `stop` decide the weights; `steps`, `epochs` and
+ * `target` by how long it is. */
 typedef struct sbn_trainer_config {
     const char *net;  /**< as in sbn_model_config */
     const char *data; /**< as in sbn_dataset_probe */
@@ -55,8 +56,11 @@ typedef struct sbn_trainer_config {
     int64_t classes; /**< every norm batch (the batch, where norm_batch is all) is drawn
                         from so many classes, equally many samples of each, as
                         sbn_sampler_create_classes says; 0: from all, at random */
-    bool resume;     /**< go on from out/checkpoint.safetensors when there is one */
+    bool resume; /**< go on from out/checkpoint.safetensors when there is one, from the
+                    one before it where that is damaged */
     int64_t checkpoint_every; /**< steps; 0: at the end of each epoch */
+    int64_t check_every; /**< steps between comparisons of what the processes hold, beside
+                              the one before each checkpoint; 0: those alone */
     int64_t eval_every; /**< steps between evaluations; 0: at the end of each epoch; there
                            is always one behind the last step */
     int64_t log_every;  /**< ≥ 1: steps between records of a step; the last step always
@@ -73,6 +77,9 @@ typedef struct sbn_trainer_config {
     sbn_progress_style progress;
     bool overlap;      /**< as in sbn_model_config */
     double max_time_s; /**< end behind the first step after so many seconds; 0: none */
+    void (*warn)(
+        const char *line);             /**< told on the group's process 0 what a run got
+                                          over,    as a damaged checkpoint; NULL: nobody is */
     const volatile sig_atomic_t *stop; /**< end behind the step under way once this is not
                                           0 on some process, as a signal's handler may set
                                           it; NULL: never */
@@ -91,14 +98,16 @@ typedef struct sbn_trainer_result {
 SBN_API sbn_trainer_config sbn_trainer_config_default(void);
 
 /**
- * Train and evaluate. Writes metrics.jsonl, run.json, checkpoint.safetensors,
- * model.safetensors to out. What sbn_group_traffic counts begins with the first step.
+ * Train and evaluate. Writes metrics.jsonl, run.json, checkpoint.safetensors (the one
+ * before it stays as checkpoint-previous.safetensors), model.safetensors to out, which is
+ * one run's at a time (run.lock while it lasts; another gets SBN_E_IO). What
+ * sbn_group_traffic counts begins with the first step.
  * @collective over the group: as the model's, and one message of 72 bytes per evaluation
  * of a half of the data.
  * A file out/halt, the limit of time and `stop` end it early: all processes save behind
  * the same step and return SBN_E_STOPPED, and `resume` goes on as if nothing had been.
  * @errors any; the same run fails on all processes, SBN_E_PEER where the cause is
- * elsewhere.
+ * elsewhere. SBN_E_STATE: a process holds other weights than the others.
  * @reproducible model.safetensors and every loss: a function of settings and data alone.
  */
 SBN_API sbn_status sbn_train(const sbn_trainer_config *cfg, sbn_group *group,

@@ -34,6 +34,11 @@ static void report(const sbni_train_settings *s, const sbn_trainer_result *r)
     printf("results in %s\n", s->run.out);
 }
 
+static void warn(const char *line)
+{
+    fprintf(stderr, "syncbn: %s\n", line);
+}
+
 sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
 {
     sbni_train_settings s = sbni_train_settings_default();
@@ -46,6 +51,7 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
     SBN_CHECK(!sbni_options_given(&command, &arguments, "epochs") || !s.run.steps,
               SBN_E_ARG, "--epochs and --steps: expected one of them, got both");
     SBN_TRY(sbni_train_settings_resolve(&s));
+    s.run.warn = warn;
     s.run.stop = sbni_listen_for_stop();
     sbn_trainer_result result;
     SBN_TRY(sbn_train(&s.run, group, &result));

@@ -277,6 +277,16 @@ sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int
     return SBN_OK;
 }
 
+sbn_status sbni_group_gather(sbn_group *group, int64_t value, int64_t *values)
+{
+    double began_s = sbni_clock_s();
+    SBN_TRY(sbni_mpi(
+        MPI_Allgather(&value, 1, MPI_INT64_T, values, 1, MPI_INT64_T, group->comm),
+        "MPI_Allgather"));
+    count_other(group, 8 * (int64_t)group->size, began_s);
+    return SBN_OK;
+}
+
 sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
                              int64_t *least, int64_t *greatest)
 {

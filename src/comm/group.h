@@ -61,6 +61,9 @@ sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes);
 /* Send bytes of one process to all. @collective */
 sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int root);
 
+/* A value of each process, by rank. @collective (8 bytes of each) */
+sbn_status sbni_group_gather(sbn_group *group, int64_t value, int64_t *values);
+
 /* Largest and smallest of a value. @collective (16 bytes) */
 sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
                             int64_t *greatest);

@@ -116,9 +116,14 @@ const sbni_option sbni_train_options[] = {
      "(default out/train)",
      0, 0, 0, 0},
     {"resume", SBNI_OPTION_FLAG, AT(run.resume), 0,
-     "go on from the checkpoint in --out, when there is one", 0, 0, 0, 0},
+     "go on from the newest checkpoint in --out that is whole, when there is one", 0, 0,
+     0, 0},
     {"checkpoint-every", SBNI_OPTION_INT, AT(run.checkpoint_every), "STEPS",
      "steps between checkpoints (default: at the end of each epoch)", 0, 1, 0, 0},
+    {"check-every", SBNI_OPTION_INT, AT(run.check_every), "STEPS",
+     "steps between comparisons of the weights that processes hold (default: before each "
+     "checkpoint, where they are compared in any case)",
+     0, 1, 0, 0},
     {"eval-every", SBNI_OPTION_INT, AT(run.eval_every), "STEPS",
      "steps between evaluations; there is always one behind the last step (default: at "
      "the end of each epoch)",

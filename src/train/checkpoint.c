@@ -11,6 +11,7 @@
 #include "core/text.h"
 #include "nn/layer.h"
 #include "nn/normkind.h"
+#include "train/digests.h"
 #include "train/safetensors.h"
 #include "train/settings.h"
 
@@ -67,6 +68,30 @@ static int list_model(const sbn_model *model, sbni_st_tensor *list)
     return at;
 }
 
+/* Write with digests; the last of the pairs of metadata is free for them. */
+static sbn_status write_digested(const char *path, const char *previous,
+                                 const sbni_st_tensor *list, int n,
+                                 const char *(*metadata)[2], int n_metadata)
+{
+    char *digests;
+    const char *const(*pairs)[2] = (const char *const(*)[2])metadata;
+    SBN_TRY(sbni_digests_make(list, n, pairs, n_metadata - 1, &digests));
+    metadata[n_metadata - 1][0] = SBNI_DIGESTS_KEY;
+    metadata[n_metadata - 1][1] = digests;
+    sbn_status status = sbni_st_write_keeping(path, previous, list, n, pairs, n_metadata);
+    sbni_free(digests);
+    return status;
+}
+
+/* Open a file that is whole, as far as its digests tell. */
+static sbn_status open_digested(const char *path, bool required, sbni_st_file **file)
+{
+    SBN_TRY(sbni_st_open(path, file));
+    sbn_status status = sbni_digests_check(path, *file, required);
+    if (status != SBN_OK) sbni_st_close(file);
+    return status;
+}
+
 sbn_status sbni_model_save(const char *path, const sbn_model *model)
 {
     int n;
@@ -77,12 +102,13 @@ sbn_status sbni_model_save(const char *path, const sbn_model *model)
     char eps[32], norm[SBNI_NORMKIND_BYTES];
     sbni_normkind_print(model->cfg.norm, model->cfg.norm_groups, norm);
     sbni_text_real(model->cfg.eps, eps, sizeof eps);
-    const char *const metadata[][2] = {{"format", "pt"},
-                                       {"net", sbn_model_text(model)},
-                                       {"norm", norm},
-                                       {"norm-eps", eps}};
+    const char *metadata[][2] = {{"format", "pt"},
+                                 {"net", sbn_model_text(model)},
+                                 {"norm", norm},
+                                 {"norm-eps", eps},
+                                 {NULL, NULL}};
     sbn_status status =
-        sbni_st_write(path, list, n, metadata, sizeof metadata / sizeof *metadata);
+        write_digested(path, NULL, list, n, metadata, sizeof metadata / sizeof *metadata);
     sbni_free(list);
     return status;
 }
@@ -130,7 +156,7 @@ static sbn_status fill_model(const char *path, const sbni_st_file *file, sbn_mod
 sbn_status sbni_model_load(const char *path, sbn_model *model)
 {
     sbni_st_file *file;
-    SBN_TRY(sbni_st_open(path, &file));
+    SBN_TRY(open_digested(path, false, &file));
     sbn_status status = fill_model(path, file, model);
     sbni_st_close(&file);
     return status;
@@ -194,7 +220,7 @@ static void list_states(const sbn_model *model, sbn_optimizer *optimizer,
         }
 }
 
-sbn_status sbni_checkpoint_save(const char *path, sbn_model *model,
+sbn_status sbni_checkpoint_save(const char *path, const char *previous, sbn_model *model,
                                 sbn_optimizer *optimizer, int64_t step,
                                 const sbni_setting *settings, int n_settings)
 {
@@ -212,14 +238,13 @@ sbn_status sbni_checkpoint_save(const char *path, sbn_model *model,
                                   {exponents},      exponent, 8 * (int64_t)exponents};
     at += list_model(model, list + at);
     list_states(model, optimizer, names, list, &at);
-    const char *metadata[SBNI_MAX_SETTINGS + 2][2] = {{"format", "syncbn-checkpoint-1"},
+    const char *metadata[SBNI_MAX_SETTINGS + 3][2] = {{"format", "syncbn-checkpoint-1"},
                                                       {"net", sbn_model_text(model)}};
     for (int i = 0; i < n_settings; i++) {
         metadata[i + 2][0] = settings[i].key;
         metadata[i + 2][1] = settings[i].value;
     }
-    status =
-        sbni_st_write(path, list, at, (const char *const(*)[2])metadata, n_settings + 2);
+    status = write_digested(path, previous, list, at, metadata, n_settings + 3);
 fail:
     sbni_free(list);
     sbni_free(names);
@@ -293,10 +318,18 @@ sbn_status sbni_checkpoint_load(const char *path, sbn_model *model,
                                 const sbni_setting *settings, int n_settings)
 {
     sbni_st_file *file;
-    SBN_TRY(sbni_st_open(path, &file));
+    SBN_TRY(open_digested(path, true, &file));
     sbn_status status = check_settings(path, file, model, settings, n_settings);
     if (status == SBN_OK) status = fill_state(path, file, model, optimizer, step);
     if (status == SBN_OK) status = fill_model(path, file, model);
     sbni_st_close(&file);
     return status;
+}
+
+sbn_status sbni_checkpoint_check(const char *path)
+{
+    sbni_st_file *file;
+    SBN_TRY(open_digested(path, true, &file));
+    sbni_st_close(&file);
+    return SBN_OK;
 }

@@ -36,13 +36,17 @@ sbn_status sbni_model_load_text(const char *path, char **text);
  * stay as they are where the file (of a framework) does not say. SBN_E_DATA. */
 sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg);
 
-/* All that resuming needs; settings are stored to be compared. */
-sbn_status sbni_checkpoint_save(const char *path, sbn_model *model,
+/* All that resuming needs; settings are stored to be compared. previous: where the file
+ * that stood at path stays, or NULL. */
+sbn_status sbni_checkpoint_save(const char *path, const char *previous, sbn_model *model,
                                 sbn_optimizer *optimizer, int64_t step,
                                 const sbni_setting *settings, int n_settings);
 
-/* SBN_E_DATA where a setting differs: names it, stored and given. *step receives the step
- * reached. */
+/* Check that a checkpoint is what was written: SBN_E_DATA says what is damaged. */
+sbn_status sbni_checkpoint_check(const char *path);
+
+/* SBN_E_DATA where the file is damaged, or where a setting differs: names it, stored and
+ * given. *step receives the step reached. */
 sbn_status sbni_checkpoint_load(const char *path, sbn_model *model,
                                 sbn_optimizer *optimizer, int64_t *step,
                                 const sbni_setting *settings, int n_settings);

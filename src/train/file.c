@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -84,6 +85,22 @@ sbn_status sbni_folder_make(const char *folder)
     return SBN_OK;
 }
 
+static sbn_status temporary_name(const char *path, char **temporary)
+{
+    int64_t bytes = (int64_t)strlen(path) + 32;
+    SBN_TRY(sbni_alloc(bytes, 1, "temporary name", temporary));
+    snprintf(*temporary, (size_t)bytes, "%s.tmp-%ld", path, (long)getpid());
+    return SBN_OK;
+}
+
+bool sbni_file_is_temporary(const char *name, const char *of)
+{
+    size_t n = strlen(of);
+    if (strncmp(name, of, n) != 0 || strncmp(name + n, ".tmp-", 5) != 0) return false;
+    const char *number = name + n + 5;
+    return *number && number[strspn(number, "0123456789")] == 0;
+}
+
 sbn_status sbni_replacement_begin(const char *path, sbni_replacement **replacement)
 {
     *replacement = NULL;
@@ -96,11 +113,9 @@ sbn_status sbni_replacement_begin(const char *path, sbni_replacement **replaceme
     SBN_TRY(sbni_alloc(1, sizeof *r, "replacement", &r));
     r->fd = -1;
     char *temporary = NULL;
-    int64_t bytes = (int64_t)strlen(path) + 32;
     sbn_status status;
     SBN_GOTO(sbni_copy_string(path, &r->path));
-    SBN_GOTO(sbni_alloc(bytes, 1, "temporary name", &temporary));
-    snprintf(temporary, (size_t)bytes, "%s.tmp-%ld", path, (long)getpid());
+    SBN_GOTO(temporary_name(path, &temporary));
     /* What has this name was left by a dead process that had our number. */
     unlink(temporary);
     r->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -124,13 +139,30 @@ sbn_status sbni_replacement_write(sbni_replacement *r, const void *data, int64_t
     return SBN_OK;
 }
 
-sbn_status sbni_replacement_commit(sbni_replacement *r)
+/* Give path another name. At no moment does it have none, where links can be made. */
+static sbn_status keep(const char *path, const char *previous)
+{
+    char *temporary;
+    SBN_TRY(temporary_name(previous, &temporary));
+    unlink(temporary);
+    bool linked = link(path, temporary) == 0, none = !linked && errno == ENOENT;
+    int failed = none ? 0 : rename(linked ? temporary : path, previous);
+    int reason = errno;
+    /* renaming one name of a file to another of the same file does nothing */
+    if (linked) unlink(temporary);
+    sbni_free(temporary);
+    SBN_CHECK(!failed, SBN_E_IO, "cannot replace %s: %s", previous, strerror(reason));
+    return SBN_OK;
+}
+
+sbn_status sbni_replacement_commit(sbni_replacement *r, const char *previous)
 {
     SBN_TRY(sbni_file_sync(r->fd, r->path));
     int fd = r->fd;
     r->fd = -1;
     /* Network file systems report a failed write here at the latest. */
     SBN_CHECK(close(fd) == 0, SBN_E_IO, "cannot write %s: %s", r->path, strerror(errno));
+    if (previous) SBN_TRY(keep(r->path, previous));
     SBN_CHECK(rename(r->temporary, r->path) == 0, SBN_E_IO, "cannot replace %s: %s",
               r->path, strerror(errno));
     sbni_free(r->temporary);
@@ -157,7 +189,7 @@ sbn_status sbni_replacement_text(const char *path, const char *text)
     if (status == SBN_OK)
         status = sbni_replacement_write(file, text, (int64_t)strlen(text));
     if (status == SBN_OK) status = sbni_replacement_write(file, "\n", 1);
-    if (status == SBN_OK) status = sbni_replacement_commit(file);
+    if (status == SBN_OK) status = sbni_replacement_commit(file, NULL);
     sbni_replacement_end(&file);
     return status;
 }

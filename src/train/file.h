@@ -2,6 +2,7 @@
 #ifndef SBNI_FILE_H
 #define SBNI_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/status.h"
@@ -17,6 +18,9 @@ sbn_status sbni_file_sync(int fd, const char *path);
 /* Make the creation or renaming of path durable: fsync of its folder. SBN_E_IO. */
 sbn_status sbni_file_sync_folder(const char *path);
 
+/* Whether this is the name of a temporary that a replacement of the file `of` makes. */
+bool sbni_file_is_temporary(const char *name, const char *of);
+
 /* A new content for a file: begin, write …, commit, and end in every case. */
 typedef struct sbni_replacement sbni_replacement;
 
@@ -29,8 +33,10 @@ sbn_status sbni_replacement_write(sbni_replacement *replacement, const void *dat
                                   int64_t bytes);
 
 /* fsync, rename to path, fsync the folder. After a crash at any moment the old or the new
- * content is there whole. SBN_E_IO. */
-sbn_status sbni_replacement_commit(sbni_replacement *replacement);
+ * content is there whole. previous: NULL, or a path in the same folder where the old
+ * content stays; on a file system without links a crash may leave it as the only one.
+ * SBN_E_IO. */
+sbn_status sbni_replacement_commit(sbni_replacement *replacement, const char *previous);
 
 /* Free; removes the temporary unless it was committed. NULL is fine. Keeps the error
  * text. */

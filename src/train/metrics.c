@@ -107,7 +107,7 @@ static sbn_status resume(const char *path, int64_t resume_step)
     SBN_GOTO(cut(path, text, &bytes, resume_step));
     SBN_GOTO(sbni_replacement_begin(path, &file));
     SBN_GOTO(sbni_replacement_write(file, text, bytes));
-    SBN_GOTO(sbni_replacement_commit(file));
+    SBN_GOTO(sbni_replacement_commit(file, NULL));
 fail:
     sbni_replacement_end(&file);
     sbni_free(text);

@@ -132,6 +132,13 @@ static sbn_status header_text(json_t *json, char **text, int64_t *bytes)
 sbn_status sbni_st_write(const char *path, const sbni_st_tensor *tensors, int n,
                          const char *const (*metadata)[2], int n_metadata)
 {
+    return sbni_st_write_keeping(path, NULL, tensors, n, metadata, n_metadata);
+}
+
+sbn_status sbni_st_write_keeping(const char *path, const char *previous,
+                                 const sbni_st_tensor *tensors, int n,
+                                 const char *const (*metadata)[2], int n_metadata)
+{
     SBN_CHECK(path && n >= 0 && (tensors || n == 0) && n_metadata >= 0 &&
                   (metadata || n_metadata == 0),
               SBN_E_ARG, "expected a path and arrays, got %d tensors, %d metadata", n,
@@ -148,7 +155,7 @@ sbn_status sbni_st_write(const char *path, const sbni_st_tensor *tensors, int n,
     SBN_GOTO(sbni_replacement_write(file, text, text_bytes));
     for (int i = 0; i < n; i++)
         SBN_GOTO(sbni_replacement_write(file, tensors[i].data, tensors[i].bytes));
-    SBN_GOTO(sbni_replacement_commit(file));
+    SBN_GOTO(sbni_replacement_commit(file, previous));
 fail:
     sbni_replacement_end(&file);
     sbni_free(text);
@@ -382,4 +389,17 @@ const char *sbni_st_metadata(const sbni_st_file *file, const char *key)
 {
     return json_string_value(
         json_object_get(json_object_get(file->header, METADATA), key));
+}
+
+void sbni_st_visit_metadata(const sbni_st_file *file,
+                            void (*visit)(void *context, const char *key,
+                                          const char *value),
+                            void *context)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(json_object_get(file->header, METADATA), key, value)
+    {
+        visit(context, key, json_string_value(value));
+    }
 }

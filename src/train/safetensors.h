@@ -35,6 +35,12 @@ typedef struct sbni_st_tensor {
 sbn_status sbni_st_write(const char *path, const sbni_st_tensor *tensors, int n,
                          const char *const (*metadata)[2], int n_metadata);
 
+/* The same; what stood at path before is then at previous, as by
+ * sbni_replacement_commit. NULL: it is gone. */
+sbn_status sbni_st_write_keeping(const char *path, const char *previous,
+                                 const sbni_st_tensor *tensors, int n,
+                                 const char *const (*metadata)[2], int n_metadata);
+
 typedef struct sbni_st_file sbni_st_file;
 
 /* Map and check a whole file. SBN_E_IO when it can't be opened, SBN_E_DATA with the
@@ -52,5 +58,10 @@ const sbni_st_tensor *sbni_st_at(const sbni_st_file *file, int i);
 const sbni_st_tensor *sbni_st_find(const sbni_st_file *file, const char *name);
 /* NULL when there is no such key. */
 const char *sbni_st_metadata(const sbni_st_file *file, const char *key);
+/* Call visit(context, key, value) for all metadata, in no order that means anything. */
+void sbni_st_visit_metadata(const sbni_st_file *file,
+                            void (*visit)(void *context, const char *key,
+                                          const char *value),
+                            void *context);
 
 #endif

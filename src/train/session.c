@@ -1,10 +1,7 @@
 #include "train/session.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #include "comm/group.h"
 #include "core/memory.h"
@@ -16,9 +13,7 @@
 
 sbn_status sbni_session_path(const sbni_session *s, const char *file, char *path)
 {
-    int n = snprintf(path, SBNI_PATH_BYTES, "%s/%s", s->cfg->out, file);
-    SBN_CHECK(n < SBNI_PATH_BYTES, SBN_E_ARG, "the path of %s is too long", s->cfg->out);
-    return SBN_OK;
+    return sbni_folder_path(s->cfg->out, file, path);
 }
 
 static sbn_status open_data(sbni_session *s)
@@ -153,40 +148,28 @@ static sbn_status broadcast_state(sbni_session *s)
     return SBN_OK;
 }
 
-/* Give an earlier run's file another name. */
-static sbn_status move_aside(const sbni_session *s, const char *file, const char *to)
+/* From here on nobody else writes there. */
+static sbn_status take_folder(sbni_session *s)
 {
-    char path[SBNI_PATH_BYTES], aside[SBNI_PATH_BYTES];
-    SBN_TRY(sbni_session_path(s, file, path));
-    SBN_TRY(sbni_session_path(s, to, aside));
-    SBN_CHECK(rename(path, aside) == 0 || errno == ENOENT, SBN_E_IO,
-              "cannot move %s aside: %s", path, strerror(errno));
-    return SBN_OK;
+    if (!s->writes) return SBN_OK;
+    SBN_TRY(sbni_folder_make(s->cfg->out));
+    SBN_TRY(sbni_lock_take(s->cfg->out, &s->lock));
+    return sbni_folder_clean(s->cfg->out);
 }
 
 static sbn_status load_checkpoint(sbni_session *s)
 {
-    char path[SBNI_PATH_BYTES];
-    struct stat info;
-    SBN_TRY(sbni_session_path(s, "checkpoint.safetensors", path));
-    if (s->cfg->resume) {
-        if (stat(path, &info) != 0) {
-            SBN_CHECK(errno == ENOENT, SBN_E_IO, "cannot look at %s: %s", path,
-                      strerror(errno));
-            return SBN_OK; /* nothing to resume from: begin */
-        }
-        SBN_TRY(sbni_checkpoint_load(path, s->model, s->optimizer, &s->step, s->settings,
-                                     s->n_settings));
-        SBN_CHECK(s->step <= s->steps, SBN_E_ARG,
-                  "%s is at step %" PRId64 ", beyond this run's %" PRId64 " steps", path,
-                  s->step, s->steps);
-        return SBN_OK;
-    }
-    /* A new run over an old one: a later --resume must not find the old one's state, nor
-     * an evaluation the old one's weights. */
-    SBN_TRY(move_aside(s, "checkpoint.safetensors", "checkpoint-old.safetensors"));
-    SBN_TRY(move_aside(s, "comm.json", "comm-old.json"));
-    return move_aside(s, "model.safetensors", "model-old.safetensors");
+    if (!s->cfg->resume) return sbni_folder_retire(s->cfg->out);
+    char *warning;
+    SBN_TRY(sbni_folder_load(s->cfg->out, s->model, s->optimizer, &s->step, s->settings,
+                             s->n_settings, &warning));
+    if (warning && s->cfg->warn) s->cfg->warn(warning);
+    sbni_free(warning);
+    SBN_CHECK(s->step <= s->steps, SBN_E_ARG,
+              "the checkpoint in %s is at step %" PRId64 ", beyond this run's %" PRId64
+              " steps",
+              s->cfg->out, s->step, s->steps);
+    return SBN_OK;
 }
 
 static sbn_status open_files(sbni_session *s, int hosts)
@@ -205,8 +188,7 @@ sbn_status sbni_session_open(sbni_session *s)
     SBN_TRY(sbn_group_agree(s->group, sbni_settings_check(s->cfg)));
     SBN_TRY(sbni_settings_check_alike(s->cfg, s->group));
     s->writes = s->cfg->out && sbn_group_rank(s->group) == 0;
-    SBN_TRY(
-        sbn_group_agree(s->group, s->writes ? sbni_folder_make(s->cfg->out) : SBN_OK));
+    SBN_TRY(sbni_group_agree_asleep(s->group, take_folder(s)));
     SBN_TRY(open_data(s));
     SBN_TRY(create_model(s));
     SBN_TRY(sbn_group_agree(s->group, s->writes ? load_checkpoint(s) : SBN_OK));
@@ -226,6 +208,7 @@ void sbni_session_close(sbni_session *s)
     snprintf(text, sizeof text, "%s", sbn_last_error());
     sbni_progress_destroy(&s->progress);
     if (sbni_metrics_close(&s->metrics) != SBN_OK) sbni_fail(SBN_E_IO, "%s", text);
+    sbni_lock_release(&s->lock);
     sbn_sampler_destroy(&s->sampler);
     sbn_optimizer_destroy(&s->optimizer);
     sbn_model_destroy(&s->model);

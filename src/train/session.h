@@ -8,18 +8,19 @@
 #include "syncbn/data.h"
 #include "syncbn/trainer.h"
 #include "train/checkpoint.h"
+#include "train/folder.h"
 #include "train/hostdata.h"
+#include "train/lock.h"
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/stop.h"
-
-enum { SBNI_PATH_BYTES = 4096 };
 
 /* Files are written by process 0 alone. */
 typedef struct sbni_session {
     const sbn_trainer_config *cfg;
     sbn_group *group;
     bool writes;
+    sbni_lock *lock;       /* of the folder */
     sbni_hostdata data[2]; /* by sbn_split */
     sbni_setting settings[SBNI_MAX_SETTINGS];
     int n_settings;

@@ -59,8 +59,9 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               s->warmup, s->every);
     SBN_CHECK(c->max_time_s >= 0 && isfinite(c->max_time_s), SBN_E_ARG,
               "expected a limit of time >= 0, got %g", c->max_time_s);
-    SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0,
-              SBN_E_ARG, "expected limits and checkpoint steps >= 0");
+    SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0 &&
+                  c->check_every >= 0,
+              SBN_E_ARG, "expected limits, steps of checkpoints and of checks >= 0");
     SBN_CHECK(c->classes >= 0, SBN_E_ARG, "expected classes >= 0, got %" PRId64,
               c->classes);
     SBN_CHECK(c->eval_every >= 0 && c->log_every >= 1 && c->eval_train >= 0 &&
@@ -204,7 +205,7 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
         c->limit_test, c->resume,      c->checkpoint_every,
         c->overlap,    c->out != NULL, (int64_t)(1e3 * c->max_time_s),
         c->eval_every, c->log_every,   c->eval_train,
-        c->precise};
+        c->precise,    c->check_every};
     XXH3_64bits_update(hash, numbers, sizeof numbers);
     XXH3_64bits_update(hash, &c->target, sizeof c->target);
     int64_t digest = (int64_t)(XXH3_64bits_digest(hash) >> 1);

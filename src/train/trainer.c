@@ -6,7 +6,9 @@
 #include "core/clock.h"
 #include "core/memory.h"
 #include "train/evaluate.h"
+#include "train/folder.h"
 #include "train/probe.h"
+#include "train/replicas.h"
 #include "train/session.h"
 
 sbn_trainer_config sbn_trainer_config_default(void)
@@ -117,20 +119,21 @@ static sbn_status test_and_report(sbni_session *s)
     return sbn_group_agree(s->group, s->written);
 }
 
-/* The lines that a checkpoint relies on reach the disk before it does. Processes whose
- * weights differ (another CPU or library) must not go on as if they were one. */
+static sbn_status check_replicas(sbni_session *s)
+{
+    return sbni_replicas_check(s->group, s->model, s->optimizer, s->step);
+}
+
+/* Weights that processes disagree about are not saved. The lines that a checkpoint relies
+ * on reach the disk before it does. */
 static sbn_status save(sbni_session *s)
 {
-    SBN_TRY(sbni_group_check_same(s->group, sbni_model_digest(s->model),
-                                  "digest of the weights"));
+    SBN_TRY(check_replicas(s));
     if (s->writes && s->written == SBN_OK) {
-        char path[SBNI_PATH_BYTES];
         s->written = sbni_metrics_flush(s->metrics, 1);
         if (s->written == SBN_OK)
-            s->written = sbni_session_path(s, "checkpoint.safetensors", path);
-        if (s->written == SBN_OK)
-            s->written = sbni_checkpoint_save(path, s->model, s->optimizer, s->step,
-                                              s->settings, s->n_settings);
+            s->written = sbni_folder_save(s->cfg->out, s->model, s->optimizer, s->step,
+                                          s->settings, s->n_settings);
     }
     return sbn_group_agree(s->group, s->written);
 }
@@ -167,7 +170,11 @@ static sbn_status train(sbni_session *s)
         if (last) SBN_TRY(sbni_probe_precise(s));
         int64_t every =
             s->cfg->checkpoint_every ? s->cfg->checkpoint_every : s->per_epoch;
-        if (last || s->step % every == 0 || s->votes) SBN_TRY(save(s));
+        int64_t checks = s->cfg->check_every;
+        if (last || s->step % every == 0 || s->votes)
+            SBN_TRY(save(s));
+        else if (checks && s->step % checks == 0)
+            SBN_TRY(check_replicas(s));
         if (s->votes && !last) return stopped(s);
     }
     return SBN_OK;

@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# The folder of a run: a damaged checkpoint gives way to the one before it, a second run is
+# kept out, a crash leaves nothing behind that stays, and a disk that is full or read-only
+# ends the run without harm to what was saved.
+# shellcheck disable=SC2317 # functions are called by name
+set -u
+. "$(dirname "$0")/program_lib.sh"
+
+mkdir data
+"$make_idx" data 150 40 || exit 1
+train=(train --data data --progress none --batch 60 --checkpoint-every 5)
+newest=checkpoint.safetensors previous=checkpoint-previous.safetensors
+
+# --- damaged checkpoints ------------------------------------------------------
+
+must 2 "${train[@]}" --steps 40 --out whole
+must 3 "${train[@]}" --steps 20 --out kept
+check 'the checkpoint before the last one stays' test -s kept/$previous
+
+# flip FILE OFFSET: another bit there
+flip() {
+  local byte
+  byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+  put_bytes "$1" "$2" "\\$(printf '%o' $((byte ^ 4)))"
+}
+cut_to() { truncate -s $(($(size_of "$1") * $2 / 16)) "$1"; }
+flip_at() { flip "$1" $(($(size_of "$1") * $2 / 16)); }
+zeros() { dd if=/dev/zero of="$1" bs=64 count=3 seek=9 conv=notrunc status=none; }
+empty() { : >"$1"; }
+gone() { rm "$1"; }
+steps_of() { grep '"kind":"step"' "$1/metrics.jsonl"; }
+same_end() {
+  cmp whole/model.safetensors "$1/model.safetensors" && diff <(steps_of whole) <(steps_of "$1")
+}
+one_line() { test "$(grep -c "$1" stderr.txt)" = 1 -a "$(wc -l <stderr.txt)" = 1; }
+
+# falls_back DAMAGE [ARGUMENT]: to step 15, says so, and ends as undisturbed
+falls_back() {
+  rm -rf run
+  cp -r kept run
+  "$1" run/$newest ${2+"$2"}
+  works "$* of the newest checkpoint: goes on" 2 "${train[@]}" --steps 40 --resume --out run ||
+    return
+  check "$*: one line says from where" \
+    one_line "^syncbn: run/$newest.*; going on from $previous, step 15$"
+  check "$*: ends as undisturbed" same_end run
+  check "$*: what is damaged is kept apart" test "$1" = gone -o -e run/checkpoint-damaged.safetensors
+}
+falls_back cut_to 15
+falls_back flip_at 0
+falls_back flip_at 8
+falls_back zeros
+falls_back empty
+falls_back gone
+
+flip_at kept/$newest 12
+cp -r kept run-1
+flip_at run-1/$previous 9
+refused 'both damaged' 65 "$newest is damaged: .*; nor is there another.*$previous" \
+  4 "${train[@]}" --steps 40 --resume --out run-1
+rm kept/$previous
+refused 'the only one damaged' 65 "$newest is damaged: tensor .* differs from its digest" \
+  4 "${train[@]}" --steps 40 --resume --out kept
+flip_at whole/model.safetensors 11
+refused 'weights damaged' 65 'model.safetensors is damaged: tensor' 2 eval whole --data data
+
+# --- two runs, one folder -----------------------------------------------------
+
+endless=("${train[@]}" --steps 100000000)
+has_checkpoint() { test -s "$1/$newest"; }
+# begin NP FOLDER: a run under way, with a checkpoint; its job goes by a name
+begin() {
+  rm -f pid.*
+  # shellcheck disable=SC2016 # for the inner shell
+  "$mpirun" "${quiet[@]}" -np "$1" env PBS_JOBID=77.server sh -c \
+    'echo $$ >"pid.${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" && exec "$@"' sh \
+    "$program" "${endless[@]}" --out "$2" >job.txt 2>&1 </dev/null &
+  job=$!
+  wait_for $((60 * slowness)) has_checkpoint "$2"
+}
+begin 2 shared
+holder="process $(cat pid.0) on host $(uname -n), job 77.server, since "
+refused 'a second run in the folder' 74 "shared is in use by another run: $holder" \
+  2 "${train[@]}" --steps 40 --out shared
+refused 'a resuming one' 74 "shared/. is in use by another run: $holder" \
+  3 "${train[@]}" --steps 40 --resume --out shared/.
+must 1 "${train[@]}" --steps 5 --out other
+check 'another folder is free' test -s other/model.safetensors
+must 1 inspect shared/$newest && pass 'and anybody may look'
+kill -USR1 "$(cat pid.1)"
+end_of_job
+check 'the first goes on unharmed to its stop' test "$code" = 75
+check 'and gives the folder back' absent shared/run.lock
+
+begin 3 killed
+kill -9 "$(cat pid.0)"
+end_of_job
+check 'a killed run leaves its lock' test -s killed/run.lock
+run 2 "${train[@]}" --steps 100000000 --resume --out killed --max-time 0.001
+check 'which does not hold' test "$code" = 75
+for text in '' 'no lock of ours' '{"host":"elsewhere","boot":"x","pid":1,"start":1,"job":""}'; do
+  printf '%s' "$text" >killed/run.lock
+  run 2 "${train[@]}" --steps 100000000 --resume --out killed --max-time 0.001
+  check "nor does one that says '$text'" test "$code" = 75
+done
+check 'and none is left' absent killed/run.lock
+
+for file in $newest $previous metrics.jsonl run.json model.safetensors; do
+  : >"killed/$file.tmp-4194305"
+done
+run 2 "${train[@]}" --steps 100000000 --resume --out killed --max-time 0.001
+check 'temporaries of dead processes are removed' \
+  test "$(cd killed && echo *.tmp-*)" = '*.tmp-*'
+
+# --- no room, no permission ---------------------------------------------------
+
+if [ "$(id -u)" != 0 ] || ! mkdir disk || ! mount -t tmpfs -o size=4k tmpfs disk 2>/dev/null; then
+  skip 'a full and a read-only disk: they need root, and leave to mount'
+  finish
+fi
+unmount() {
+  umount -l disk 2>/dev/null
+  clean_up
+}
+trap unmount EXIT
+# A net whose files are of some pages each, so that few sizes of the disk meet every write.
+printf '%s\n' 'input 1x28x28' 'conv c out=2 kernel=5' 'norm n' 'relu' 'maxpool size=12' \
+  'linear d out=10' 'logsoftmax' >tiny.net
+tiny=(train --data data --progress none --batch 60 --net tiny.net)
+must 1 "${tiny[@]}" --steps 12 --checkpoint-every 2 --out tiny
+# pages of a folder of ours, its own included
+pages=$(($(find tiny -type f -printf '%s\n' | awk '{ n += int(($1 + 4095) / 4096) } END { print n }') + 12))
+full=0 enough=0
+for ((size = 1; size <= pages && enough < 2; size++)); do
+  umount disk
+  mount -t tmpfs -o size=$((4 * size))k tmpfs disk || break
+  run 2 "${tiny[@]}" --steps 12 --checkpoint-every 2 --out disk/run
+  if [ "$code" = 0 ]; then
+    enough=$((enough + 1))
+    continue
+  fi
+  full=$((full + 1))
+  problem=
+  [ "$code" = 74 ] || problem=", exit code $code"
+  one_line '^syncbn: .*No space left on device' || problem="$problem, $(cat stderr.txt)"
+  left=$(find disk -name '*.tmp-*' -o -name '*.lock')
+  [ -z "$left" ] || problem="$problem, $left"
+  # what was saved before is whole, and goes on where there is room
+  cp -r disk/run "roomy-$size"
+  must 2 "${tiny[@]}" --steps 12 --checkpoint-every 2 --resume --out "roomy-$size" || problem="$problem, resume"
+  [ -s stderr.txt ] && problem="$problem, $(cat stderr.txt)"
+  cmp tiny/model.safetensors "roomy-$size/model.safetensors" || problem="$problem, other weights"
+  check "a disk of $size pages is full: 74, no temporary, no harm$problem" test -z "$problem"
+done
+check "disks too small ($full) and large enough ($enough)" test $full -ge 5 -a $enough -ge 1
+
+umount disk
+mount -t tmpfs -o size=4m tmpfs disk
+must 2 "${tiny[@]}" --steps 6 --checkpoint-every 2 --out disk/run
+cp -r disk/run before
+mount -o remount,ro disk
+refused 'a read-only folder' 74 'disk/run/run.lock: Read-only file system' \
+  3 "${tiny[@]}" --steps 12 --resume --out disk/run
+refused 'a new folder there' 74 'disk/new: Read-only file system' 2 "${tiny[@]}" --steps 12 --out disk/new
+check 'nothing changed' diff -r before disk/run
+umount disk
+finish
