@@ -14,8 +14,9 @@ declare -A may_include=(
   [data]='core data'
   [train]='core kernels comm norm nn optim data train'
   [options]='core kernels comm norm nn optim data train options'
-  [cli]='core kernels comm norm nn optim data train options cli'
-  [examples]='core kernels comm norm nn optim data train options cli'
+  [study]='core kernels comm norm nn optim data train options study'
+  [cli]='core kernels comm norm nn optim data train options study cli'
+  [examples]='core kernels comm norm nn optim data train options study cli'
 )
 
 # The layer that a public header describes.

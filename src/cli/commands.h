@@ -6,6 +6,7 @@
 
 sbn_status sbni_command_train(int argc, char **argv, sbn_group *group);
 sbn_status sbni_command_eval(int argc, char **argv, sbn_group *group);
+sbn_status sbni_command_study(int argc, char **argv, sbn_group *group);
 sbn_status sbni_command_bench(int argc, char **argv, sbn_group *group);
 sbn_status sbni_command_inspect(int argc, char **argv, sbn_group *group);
 

@@ -21,6 +21,7 @@ static const struct {
 } commands[] = {
     {"train", "train a net with synchronized batch norm", sbni_command_train},
     {"eval", "evaluate saved weights on a test set", sbni_command_eval},
+    {"study", "run a designed experiment and report on it", sbni_command_study},
     {"bench", "measure the layer's speed, synchronization and training",
      sbni_command_bench},
     {"inspect", "summarize a data set, net, checkpoint or metrics file",

@@ -1,0 +1,89 @@
+#include "study/trial.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+
+static const char RESULT[] = "result.json";
+
+sbn_status sbni_trial_path(const char *out, const sbni_trial *t, const char *file,
+                           char path[SBNI_PATH_BYTES])
+{
+    int n = snprintf(path, SBNI_PATH_BYTES, "%s/trials/%s%s%s", out, t->key,
+                     file[0] ? "/" : "", file);
+    SBN_CHECK(n < SBNI_PATH_BYTES, SBN_E_ARG, "the path of %s is too long", out);
+    return SBN_OK;
+}
+
+sbn_status sbni_trial_load(const char *out, const sbni_trial *t, sbni_record *record,
+                           bool *found)
+{
+    char path[SBNI_PATH_BYTES];
+    SBN_TRY(sbni_trial_path(out, t, RESULT, path));
+    return sbni_record_load(path, record, found);
+}
+
+/* Weights are large and made again by the same command. */
+static sbn_status remove_models(const char *out, const sbni_trial *t)
+{
+    char folder[SBNI_PATH_BYTES], path[SBNI_PATH_BYTES];
+    SBN_TRY(sbni_trial_path(out, t, "", folder));
+    DIR *files = opendir(folder);
+    for (struct dirent *file; files && (file = readdir(files));) {
+        const char *dot = strrchr(file->d_name, '.');
+        if (!dot || strcmp(dot, ".safetensors") != 0) continue;
+        SBN_TRY(sbni_trial_path(out, t, file->d_name, path));
+        unlink(path);
+    }
+    if (files) closedir(files);
+    return SBN_OK;
+}
+
+static sbn_status leave(const sbni_trial *t, const sbni_trial_config *cfg,
+                        const sbni_record *record)
+{
+    char path[SBNI_PATH_BYTES];
+    SBN_TRY(sbni_trial_path(cfg->out, t, RESULT, path));
+    SBN_TRY(sbni_record_save(path, record));
+    return cfg->keep_models ? SBN_OK : remove_models(cfg->out, t);
+}
+
+sbn_status sbni_trial_run(const sbni_design *d, const sbni_trial *t,
+                          const sbni_trial_config *cfg, sbn_group *group,
+                          sbni_record *record)
+{
+    char folder[SBNI_PATH_BYTES], path[SBNI_PATH_BYTES];
+    double began_s = sbni_clock_s();
+    SBN_TRY(sbni_trial_path(cfg->out, t, "", folder));
+    sbn_trainer_config run = t->run.run;
+    run.out = folder;
+    run.resume = true;
+    run.progress = SBN_PROGRESS_NONE;
+    run.stop = cfg->stop;
+    if (cfg->end_s > 0) run.max_time_s = fmax(cfg->end_s - began_s, 1e-3);
+    sbn_trainer_result result;
+    sbn_status status = sbn_train(&run, group, &result);
+    sbn_status cause = status == SBN_E_PEER ? sbn_peer_status() : status;
+    if (cause == SBN_E_NONFINITE || cause == SBN_E_RANGE) {
+        sbni_record_diverged(10, record);
+        for (int i = 0; i < d->n_shifts; i++) {
+            char name[SBNI_VALUE_NAME];
+            snprintf(name, sizeof name, "stored/%s", d->shift[i] ? d->shift[i] : "none");
+            sbni_record_set(record, name, sbni_record_get(record, "test_error"));
+        }
+    } else {
+        if (status != SBN_OK) return sbni_fail_in(status, "trial %s", t->key);
+        SBN_TRY(sbni_trial_path(cfg->out, t, "metrics.jsonl", path));
+        SBN_TRY(sbn_group_agree(group, sbni_record_collect(path, record)));
+        double images = sbni_record_get(record, "steps_to_target") * (double)run.batch;
+        sbni_record_set(record, "epochs_to_target", images / (double)t->n_train);
+        /*SHIFTS*/
+    }
+    record->seconds = sbni_clock_s() - began_s;
+    return sbn_group_agree(group,
+                           sbn_group_rank(group) == 0 ? leave(t, cfg, record) : SBN_OK);
+}

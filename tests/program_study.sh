@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# A study leaves the same report, summary and trials at any number of processes, after
+# being killed or stopped in the middle, and without gnuplot.
+# shellcheck disable=SC2317 # functions are called by name
+set -u
+. "$(dirname "$0")/program_lib.sh"
+
+mkdir data
+"$make_idx" data 200 60 || exit 1
+grid=(study grid --data data --vary norm-batch=4,20 --vary norm=batch,renorm,none --batch 20
+  --epochs 2 --seeds 2 --lr 0.05)
+longer=(study grid --data data --vary norm=batch,renorm,none --batch 20 --epochs 30 --seeds 2)
+
+reports=(report.md summary.csv differences.csv trials.jsonl design.txt test_error.gp)
+# same_report A B
+same_report() {
+  local file
+  for file in "${reports[@]}"; do cmp "$1/$file" "$2/$file" || return; done
+  if [ -e "$1/test_error.svg" ]; then cmp "$1/test_error.svg" "$2/test_error.svg"; fi
+}
+finished() { [ "$(find "$1/trials" -name result.json 2>/dev/null | wc -l)" -ge "$2" ]; }
+
+works "a grid at np=1" 1 "${grid[@]}" --out one
+told=$(grep -c 'of\|done' stderr.txt)
+check "a line for each trial" test "$told" = 13
+check "every trial has a result" finished one 12
+check "weights are gone" test -z "$(find one -name '*.safetensors')"
+check "rows for all methods and values" \
+  test "$(grep -c ',test_error,2,' one/summary.csv)" = 6
+check "a trial a line" test "$(grep -c '"kind":"trial"' one/trials.jsonl)" = 12
+
+for np in 2 3; do
+  works "the same at np=$np" $np "${grid[@]}" --out "np$np"
+  check "each trial was run once at np=$np" test "$(grep -c ' done ' stderr.txt)" = 12
+  check "the same report at np=$np" same_report one "np$np"
+done
+works "trials of two processes each" 3 "${grid[@]}" --trial-processes 2 --out teams
+check "the same report by teams" same_report one teams
+
+# a trial is the run that the report says it is
+key='norm=batch,norm-batch=4,seed=2'
+must 1 train --data data --batch 20 --epochs 2 --lr 0.05 --norm batch --norm-batch 4 \
+  --seed 2 --progress none --out alone
+check "a trial is a run of train" \
+  diff <(timeless alone) <(timeless "one/trials/$key")
+
+# killed hard in the middle, and again elsewhere; claims of the dead do not matter
+start 2 "${longer[@]}" --out killed
+wait_for $((60 * slowness)) finished killed 2
+kill -KILL "$(cat pid.1)" "$(cat pid.0)"
+end_of_job
+check "killed before its end" absent killed/report.md
+works "a killed study goes on at np=3" 3 "${longer[@]}" --out killed
+works "undisturbed" 2 "${longer[@]}" --out undisturbed
+check "a killed study ends as an undisturbed one" same_report undisturbed killed
+
+start 2 "${longer[@]}" --out stopped
+wait_for $((60 * slowness)) finished stopped 2
+kill -USR1 "$job"
+end_of_job
+check "a stopped study: exit code 75" test "$code" = 75
+check "a stopped study: a line says how to go on" grep -q 'stopped by a signal' job.txt
+works "a stopped study goes on" 1 "${longer[@]}" --out stopped
+check "a stopped study ends as an undisturbed one" same_report undisturbed stopped
+
+# a rate at which nothing stays finite is a result, not a failure
+works "a diverging trial" 2 study grid --data data --vary lr=0.05,1e30 --batch 20 --epochs 1 \
+  --seeds 2 --norm none --out diverging
+check "it counts with the error of guessing" \
+  grep -q '"lr=1e30.*"status":"diverged".*"test_error":0.9' diverging/trials.jsonl
+check "the report says so" grep -q '2 of 4 trials diverged' diverging/report.md
+
+if command -v gnuplot >/dev/null; then
+  check "pictures" test -s one/test_error.svg -a -s one/test_error.png
+  check "a picture in the report's text" grep -q '  norm-batch$' one/report.md
+  mkdir bin
+  for tool in sh env; do ln -s "$(command -v $tool)" bin/; done
+  mpi -np 1 env PATH="$work/bin" "$program" "${grid[@]}" --out plain
+  check "without gnuplot: exit code 0" test "$code" = 0
+  check "without gnuplot: a word on it" grep -q 'gnuplot was not found' plain/report.md
+  check "without gnuplot: the same numbers" cmp one/summary.csv plain/summary.csv
+  check "without gnuplot: no pictures" absent plain/test_error.svg
+  works "with gnuplot again" 1 "${grid[@]}" --out plain
+  check "the same command adds the pictures" same_report one plain
+else
+  skip "pictures: no gnuplot"
+fi
+
+works "help" 1 study --help
+check "help lists the studies" grep -q '  norm-batch  *[A-Z]' stdout.txt
+check "help lists the options of training" grep -q -- '--norm-momentum' stdout.txt
+refused "no study" 64 'expected the name of a study' 2 study
+refused "no such study" 64 'no study "bogus"' 2 study bogus
+refused "no such option" 64 'bogus' 2 study grid --bogus
+refused "no such option to vary" 64 'no option --bogus' 2 study grid --vary bogus=1,2 --out r
+refused "no such value" 64 'lr' 2 study grid --vary lr=fast --data data --out r
+refused "a setting that is refused" 64 'norm batch 1 to batch' 2 study grid \
+  --vary norm-batch=30 --batch 20 --data data --out r
+refused "nothing varies" 64 'vary' 2 study grid --data data --out r
+refused "a study's own variable" 64 'norm-batch: the study norm-batch varies it' 2 study \
+  norm-batch --norm-batch 4 --data data --out r
+refused "--vary elsewhere" 64 'expected study grid' 2 study norm-batch --vary lr=1
+refused "no data" 65 'nowhere' 2 study grid --vary lr=1,2 --data nowhere --out r
+refused "another study in the folder" 64 'one holds a study of other settings' 2 "${grid[@]}" \
+  --epochs 5 --out one
+refused "other processes, other options" 78 'lr: expected the same' 1 "${grid[@]}" --out r : \
+  -np 1 "$program" "${grid[@]}" --lr 0.1 --out r
+: >file
+refused "no folder" 74 'file' 2 "${grid[@]}" --out file/x
+finish
