@@ -145,13 +145,15 @@ static sbn_status keep(const char *path, const char *previous)
     char *temporary;
     SBN_TRY(temporary_name(previous, &temporary));
     unlink(temporary);
-    bool linked = link(path, temporary) == 0, none = !linked && errno == ENOENT;
-    int failed = none ? 0 : rename(linked ? temporary : path, previous);
+    bool linked = link(path, temporary) == 0;
+    bool kept = rename(linked ? temporary : path, previous) == 0;
+    /* there was nothing yet */
+    if (!linked && !kept && errno == ENOENT) kept = true;
     int reason = errno;
     /* renaming one name of a file to another of the same file does nothing */
     if (linked) unlink(temporary);
     sbni_free(temporary);
-    SBN_CHECK(!failed, SBN_E_IO, "cannot replace %s: %s", previous, strerror(reason));
+    SBN_CHECK(kept, SBN_E_IO, "cannot replace %s: %s", previous, strerror(reason));
     return SBN_OK;
 }
 
