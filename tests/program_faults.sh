@@ -50,6 +50,15 @@ usage 'classes that do not divide the norm batch' 'divides the 16 samples.*got 3
 usage 'classes that do not divide the last norm batch' 'the 8 samples left .* got 13' \
   "${train[@]}" --norm-batch 26 --classes 13
 usage 'more classes than there are' '1 to 10 classes, .* got 12' "${train[@]}" --classes 12
+usage 'shift of unknown kind' 'shift: expected contrast:X.*"sepia:1"' \
+  "${train[@]}" --shift blur:1,sepia:1
+usage 'shift without amount' 'contrast:AMOUNT .* 0 to 100, got "contrast"' \
+  "${train[@]}" --shift contrast
+usage 'shift to evaluate with' 'invert:AMOUNT .* 0 to 1, got "invert:3"' \
+  eval none.safetensors --data data --shift invert:3
+usage 'augmentation beyond the image' 'shift of 0 to 27 pixels' "${train[@]}" --augment-shift 28
+usage 'half of no statistics' '--precise-from: expected --precise-stats' \
+  eval none.safetensors --data data --precise-from test
 usage 'negative rate' '--lr: ' "${train[@]}" --lr -0.1
 usage 'rate that is no number' '--lr: .*"nan"' "${train[@]}" --lr nan
 usage 'infinite rate' '--lr: .*"inf"' "${train[@]}" --lr inf
@@ -142,6 +151,37 @@ packed && printf x >>$images.gz
 bad_data 'bytes after gzip' 'foreign bytes'
 packed && gzip -c $images.gz >twice && mv twice $images.gz
 bad_data 'gzip in gzip' 'expected magic'
+
+# CIFAR-10's files
+mkdir cifar && "$make_idx" --cifar cifar 60 20 || exit 1
+cifar=(train --data cifar10:badcifar --net cnn-cifar --batch 20 --steps 2 --progress none)
+bad_cifar() { refused "$1" 65 "$2" 4 "${cifar[@]}" --out bad-out; }
+fresh_cifar() {
+  rm -rf badcifar
+  cp -r cifar badcifar
+}
+bad_cifar 'no CIFAR folder' 'badcifar is no folder.*cifar-10-binary.tar.gz'
+fresh_cifar && rm badcifar/data_batch_4.bin
+bad_cifar 'a CIFAR file is missing' 'expected data_batch_4.bin there'
+fresh_cifar && rm badcifar/test_batch.bin
+bad_cifar 'no CIFAR test file' 'expected test_batch.bin'
+fresh_cifar && truncate -s -1 badcifar/data_batch_5.bin
+bad_cifar 'truncated CIFAR file' 'data_batch_5.bin: expected CIFAR-10 records of 3073 bytes'
+fresh_cifar && printf x >>badcifar/test_batch.bin
+bad_cifar 'trailing byte in a CIFAR file' 'test_batch.bin: expected CIFAR-10 records'
+fresh_cifar && : >badcifar/data_batch_1.bin
+bad_cifar 'empty CIFAR file' 'got 0 bytes'
+fresh_cifar && put_bytes badcifar/data_batch_2.bin $((3073 * 11)) '\12'
+bad_cifar 'CIFAR label out of range' 'data_batch_2.bin: .*got 10 in record 11'
+fresh_cifar && gzip -c badcifar/data_batch_3.bin >packed.bin && mv packed.bin badcifar/data_batch_3.bin
+bad_cifar 'packed CIFAR file' 'packed or not the binary version'
+usage 'CIFAR-10 without a folder' 'expected cifar10:FOLDER' train --data cifar10 "${small[@]}"
+refused 'a CIFAR folder alone' 65 '--data cifar10:FOLDER' 4 train --data cifar "${small[@]}"
+usage 'net of other images than CIFAR-10' \
+  '1x28x28, the data set has 3x32x32; nets that come along for these: cnn-cifar' \
+  train --data cifar10:cifar "${small[@]}" --net cnn
+usage 'CIFAR net of other images' 'come along for these: article, cnn, mlp' \
+  "${train[@]}" --net cnn-cifar
 
 # bad_net TEXT PATTERN LINES
 bad_net() {

@@ -90,6 +90,40 @@ check 'precise statistics of precise statistics: the same' \
 must 3 eval plain-1 --data data --precise-stats 64 --save part.safetensors
 check 'precise statistics of fewer samples: others' \
   differs precise-1.safetensors part.safetensors
+# the same of shifted test inputs: what is saved and the losses, at any np; labels have no
+# part in it
+evaluated() { sed -n 's/.*test accuracy \([^,]*, test loss [^,]*\),.*/\1/p' stdout.txt; }
+for np in 1 2 4; do
+  must $np eval plain-1 --data data --shift contrast:0.4,noise:0.1 --precise-stats all \
+    --precise-from test --save from-test-$np.safetensors
+  evaluated >from-test-$np.txt
+  must $np eval plain-1 --data data --shift contrast:0.4,noise:0.1
+  evaluated >shifted-$np.txt
+done
+for np in 2 4; do
+  check "statistics of shifted test inputs: np=$np as np=1" \
+    same from-test-1.safetensors from-test-$np.safetensors
+  check "their evaluation: np=$np as np=1" same from-test-1.txt from-test-$np.txt
+  check "evaluation of shifted inputs: np=$np as np=1" same shifted-1.txt shifted-$np.txt
+done
+check 'statistics of test inputs are not those of training inputs' \
+  differs from-test-1.safetensors precise-1.safetensors
+check 'they change the evaluation' differs from-test-1.txt shifted-1.txt
+must 2 eval from-test-1.safetensors --data data --shift contrast:0.4,noise:0.1
+evaluated >again.txt
+check 'saved statistics evaluate as those just made' same from-test-1.txt again.txt
+mkdir unlabelled && cp data/* unlabelled
+for at in $(seq 8 47); do put_bytes unlabelled/t10k-labels-idx1-ubyte "$at" '\3'; done
+must 2 eval plain-1 --data unlabelled --shift contrast:0.4,noise:0.1 --precise-stats all \
+  --precise-from test --save unlabelled.safetensors
+check 'labels have no part in statistics of test inputs' \
+  same from-test-1.safetensors unlabelled.safetensors
+must 2 eval plain-1 --data data --shift contrast:0.4,noise:0.1 --precise-stats all \
+  --precise-from test --limit-test 20 --save some.safetensors
+must 2 eval plain-1 --data data --shift contrast:0.4,noise:0.1 --precise-stats 20 \
+  --precise-from test --save twenty.safetensors
+check 'all of a limited test half is what the limit leaves' \
+  same some.safetensors twenty.safetensors
 # waiting for every message changes nothing: norms above weights, none, several norm batches
 for np in 1 2 4; do
   OMP_NUM_THREADS=$((1 + np / 2)) must $np "${train[@]}" --batch 60 --epochs 8 --no-overlap \
@@ -124,6 +158,16 @@ check 'trap_38: open, they are not' differs <(losses renorm-1 3p) <(losses norm2
 check 'trap_38: other weights than those of batch norm' \
   differs renorm-1/model.safetensors norm24-1/model.safetensors
 check 'lines of other norms have no limits' lacks r_max norm24-1/metrics.jsonl
+variant augment --augment-shift 3 --augment-flip
+# test inputs from another source: other evaluations, the same weights
+for np in 1 3; do
+  must $np "${train[@]}" --batch 64 --epochs 4 --shift blur:1,noise:0.2,invert:1 \
+    --out shift-$np
+done
+check '--shift: np=3 as np=1' same_run shift-1 shift-3
+check '--shift changes no weight' same shift-1/model.safetensors plain-1/model.safetensors
+check 'and changes evaluations' \
+  differs <(field test_loss shift-1/metrics.jsonl) <(field test_loss plain-1/metrics.jsonl)
 variant momentum --norm-momentum none --schedule cosine --warmup 3 --nesterov \
   --weight-decay 0.01
 variant drop --drop-last
@@ -167,6 +211,13 @@ done
 check "a net and a data set of the user: np=4 as np=1" same_run small-1 small-4
 must 2 train --data packed --batch 64 --epochs 8 --progress none --out packed-2
 check "gzip files as plain files" same_run cnn-64-1 packed-2
+
+mkdir cifar && "$make_idx" --cifar cifar 103 30
+for np in 1 3; do
+  must $np train --data cifar10:cifar --net cnn-cifar --batch 32 --norm-batch 16 --epochs 2 \
+    --augment-shift 4 --augment-flip --progress none --out "cifar-$np"
+done
+check "CIFAR-10's files: np=3 as np=1" same_run cifar-1 cifar-3
 
 if [ -d /usr/share/datasets/fashion-mnist ]; then
   for np in 1 4; do

@@ -47,6 +47,14 @@ cp -r adam adam-13
 must 2 "${adam[@]}" --steps 30 --resume --out adam
 check "Adam: 13 steps at np=3, then 17 at np=2: as 30" same_end adam-whole adam
 
+# changed training samples are those of their epoch
+augment=("${base[@]}" --batch 64 --augment-shift 2 --augment-flip)
+must 2 "${augment[@]}" --steps 12 --out augment-whole
+must 3 "${augment[@]}" --steps 7 --out augment
+cp -r augment augment-7
+must 4 "${augment[@]}" --steps 12 --resume --out augment
+check "augmentation: 7 steps at np=3, then 5 at np=4: as 12" same_end augment-whole augment
+
 # batches of few classes: the run stops in the middle of an epoch of two steps
 classes=("${base[@]}" --batch 64 --norm-batch 16 --classes 2)
 must 2 "${classes[@]}" --steps 30 --out classes-whole
@@ -143,6 +151,8 @@ refused "fewer steps than are done" 64 'beyond this run.s 30 steps' \
   4 "${train[@]}" --steps 30 --resume --out kept
 check "a refused resume changes nothing" unchanged
 
+refused "another augmentation" 65 'augment-shift 2, this run has 0' \
+  2 "${augment[@]}" --steps 12 --resume --out augment-7 --augment-shift 0
 refused "other classes" 65 'classes 2, this run has 4' \
   2 "${classes[@]}" --steps 30 --resume --out classes-13 --classes 4
 refused "another optimizer" 65 'optimizer adamw, this run has sgd' \

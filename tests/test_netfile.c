@@ -356,7 +356,8 @@ static void files_that_are_none(void **state)
     snprintf(path, sizeof path, "%s/folder.net", test_folder());
     assert_int_equal(mkdir(path, 0700), 0);
     expect_read(SBN_E_IO, path, "Is a directory");
-    expect_read(SBN_E_ARG, "resnet", "expected article, cnn, mlp or a file that ends in");
+    expect_read(SBN_E_ARG, "resnet",
+                "expected article, cnn, mlp, cnn-cifar or a file that ends in");
     expect_read(SBN_E_ARG, "", "unknown net \"\"");
     expect_read(SBN_E_ARG, "cnn.txt", "unknown net \"cnn.txt\"");
     const char *secret = write_net("secret.net", IN, strlen(IN));

@@ -24,13 +24,15 @@ typedef struct sbn_dataset sbn_dataset;
 
 /**
  * Look at a data set without reading its samples: find its files and read their headers.
- * @param spec   "synthetic", "fashion-mnist" (the distribution's package), or a folder
- * with the four IDX files under their usual names, plain or .gz.
+ * @param spec   "synthetic"; "fashion-mnist" (the distribution's package);
+ * "cifar10:FOLDER", with the six .bin files of CIFAR-10's binary version in the folder or
+ * in cifar-10-batches-bin below it; or a folder with the four IDX files under their usual
+ * names, plain or .gz.
  * @param info   receives the shape. classes is 10 for every source.
  * @param bytes  receives the size of the memory that sbn_dataset_load needs; 0 for
  * synthetic. Local: no communication.
- * @errors SBN_E_DATA (missing file, wrong magic, counts of images and labels differ),
- * SBN_E_IO
+ * @errors SBN_E_ARG, SBN_E_DATA (missing file, wrong magic or size, counts of images and
+ * labels differ), SBN_E_IO
  */
 SBN_API sbn_status sbn_dataset_probe(const char *spec, sbn_split split,
                                      sbn_dataset_info *info, int64_t *bytes);
@@ -72,6 +74,42 @@ SBN_API sbn_dataset_info sbn_dataset_get_info(const sbn_dataset *dataset);
  */
 SBN_API void sbn_dataset_fetch(const sbn_dataset *dataset, const int64_t *index,
                                int64_t n, float *x, int32_t *labels);
+
+/**
+ * Random changes that sbn_dataset_fetch_augmented makes of this data set's images: shifts
+ * and mirror images, with zeros where nothing is left to shift in (He et al. 2016, arXiv
+ * 1512.03385, section 4.2).
+ * @param shift  most pixels up, down, left and right, each distance as likely as the
+ * others; 0 … smallest side - 1; 0: none.
+ * @param flip   exchange left and right, by an even chance.
+ * @errors SBN_E_ARG. Local.
+ */
+SBN_API sbn_status sbn_dataset_set_augment(sbn_dataset *dataset, int64_t shift, bool flip,
+                                           uint64_t seed);
+
+/**
+ * As sbn_dataset_fetch, with the changes that sbn_dataset_set_augment asked for.
+ * @param epoch  ≥ 0; below: no changes.
+ * @reproducible a sample's change is a function of (seed, epoch, index).
+ */
+SBN_API void sbn_dataset_fetch_augmented(const sbn_dataset *dataset, int64_t epoch,
+                                         const int64_t *index, int64_t n, float *x,
+                                         int32_t *labels);
+
+/**
+ * Let all that is fetched from now on look as if it came from another source.
+ * @param shift  changes in order, KIND:AMOUNT[,KIND:AMOUNT…], at most 8; NULL: none.
+ * Kinds, each clipped to 0 … 1 (after Hendrycks & Dietterich 2019, arXiv 1903.12261):
+ *   contrast:a  m + a·(x − m), with m the mean of a channel of the image; 0 … 100
+ *   noise:a     x + a·z, z standard normal, for every pixel; 0 … 100
+ *   blur:a      Gaussian of deviation a pixels, cut at 4a, with the outermost pixels
+ *               going on beyond the border; 0 … 16
+ *   invert:a    x + a·(1 − 2x): the negative for 1, grey for 0.5; 0 … 1
+ * @errors SBN_E_ARG. Local.
+ * @reproducible noise is a function of (seed, place in the list, index, pixel).
+ */
+SBN_API sbn_status sbn_dataset_set_shift(sbn_dataset *dataset, const char *shift,
+                                         uint64_t seed);
 
 /**
  * Labels of n samples alone.

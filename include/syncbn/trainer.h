@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "syncbn/data.h"
 #include "syncbn/group.h"
 #include "syncbn/model.h"
 #include "syncbn/optim.h"
@@ -25,7 +26,7 @@ typedef enum sbn_progress_style {
 /** As precise: all samples. */
 #define SBN_PRECISE_ALL (-1)
 
-/** Settings of a run. All but `out`, `resume`, `limit_test`, `checkpoint_every`,
+/** Settings of a run. All but `out`, `resume`, `limit_test`, `shift`, `checkpoint_every`,
  * `check_every`, `eval_every`, `log_every`, `eval_train`, `precise`, `progress`,
  * `overlap`, `max_time_s`, `warn` and `stop` decide the weights; `steps`, `epochs` and
  * `target` by how long it is. */
@@ -56,6 +57,9 @@ typedef struct sbn_trainer_config {
     int64_t classes; /**< every norm batch (the batch, where norm_batch is all) is drawn
                         from so many classes, equally many samples of each, as
                         sbn_sampler_create_classes says; 0: from all, at random */
+    int64_t augment_shift; /**< as in sbn_dataset_set_augment: of training samples */
+    bool augment_flip;
+    const char *shift; /**< as in sbn_dataset_set_shift: of the test half; NULL: none */
     bool resume; /**< go on from out/checkpoint.safetensors when there is one, from the
                     one before it where that is damaged */
     int64_t checkpoint_every; /**< steps; 0: at the end of each epoch */
@@ -118,10 +122,14 @@ typedef struct sbn_evaluate_config {
     const char *net;     /**< NULL: the net that the file names */
     const char *data;    /**< as in sbn_dataset_probe */
     int64_t limit;       /**< first samples of the test half only; 0: all */
-    uint64_t seed;       /**< of synthetic data */
-    int64_t precise;     /**< samples of the training half whose precise statistics take
-                              the place of the running averages, SBN_PRECISE_ALL; 0: none */
-    const char *save;    /**< file for the weights with precise statistics; NULL: none */
+    uint64_t seed;       /**< of synthetic data, and of noise in shift */
+    const char *shift;   /**< as in sbn_dataset_set_shift: of the test half; NULL: none */
+    int64_t precise;     /**< samples whose precise statistics take the place of the
+                              running averages, SBN_PRECISE_ALL; 0: none */
+    sbn_split precise_from; /**< half that these samples are the first of; the test half
+                                 is shifted and limited as it is for the evaluation, and
+                                 its labels are not looked at; default SBN_SPLIT_TRAIN */
+    const char *save; /**< file for the weights with precise statistics; NULL: none */
 } sbn_evaluate_config;
 
 /** Running statistics, all of Fashion-MNIST's test half, seed 1. */

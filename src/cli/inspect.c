@@ -20,9 +20,9 @@ static const sbni_option options[] = {{0}};
 
 static const sbni_command command = {
     "inspect", "inspect WHAT",
-    "Summarize a data set (fashion-mnist, synthetic, a folder), a net (name or .net "
-    "file),\n"
-    "a weights file or checkpoint (.safetensors), metrics (.jsonl), or a run's folder.",
+    "Summarize a data set (fashion-mnist, synthetic, a folder, cifar10:DIR), a net (name "
+    "or\n.net file), a weights file or checkpoint (.safetensors), metrics (.jsonl), or a "
+    "run's folder.",
     options, 1};
 
 static sbn_status inspect_split(const char *spec, sbn_split split)
@@ -220,7 +220,8 @@ static sbn_status inspect(const char *what, sbn_group *group)
 {
     if (ends_in(what, ".safetensors")) return inspect_tensors(what);
     if (ends_in(what, ".jsonl")) return inspect_metrics(what);
-    if (!strcmp(what, "fashion-mnist") || !strcmp(what, "synthetic"))
+    if (!strcmp(what, "fashion-mnist") || !strcmp(what, "synthetic") ||
+        !strncmp(what, "cifar10:", 8))
         return inspect_data(what);
     if (ends_in(what, ".net")) return inspect_net(what, group);
     struct stat info;

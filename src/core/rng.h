@@ -16,7 +16,9 @@ typedef enum sbni_purpose {
     SBNI_RNG_TEST = 4,      /* inputs of tests and benchmarks */
     SBNI_RNG_DROPOUT = 5,   /* masks: epoch = step, index = place in the batch · 2^32 +
                                four elements, draw = number of the dropout layer */
-    SBNI_RNG_CLASSES = 6    /* classes of a group: epoch = epoch, index = which draw */
+    SBNI_RNG_CLASSES = 6,   /* classes of a group: epoch = epoch, index = which draw */
+    SBNI_RNG_AUGMENT = 7,   /* changes of training samples: epoch = epoch, index = sample */
+    SBNI_RNG_SHIFT = 8      /* noise of test inputs: epoch = place, index = sample */
 } sbni_purpose;
 
 typedef struct sbni_rng_key {

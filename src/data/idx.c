@@ -8,7 +8,7 @@
 
 #include "data/gzip.h"
 
-enum { PATH_BYTES = 4096, MOST_AXES = 3, GREATEST_SIDE = 4096, CLASSES = 10 };
+enum { PATH_BYTES = 4096, MOST_AXES = 3, CLASSES = 10 };
 
 /* One of the two files of a split. */
 typedef struct part_kind {
@@ -83,10 +83,10 @@ static sbn_status read_header(idx_part *part)
     SBN_CHECK(part->axis[0] > 0, SBN_E_DATA, "%s: expected at least one of %s, got 0",
               part->path, part->kind->noun);
     for (int i = 1; i < axes; i++)
-        SBN_CHECK(part->axis[i] >= 1 && part->axis[i] <= GREATEST_SIDE, SBN_E_DATA,
+        SBN_CHECK(part->axis[i] >= 1 && part->axis[i] <= SBNI_IDX_MOST_SIDE, SBN_E_DATA,
                   "%s: expected images with sides of 1 to %d pixels, got %" PRId64
                   " by %" PRId64,
-                  part->path, GREATEST_SIDE, part->axis[1], part->axis[2]);
+                  part->path, SBNI_IDX_MOST_SIDE, part->axis[1], part->axis[2]);
     int64_t bytes = head_bytes + content_bytes(part),
             capacity = sbni_gzip_capacity(part->file);
     SBN_CHECK(bytes <= capacity, SBN_E_DATA,

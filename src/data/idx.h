@@ -9,6 +9,8 @@
 #include "core/status.h"
 #include "syncbn/data.h"
 
+enum { SBNI_IDX_MOST_SIDE = 4096 }; /* pixels */
+
 typedef struct sbni_idx_source {
     const char *folder;
     const char *advice; /* ends the error about a missing file: what to do */

@@ -16,8 +16,10 @@ enum { MAX_TEXT_BYTES = 1 << 20, MAX_SIZE = 65536, MAX_DIGITS = 20, REAL = -1 };
 
 static const struct {
     const char *name, *text;
-} builtin[] = {
-    {"article", SBNI_NET_ARTICLE}, {"cnn", SBNI_NET_CNN}, {"mlp", SBNI_NET_MLP}};
+} builtin[] = {{"article", SBNI_NET_ARTICLE},
+               {"cnn", SBNI_NET_CNN},
+               {"mlp", SBNI_NET_MLP},
+               {"cnn-cifar", SBNI_NET_CNN_CIFAR}};
 
 /* What may stand on a line of one kind. */
 static const struct {
@@ -305,8 +307,7 @@ static sbn_status read_file(const char *path, char **text)
 {
     FILE *f = fopen(path, "rb");
     SBN_CHECK(f != NULL, errno == ENOENT ? SBN_E_ARG : SBN_E_IO,
-              "net %s: %s; nets that come along: article, cnn, mlp", path,
-              strerror(errno));
+              "net %s: %s; nets that come along: " SBNI_NET_NAMES, path, strerror(errno));
     sbn_status status = sbni_alloc(MAX_TEXT_BYTES + 1, 1, "net", text);
     if (status == SBN_OK) {
         size_t n = fread(*text, 1, MAX_TEXT_BYTES + 1, f);
@@ -333,9 +334,23 @@ sbn_status sbni_net_read(const char *net, char **text)
     for (size_t i = 0; i < sizeof builtin / sizeof *builtin; i++)
         if (!strcmp(net, builtin[i].name)) return sbni_copy_string(builtin[i].text, text);
     const char *dot = strrchr(net, '.');
-    SBN_CHECK(
-        dot && !strcmp(dot, ".net"), SBN_E_ARG,
-        "unknown net \"%s\": expected article, cnn, mlp or a file that ends in .net",
-        net);
+    SBN_CHECK(dot && !strcmp(dot, ".net"), SBN_E_ARG,
+              "unknown net \"%s\": expected " SBNI_NET_NAMES
+              " or a file that ends in .net",
+              net);
     return read_file(net, text);
+}
+
+void sbni_net_names(int64_t c, int64_t h, int64_t w, char *text, size_t bytes)
+{
+    size_t at = 0;
+    text[0] = 0;
+    for (size_t i = 0; i < sizeof builtin / sizeof *builtin; i++) {
+        sbni_net net;
+        if (sbni_net_parse(builtin[i].name, builtin[i].text, &net) != SBN_OK) continue;
+        if (net.c == c && net.h == h && net.w == w && at < bytes)
+            at += (size_t)snprintf(text + at, bytes - at, "%s%s", at ? ", " : "",
+                                   builtin[i].name);
+        sbni_net_free(&net);
+    }
 }

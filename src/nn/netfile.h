@@ -2,6 +2,7 @@
 #ifndef SBNI_NETFILE_H
 #define SBNI_NETFILE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/status.h"
@@ -36,9 +37,16 @@ typedef struct sbni_net {
     sbni_layer_spec *layers;
 } sbni_net;
 
+/* The nets that come with the library, as errors and help list them. */
+#define SBNI_NET_NAMES "article, cnn, mlp, cnn-cifar"
+
 /* The text of a net: by name from those that come with the library, else from a file.
  * Free with sbni_free. SBN_E_ARG: no such net (lists them); SBN_E_IO. */
 sbn_status sbni_net_read(const char *net, char **text);
+
+/* The names of those nets whose input is c x h x w, with commas between, into text of so
+ * many bytes; "" where there is none. */
+void sbni_net_names(int64_t c, int64_t h, int64_t w, char *text, size_t bytes);
 
 /* Parse a text; `source` names it in errors: "source:line:column: expected …, got …".
  * SBN_E_DATA. */

@@ -57,6 +57,13 @@ typedef struct sbni_arguments {
     const char *given[SBNI_MAX_OPTIONS];
 } sbni_arguments;
 
+/* What --shift takes, for the tables that have it. */
+#define SBNI_SHIFT_UNIT "KIND:X[,..]"
+#define SBNI_SHIFT_HELP                                                                  \
+    "contrast:FACTOR, noise:DEVIATION, blur:DEVIATION in pixels, invert:1; pixels are "  \
+    "0 "                                                                                 \
+    "to 1, several kinds are done in order (default none)"
+
 /* Parse argv (argv[0] is the command) into settings, which must come out alike on all
  * processes. SBN_E_ARG names option, expected and got; SBN_E_MISMATCH the option that
  * differs. @collective */

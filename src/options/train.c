@@ -1,5 +1,6 @@
 #include "options/train.h"
 
+#include "nn/netfile.h"
 #include "nn/normkind.h"
 
 #define AT(field) offsetof(sbni_train_settings, field)
@@ -7,10 +8,10 @@
 const sbni_option sbni_train_options[] = {
     {"What to train", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"net", SBNI_OPTION_TEXT, AT(run.net), "NAME|FILE.net",
-     "article, cnn, mlp, or a file (default cnn)", 0, 0, 0, 0},
+     SBNI_NET_NAMES ", or a file (default cnn)", 0, 0, 0, 0},
     {"data", SBNI_OPTION_TEXT, AT(run.data), "DIR|NAME",
-     "fashion-mnist, synthetic, or a folder with the four IDX files, plain or .gz "
-     "(default fashion-mnist)",
+     "fashion-mnist, synthetic, a folder with the four IDX files, plain or .gz, or "
+     "cifar10:DIR with CIFAR-10's .bin files, 3x32x32 (default fashion-mnist)",
      0, 0, 0, 0},
     {"limit-train", SBNI_OPTION_INT, AT(run.limit_train), "N",
      "use the first N training samples only (default all)", 0, 1, 0, 0},
@@ -29,6 +30,15 @@ const sbni_option sbni_train_options[] = {
      "draw every norm batch from K classes, equally many samples of each; an epoch then "
      "has whole batches only (default: from all classes, at random)",
      0, 1, 0, 0},
+    {"augment-shift", SBNI_OPTION_INT, AT(run.augment_shift), "PIXELS",
+     "move every training image by up to so many pixels either way, anew in each epoch "
+     "(default 0)",
+     0, 0, 0, 0},
+    {"augment-flip", SBNI_OPTION_FLAG, AT(run.augment_flip), 0,
+     "show training images mirrored half of the times", 0, 0, 0, 0},
+    {"shift", SBNI_OPTION_TEXT, AT(run.shift), SBNI_SHIFT_UNIT,
+     "change the test images, as if they came from another source: " SBNI_SHIFT_HELP, 0,
+     0, 0, 0},
     {"Normalization", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"norm", SBNI_OPTION_TEXT, AT(norm), SBNI_NORMKIND_CHOICES,
      "batch norm, batch renormalization, group norm with G groups of channels, or the "

@@ -10,30 +10,46 @@
 #include "core/clock.h"
 #include "core/grid.h"
 #include "core/memory.h"
+#include "data/shift.h"
+#include "nn/netfile.h"
 #include "norm/scope.h"
 #include "syncbn/trainer.h"
 #include "train/checkpoint.h"
 #include "train/hostdata.h"
 
-void sbni_fetch(const sbn_dataset *dataset, const int64_t *index, int64_t n, float *x,
-                int32_t *labels)
+void sbni_fetch_augmented(const sbn_dataset *dataset, int64_t epoch, const int64_t *index,
+                          int64_t n, float *x, int32_t *labels)
 {
     sbn_dataset_info info = sbn_dataset_get_info(dataset);
     int64_t pixels = info.c * info.h * info.w;
 #pragma omp parallel for schedule(static)
     for (int64_t k = 0; k < n; k += SBN_SLICE) {
         int64_t rows = n - k < SBN_SLICE ? n - k : SBN_SLICE;
-        sbn_dataset_fetch(dataset, index + k, rows, x + k * pixels, labels + k);
+        sbn_dataset_fetch_augmented(dataset, epoch, index + k, rows, x + k * pixels,
+                                    labels + k);
     }
+}
+
+void sbni_fetch(const sbn_dataset *dataset, const int64_t *index, int64_t n, float *x,
+                int32_t *labels)
+{
+    sbni_fetch_augmented(dataset, -1, index, n, x, labels);
 }
 
 sbn_status sbni_check_fit(const sbn_model *model, const sbn_dataset_info *info)
 {
     sbn_tensor in = sbn_model_input_shape(model);
-    SBN_CHECK(in.c == info->c && in.h == info->h && in.w == info->w, SBN_E_ARG,
-              "the net expects images of %" PRId64 "x%" PRId64 "x%" PRId64
-              ", the data set has %" PRId64 "x%" PRId64 "x%" PRId64,
-              in.c, in.h, in.w, info->c, info->h, info->w);
+    if (in.c != info->c || in.h != info->h || in.w != info->w) {
+        char names[256];
+        sbni_net_names(info->c, info->h, info->w, names, sizeof names);
+        return sbni_fail(SBN_E_ARG,
+                         "the net expects images of %" PRId64 "x%" PRId64 "x%" PRId64
+                         ", the data set has %" PRId64 "x%" PRId64 "x%" PRId64
+                         "; nets that come along for these: %s",
+                         in.c, in.h, in.w, info->c, info->h, info->w,
+                         *names ? names
+                                : "none, so copy a .net file and change its input line");
+    }
     SBN_CHECK(sbn_model_classes(model) == info->classes, SBN_E_ARG,
               "the net ends in %" PRId64 " outputs, the data set has %" PRId64 " classes",
               sbn_model_classes(model), info->classes);
@@ -166,28 +182,40 @@ fail:
     return status;
 }
 
-/* Statistics of the training half in place of running averages, then perhaps a file. */
-static sbn_status make_precise(const sbn_evaluate_config *cfg, sbn_group *group,
-                               sbn_model *model)
+static int64_t least(int64_t most, int64_t n)
+{
+    return most > 0 && most < n ? most : n;
+}
+
+static sbn_status precise_of_training(const sbn_evaluate_config *cfg, sbn_group *group,
+                                      sbn_model *model)
 {
     sbni_hostdata train;
-    if (!cfg->precise) return SBN_OK;
-    SBN_CHECK(sbn_model_norms(model) > 0, SBN_E_ARG,
-              "precise statistics: the net has no layer with running statistics");
     sbn_status status;
     SBN_GOTO(sbni_hostdata_open(cfg->data, &(sbn_split){SBN_SPLIT_TRAIN}, 1, cfg->seed,
                                 group, &train));
-    int64_t n = train.info.n;
-    if (cfg->precise != SBN_PRECISE_ALL && cfg->precise < n) n = cfg->precise;
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &train.info)));
-    SBN_GOTO(sbni_precise(model, train.dataset, n, group));
-    if (cfg->save)
-        status = sbn_group_agree(group, sbn_group_rank(group) == 0
-                                            ? sbni_model_save(cfg->save, model)
-                                            : SBN_OK);
+    status = sbni_precise(model, train.dataset, least(cfg->precise, train.info.n), group);
 fail:
     sbni_hostdata_close(&train);
     return status;
+}
+
+/* Statistics of data in place of running averages, then perhaps a file. n: samples of
+ * the test half that are evaluated. */
+static sbn_status make_precise(const sbn_evaluate_config *cfg, sbn_group *group,
+                               const sbn_dataset *test, int64_t n, sbn_model *model)
+{
+    if (!cfg->precise) return SBN_OK;
+    SBN_CHECK(sbn_model_norms(model) > 0, SBN_E_ARG,
+              "precise statistics: the net has no layer with running statistics");
+    if (cfg->precise_from == SBN_SPLIT_TEST)
+        SBN_TRY(sbni_precise(model, test, least(cfg->precise, n), group));
+    else
+        SBN_TRY(precise_of_training(cfg, group, model));
+    if (!cfg->save) return SBN_OK;
+    return sbn_group_agree(
+        group, sbn_group_rank(group) == 0 ? sbni_model_save(cfg->save, model) : SBN_OK);
 }
 
 sbn_evaluate_config sbn_evaluate_config_default(const char *weights)
@@ -206,6 +234,11 @@ sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
               cfg->limit, cfg->precise);
     SBN_CHECK(!cfg->save || cfg->precise, SBN_E_ARG,
               "sbn_evaluate: expected precise statistics to save, got none");
+    SBN_CHECK(cfg->precise_from == SBN_SPLIT_TRAIN || cfg->precise_from == SBN_SPLIT_TEST,
+              SBN_E_ARG, "sbn_evaluate: expected statistics from a half, got %d",
+              (int)cfg->precise_from);
+    sbni_shift shift; /* a word that is none is told before files are looked for */
+    SBN_TRY(sbni_shift_parse(cfg->shift, &shift));
     sbn_model *model = NULL;
     sbni_hostdata test;
     double began_s = sbni_clock_s();
@@ -214,9 +247,11 @@ sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
                                 group, &test));
     SBN_GOTO(load_model(cfg->weights, cfg->net, group, &model));
     SBN_GOTO(sbn_group_agree(group, sbni_check_fit(model, &test.info)));
-    int64_t n = cfg->limit && cfg->limit < test.info.n ? cfg->limit : test.info.n;
+    SBN_GOTO(sbn_group_agree(group,
+                             sbn_dataset_set_shift(test.dataset, cfg->shift, cfg->seed)));
+    int64_t n = least(cfg->limit, test.info.n);
     sbn_model_result tested;
-    status = make_precise(cfg, group, model);
+    status = make_precise(cfg, group, test.dataset, n, model);
     if (status == SBN_OK) status = sbni_evaluate(model, test.dataset, n, group, &tested);
     if (status != SBN_OK) {
         sbni_fail_in(status, "%s on %s", cfg->weights, cfg->data);

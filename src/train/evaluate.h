@@ -18,7 +18,10 @@ sbn_status sbni_evaluate(sbn_model *model, const sbn_dataset *dataset, int64_t n
 sbn_status sbni_precise(sbn_model *model, const sbn_dataset *dataset, int64_t n,
                         sbn_group *group);
 
-/* Fetch samples by index into rows of the model's input, by all threads. */
+/* Fetch samples by index into rows of the model's input, by all threads; changed as they
+ * are in an epoch, or (epoch -1) as they are. */
+void sbni_fetch_augmented(const sbn_dataset *dataset, int64_t epoch, const int64_t *index,
+                          int64_t n, float *x, int32_t *labels);
 void sbni_fetch(const sbn_dataset *dataset, const int64_t *index, int64_t n, float *x,
                 int32_t *labels);
 

@@ -75,7 +75,9 @@ static json_t *optimizer_of(const sbn_trainer_config *c)
 
 static json_t *samples_of(const sbn_trainer_config *c)
 {
-    return json_pack("{s:I}", "classes", (json_int_t)c->classes);
+    return json_pack("{s:I s:I s:b s:s?}", "classes", (json_int_t)c->classes,
+                     "augment_shift", (json_int_t)c->augment_shift, "augment_flip",
+                     (int)c->augment_flip, "shift", c->shift);
 }
 
 static json_t *probes_of(const sbn_trainer_config *c)

@@ -93,6 +93,9 @@ static sbn_status create_local(sbni_session *s)
     SBN_TRY(sbni_check_fit(s->model, &s->data[SBN_SPLIT_TRAIN].info));
     SBN_TRY(sbni_check_fit(s->model, &s->data[SBN_SPLIT_TEST].info));
     SBN_TRY(create_optimizer(s));
+    SBN_TRY(sbn_dataset_set_augment(s->data[SBN_SPLIT_TRAIN].dataset, c->augment_shift,
+                                    c->augment_flip, c->seed));
+    SBN_TRY(sbn_dataset_set_shift(s->data[SBN_SPLIT_TEST].dataset, c->shift, c->seed));
     SBN_TRY(sbni_hostdata_sampler(&s->data[SBN_SPLIT_TRAIN], c, s->n_train, &s->sampler));
     sbn_model_input(s->model, &capacity);
     SBN_TRY(sbni_alloc(capacity, sizeof *s->labels, "labels", &s->labels));

@@ -13,6 +13,7 @@
 #include "comm/group.h"
 #include "core/status.h"
 #include "core/text.h"
+#include "data/shift.h"
 #include "nn/normkind.h"
 #include "syncbn/norm.h"
 
@@ -62,8 +63,10 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
     SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0 &&
                   c->check_every >= 0,
               SBN_E_ARG, "expected limits, steps of checkpoints and of checks >= 0");
-    SBN_CHECK(c->classes >= 0, SBN_E_ARG, "expected classes >= 0, got %" PRId64,
-              c->classes);
+    SBN_CHECK(c->classes >= 0 && c->augment_shift >= 0, SBN_E_ARG,
+              "expected classes and augmentation's shift >= 0, got %" PRId64
+              " and %" PRId64,
+              c->classes, c->augment_shift);
     SBN_CHECK(c->eval_every >= 0 && c->log_every >= 1 && c->eval_train >= 0 &&
                   c->precise >= SBN_PRECISE_ALL,
               SBN_E_ARG,
@@ -73,6 +76,8 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               c->eval_every, c->log_every, c->eval_train, c->precise);
     SBN_CHECK(c->target >= 0 && c->target <= 1, SBN_E_ARG,
               "expected a target of accuracy 0 to 1, got %g", c->target);
+    sbni_shift shift;
+    SBN_TRY(sbni_shift_parse(c->shift, &shift));
     return SBN_OK;
 }
 
@@ -181,6 +186,8 @@ int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t dige
     put(&l, "seed", "%" PRIu64, c->seed);
     put(&l, "drop-last", "%s", c->drop_last ? "on" : "off");
     put(&l, "classes", "%" PRId64, c->classes);
+    put(&l, "augment-shift", "%" PRId64, c->augment_shift);
+    put(&l, "augment-flip", "%s", c->augment_flip ? "on" : "off");
     put(&l, "train-samples", "%" PRId64, train);
     put(&l, "data-digest", "%016" PRIx64, digest);
     return l.n;
@@ -198,8 +205,9 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
         XXH3_64bits_update(hash, decides[i].key, strlen(decides[i].key) + 1);
         XXH3_64bits_update(hash, decides[i].value, strlen(decides[i].value) + 1);
     }
-    const char *const texts[] = {c->net, c->data, c->out ? c->out : ""};
-    for (int i = 0; i < 3; i++) XXH3_64bits_update(hash, texts[i], strlen(texts[i]) + 1);
+    const char *const texts[] = {c->net, c->data, c->out ? c->out : "",
+                                 c->shift ? c->shift : ""};
+    for (int i = 0; i < 4; i++) XXH3_64bits_update(hash, texts[i], strlen(texts[i]) + 1);
     const int64_t numbers[] = {
         c->epochs,     c->steps,       c->limit_train,
         c->limit_test, c->resume,      c->checkpoint_every,

@@ -71,8 +71,9 @@ static sbn_status train_step(sbni_session *s)
     sbn_model_set_step(s->model, s->step);
     s->step++;
     SBN_TRY(sbn_model_share(s->model, total, &first, &n));
-    sbni_fetch(s->data[SBN_SPLIT_TRAIN].dataset, index + first, n,
-               sbn_model_input(s->model, &capacity), s->labels);
+    sbni_fetch_augmented(s->data[SBN_SPLIT_TRAIN].dataset, epoch_of(s, s->step) - 1,
+                         index + first, n, sbn_model_input(s->model, &capacity),
+                         s->labels);
     SBN_TRY(set_limits(s));
     sbn_model_set_vote(s->model, sbni_stop_vote(&s->stop));
     sbn_model_result result;

@@ -1,8 +1,10 @@
 /* Write a small data set of digits-like images in the four IDX files:
- * make_idx FOLDER TRAIN TEST [SIDE]. The same arguments give the same bytes. */
+ * make_idx FOLDER TRAIN TEST [SIDE]; or coloured ones in CIFAR-10's six files:
+ * make_idx --cifar FOLDER TRAIN TEST. The same arguments give the same bytes. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Segments of a seven-segment display that each digit lights, top first, clockwise, then
  * the middle. */
@@ -50,7 +52,7 @@ static void write_word(FILE *f, uint32_t word)
 static FILE *create(const char *folder, const char *half, const char *rest)
 {
     char path[4096];
-    snprintf(path, sizeof path, "%s/%s-%s", folder, half, rest);
+    snprintf(path, sizeof path, "%s/%s%s", folder, half, rest);
     FILE *f = fopen(path, "wb");
     if (f) return f;
     perror(path);
@@ -60,8 +62,8 @@ static FILE *create(const char *folder, const char *half, const char *rest)
 static int write_half(const char *folder, const char *half, uint32_t n, int side,
                       uint64_t state)
 {
-    FILE *images = create(folder, half, "images-idx3-ubyte");
-    FILE *labels = create(folder, half, "labels-idx1-ubyte");
+    FILE *images = create(folder, half, "-images-idx3-ubyte");
+    FILE *labels = create(folder, half, "-labels-idx1-ubyte");
     write_word(images, 0x803);
     write_word(images, n);
     write_word(images, (uint32_t)side);
@@ -76,10 +78,37 @@ static int write_half(const char *folder, const char *half, uint32_t n, int side
     return fclose(images) | fclose(labels);
 }
 
+static int write_records(const char *folder, const char *half, const char *rest,
+                         uint32_t n, uint64_t state)
+{
+    FILE *f = create(folder, half, rest);
+    for (uint32_t i = 0; i < n; i++) {
+        int digit = (int)(draw(&state) % 10);
+        fputc(digit, f);
+        for (int c = 0; c < 3; c++) write_image(f, digit, 32, &state);
+    }
+    return fclose(f);
+}
+
+/* The five training files hold a record more or less than each other. */
+static int write_cifar(const char *folder, uint32_t train, uint32_t test)
+{
+    int failed = write_records(folder, "test_batch", ".bin", test, 9);
+    for (uint32_t k = 0; k < 5; k++) {
+        const char rest[] = {'_', (char)('1' + k), '.', 'b', 'i', 'n', 0};
+        uint32_t n = train * (k + 1) / 5 - train * k / 5;
+        failed |= write_records(folder, "data_batch", rest, n, k + 1);
+    }
+    return failed;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 5 && !strcmp(argv[1], "--cifar"))
+        return write_cifar(argv[2], (uint32_t)atoi(argv[3]), (uint32_t)atoi(argv[4]));
     if (argc < 4) {
-        fprintf(stderr, "make_idx FOLDER TRAIN TEST [SIDE]\n");
+        fprintf(stderr, "make_idx FOLDER TRAIN TEST [SIDE]\n"
+                        "make_idx --cifar FOLDER TRAIN TEST\n");
         return 64;
     }
     int side = argc > 4 ? atoi(argv[4]) : 28;
