@@ -27,6 +27,8 @@ explain() {
     text=$(meaning "$code")
     if [ -n "$text" ]; then
       text="exit code $code, $text"
+    elif [ "$place" != alone ]; then
+      text="exit code $code, of the launcher: a host or process was lost, or could not start"
     elif [ "$code" = 1 ] && [ "$launcher" = mpirun ]; then
       # Not a code of the program: mpirun failed, and --quiet swallowed why.
       text="mpirun failed; to see why, run it without --quiet ($me --dry-run)"

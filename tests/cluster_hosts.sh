@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# Two hosts, h1 and h2, each with its own processes, name, network and memory, reached by
+# mpirun from a third through an agent or a real sshd. Weights are those of one process,
+# byte for byte, also when a host or its link is lost on the way.
+# shellcheck disable=SC2317 # functions are called by name
+set -u
+. "$(dirname "$0")/cluster_lib.sh"
+if [ -z "${CLUSTER_WORLD-}" ]; then needs sshd ssh ssh-keygen mpirun; fi
+enter_world "$@"
+
+hosts=/mnt/hosts.d
+mkdir $hosts
+printf '10.77.0.1 h1\n10.77.0.2 h2\n' >>/mnt/hosts
+# A folder of its own for each: names are those of processes as seen from here.
+declare -A keeper
+# host_up N: power on; the first process of host hN is $hosts/hN.pid
+host_up() {
+  local n=$1 pid
+  unshare --net --uts --ipc --pid --mount --fork --kill-child --mount-proc \
+    --propagation private bash -c "hostname h$n && mount -t tmpfs tmpfs /dev/shm &&
+    mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /run && mkdir /run/sshd &&
+    touch $hosts/h$n.up && while :; do sleep 1000 & wait; done" </dev/null 2>/dev/null &
+  keeper[$n]=$!
+  wait_for 10 test -e "$hosts/h$n.up"
+  read -r pid _ <"/proc/${keeper[$n]}/task/${keeper[$n]}/children"
+  echo "$pid" >"$hosts/h$n.pid"
+  ip link add "link$n" type veth peer name eth0 netns "$pid"
+  ip link set "link$n" master net0 up
+  inside "h$n" sh -c "ip link set lo up && ip addr add 10.77.0.$n/24 dev eth0 &&
+    ip link set eth0 up"
+}
+# inside HOST COMMAND...
+inside() {
+  nsenter -t "$(cat "$hosts/$1.pid")" --net --uts --ipc --pid --mount -- "${@:2}"
+}
+# switch_off N: all of its processes and its network are gone at once
+switch_off() {
+  kill -9 "$(cat "$hosts/h$1.pid")"
+  rm "$hosts/h$1.pid"
+  wait "${keeper[$1]}" 2>/dev/null
+}
+# ours HOST: how many processes of a job are there
+ours() {
+  # shellcheck disable=SC2016 # for the inner shell
+  inside "$1" sh -c 'for p in /proc/[0-9]*; do readlink "$p/exe"; done' 2>/dev/null |
+    grep -cE '/(syncbn|orted|prted)$'
+}
+no_orphans() { [ "$(ours h1)" = 0 ] && [ "$(ours h2)" = 0 ]; }
+
+# What mpirun uses in the place of ssh; options come before the name of the host.
+cat >$hosts/agent <<END
+#!/bin/sh
+while [ "\${1#-}" != "\$1" ]; do shift; done
+pid=\$(cat $hosts/\$1.pid) || exit 255
+shift
+exec nsenter -t \$pid --net --uts --ipc --pid --mount -- /bin/sh -c "cd /mnt/tree; \$*"
+END
+chmod +x $hosts/agent
+start_sshd() {
+  local n
+  ssh-keygen -q -t ed25519 -N '' -f $hosts/host_key
+  ssh-keygen -q -t ed25519 -N '' -f $hosts/key
+  cat >$hosts/sshd_config <<END
+HostKey $hosts/host_key
+AuthorizedKeysFile $hosts/key.pub
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UsePAM no
+StrictModes no
+PidFile none
+END
+  cat >$hosts/ssh_config <<END
+Host h1 h2
+  IdentityFile $hosts/key
+  UserKnownHostsFile $hosts/known
+  StrictHostKeyChecking accept-new
+  LogLevel ERROR
+END
+  # Without PAM sshd refuses an account whose password is locked.
+  sed 's/^root:[^:]*:/root:*:/' /etc/shadow >$hosts/shadow
+  for n in 1 2; do
+    inside h$n mount --bind $hosts/shadow /etc/shadow
+    inside h$n "$(command -v sshd)" -f $hosts/sshd_config
+  done
+}
+
+printf 'h1 slots=2\nh2 slots=2\n' >hosts
+# by_file NAME ARGUMENT...: on both hosts, in out/NAME; what it says goes to NAME.txt
+by_file() {
+  local name=$1
+  shift
+  launch/run --hostfile hosts --interface 10.77.0.0/24 "${run_options[@]}" build/syncbn \
+    train "${train[@]}" --out "out/$name" "$@" >"$name.txt" 2>&1 </dev/null
+}
+run_options=()
+on_two_hosts() { grep -q '"hosts": *2' "out/$1/run.json"; }
+
+host_up 1
+host_up 2
+names() { [ "$(inside h1 uname -n) $(inside h2 uname -n)" = 'h1 h2' ]; }
+check 'two hosts are up' names
+short=(--epochs 20)
+reference short "${short[@]}"
+export OMPI_MCA_plm_rsh_agent=$hosts/agent
+check 'by an agent' by_file agent "${short[@]}"
+check 'agent: on two hosts' on_two_hosts agent
+check 'agent: the weights of one process' same short agent
+export OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 OMPI_MCA_oob_tcp_if_include=10.77.0.0/24
+printf 'h1\nh1\nh2\nh2\n' >nodes
+pbs() {
+  PBS_NODEFILE=$PWD/nodes PBS_O_WORKDIR=$PWD PBS_JOBID=12.server \
+    OPTIONS="${train[*]} ${short[*]}" launch/jobs/pbs.sh >pbs.txt 2>&1
+}
+check 'the node file of PBS, launch/jobs/pbs.sh' pbs
+check 'PBS: the weights of one process' same short pbs-12
+unset OMPI_MCA_plm_rsh_agent
+
+start_sshd
+export OMPI_MCA_plm_rsh_args="-F $hosts/ssh_config"
+by_ssh() { launch/jobs/hosts.sh hosts "${train[@]}" "${short[@]}" >ssh.txt 2>&1; }
+check 'by sshd, launch/jobs/hosts.sh' by_ssh
+check 'sshd: on two hosts' on_two_hosts hosts
+check 'sshd: the weights of one process' same short hosts
+check 'nothing is left on either host' wait_for 5 no_orphans
+
+# A link that is cut tells nobody: each process finds out by itself, and so does what
+# started them.
+cut_link() {
+  local job code began took_ms limit_s=3
+  by_file cut --epochs 100000000 --stall-limit $limit_s &
+  job=$!
+  check 'a job is under way' wait_for 60 has_steps cut 9
+  ip link set link2 down
+  began=${EPOCHREALTIME/./}
+  wait "$job"
+  code=$?
+  took_ms=$(((${EPOCHREALTIME/./} - began) / 1000))
+  check "a cut link: exit code 86, got $code" test $code = 86
+  check "within the limit and 3 s: $took_ms ms" test $took_ms -le $((1000 * limit_s + 3000))
+  check 'it tells who did not come' grep -q 'no progress in .*process.* on h2' cut.txt
+  check 'nothing is left on either side of the link' wait_for 15 no_orphans
+  ip link set link2 up
+}
+if build/syncbn train --help 2>/dev/null | grep -q stall-limit; then cut_link; fi
+
+unset OMPI_MCA_plm_rsh_args
+export OMPI_MCA_plm_rsh_agent=$hosts/agent
+long=(--epochs 60)
+reference long "${long[@]}"
+run_options=(--max-restarts 1)
+by_file off "${long[@]}" &
+job=$!
+check 'a job is under way' wait_for 60 has_steps off 9
+# that of process 0, which writes
+switch_off 1
+check 'a host switched off: the job ends well' wait "$job"
+check 'off: it tells which' grep -q 'lost: h1$' off.txt
+check 'off: in as many processes as the other takes' grep -q 'restart 1 of 1, processes: 2, ' off.txt
+check 'off: the weights of one process' same long off
+if [ $failed != 0 ]; then show ./*.txt; fi
+finish
