@@ -101,9 +101,24 @@ check 'resumed with a higher target: as if it had been so from the start' same_r
 check 'without a target there is no word of it' lacks target whole/metrics.jsonl
 
 # stopped behind every step, resumed by another number of processes each time
-all=("${train[@]}" --steps 12 --norm-batch 10 --eval-every 4 --log-every 3 --eval-train 70
-  --precise-stats 90 --target 1)
+plain=("${train[@]}" --steps 12 --norm-batch 12 --norm renorm --renorm-warmup 1
+  --renorm-r-steps 8 --renorm-d-steps 8 --dropout 0.2)
+all=("${plain[@]}" --eval-every 4 --log-every 3 --eval-train 70 --precise-stats 90
+  --target 1 --stat-noise --track conv2_bn:37 --track-every 2 --noise-scale 2)
 must 1 "${all[@]}" --out np1
+must 1 "${plain[@]}" --out few
+check 'a run that measures itself has the weights of one that does not' \
+  same few/model.safetensors np1/model.safetensors
+check 'and its checkpoint' same few/checkpoint.safetensors np1/checkpoint.safetensors
+check 'percentiles of the steps asked for' \
+  test "$(steps_of activations np1)" = '2 4 6 8 10 12'
+check 'before the relu: below 0' has '"p15":-' <(records activations np1)
+check 'noise of both norm layers with each evaluation' \
+  test "$(steps_of statistics np1)" = '4 4 8 8 12 12'
+check 'noise of gradients at the steps asked for' \
+  test "$(steps_of noise_scale np1)" = '2 4 6 8 10 12'
+check 'from whole norm batches: 2 of the 30 samples that end an epoch' \
+  test "$(of big noise_scale np1 | xargs)" = '60 60 24 60 60 24'
 for np in 2 3; do
   must $np "${all[@]}" --out np$np
   check "every record: np=$np as np=1" same_run np1 np$np
@@ -123,4 +138,14 @@ refused 'no steps between evaluations' 64 'eval-every: expected a whole number f
   2 "${train[@]}" --eval-every 0 --out no
 refused 'a target above 1' 64 'target: expected a number from 0 to 1' \
   2 "${train[@]}" --target 85 --out no
+refused 'noise of gradients without norm batches' 64 'expected norm batches of at most half' \
+  2 "${train[@]}" --noise-scale 1 --out no
+refused 'noise of gradients of two unequal halves' 64 'half the batch of 60, got 31' \
+  2 "${train[@]}" --noise-scale 1 --norm-batch 31 --out no
+refused 'a unit of no layer' 64 '(conv1 conv2 conv2_bn .*), got "conv3"' \
+  3 "${train[@]}" --track conv3 --out no
+refused 'no unit of the layer' 64 'unit 0 to 49 of layer dense1_bn, got 50' \
+  3 "${train[@]}" --track dense1_bn:50 --out no
+refused 'a layer that the run has not' 64 'got "dense1_bn"' \
+  1 "${train[@]}" --track dense1_bn --norm none --out no
 finish

@@ -57,6 +57,9 @@ static void lines_are_as_documented(void **state)
     OK(sbni_metrics_eval(m, 938, 1, &test, &train));
     OK(sbni_metrics_precise(m, 938, 60000, &test, NULL));
     OK(sbni_metrics_precise(m, 938, 60000, &test, &train));
+    OK(sbni_metrics_activations(m, 20, "dense3_bn", 7, (double[3]){-0.5, 0.25, NAN}));
+    OK(sbni_metrics_statistics(m, 938, "conv2_bn", (sbni_noise){0.125, 0.25}));
+    OK(sbni_metrics_noise_scale(m, 20, &(sbni_noise_scale){16, 64, 0.5, 40, 80}));
     OK(sbni_metrics_done(m, 4690, 12.5, 24000, NAN, 0, true));
     OK(sbni_metrics_done(m, 4690, 12.5, 24000, 0.5, 0.1, true));
     OK(sbni_metrics_done(m, 4690, 12.5, 24000, 0.5, 0.75, false));
@@ -76,6 +79,12 @@ static void lines_are_as_documented(void **state)
         "{\"kind\":\"precise\",\"step\":938,\"samples\":60000,\"test_loss\":0.4,"
         "\"test_accuracy\":0.85,\"train_loss\":0.25,\"train_accuracy\":null,"
         "\"nonfinite\":true}\n"
+        "{\"kind\":\"activations\",\"step\":20,\"layer\":\"dense3_bn\",\"unit\":7,"
+        "\"p15\":-0.5,\"p50\":0.25,\"p85\":null,\"nonfinite\":true}\n"
+        "{\"kind\":\"statistics\",\"step\":938,\"layer\":\"conv2_bn\","
+        "\"mean_noise\":0.125,\"var_noise\":0.25}\n"
+        "{\"kind\":\"noise_scale\",\"step\":20,\"small\":16,\"big\":64,\"grad_sq\":0.5,"
+        "\"trace\":40,\"noise_scale\":80}\n"
         "{\"kind\":\"done\",\"steps\":4690,\"seconds\":12.5,\"images_per_s\":24000,"
         "\"test_accuracy\":null,\"nonfinite\":true}\n"
         "{\"kind\":\"done\",\"steps\":4690,\"seconds\":12.5,\"images_per_s\":24000,"

@@ -27,9 +27,9 @@ typedef enum sbn_progress_style {
 #define SBN_PRECISE_ALL (-1)
 
 /** Settings of a run. All but `out`, `resume`, `limit_test`, `shift`, `checkpoint_every`,
- * `check_every`, `eval_every`, `log_every`, `eval_train`, `precise`, `progress`,
- * `overlap`, `max_time_s`, `warn` and `stop` decide the weights; `steps`, `epochs` and
- * `target` by how long it is. */
+ * `check_every`, `eval_every`, `log_every`, `eval_train`, `precise`, `track`,
+ * `track_every`, `stat_noise`, `noise_scale`, `progress`, `overlap`, `max_time_s`, `warn`
+ * and `stop` decide the weights; `steps`, `epochs` and `target` by how long it is. */
 typedef struct sbn_trainer_config {
     const char *net;  /**< as in sbn_model_config */
     const char *data; /**< as in sbn_dataset_probe */
@@ -76,8 +76,25 @@ typedef struct sbn_trainer_config {
                            those of the model stay what they are; a net without running
                            statistics is evaluated as it is; 0: none */
     double target;      /**< 0 … 1: the run ends behind the first evaluation whose test
-                           accuracy      is at least this; a resumed run looks from its
-                           checkpoint      on, and may      have another; 0: none */
+                           accuracy is at least this; a resumed run looks from its
+                           checkpoint on, and may have another; 0: none */
+    const char *track;  /**< "LAYER" or "LAYER:UNIT": record, over the samples of a batch,
+                           the 15th, 50th and 85th percentile of what element UNIT
+                           (default 0) of the named layer's output (c,h,w) is in training,
+                           before what follows it, a relu say; NULL: none */
+    int64_t track_every; /**< ≥ 1: steps between these records; default 100 */
+    bool stat_noise;     /**< behind each evaluation, record for each layer of batch norm
+                            how far the last step's statistics of norm batches lay from
+                            those of its whole batch: root mean squares over norm batches
+                            and channels of (mean_b − mean)/σ and var_b/var − 1 */
+    int64_t noise_scale; /**< steps between estimates of the scale of the noise of
+                            gradients (McCandlish et al. 2018, arXiv 1812.06162): |G|² and
+                            tr(Σ) from the gradients of norm batches and of the batch, at
+                            a step's weights and of its samples; needs norm batches of at
+                            most half the batch, and costs about as much as that step; 0:
+                            none. Under synchronized norm the gradients of samples or of
+                            processes are not independent; those of norm batches are, and
+                            the estimate is that for norm batches of this size */
     sbn_progress_style progress;
     bool overlap;      /**< as in sbn_model_config */
     double max_time_s; /**< end behind the first step after so many seconds; 0: none */

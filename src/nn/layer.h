@@ -11,6 +11,7 @@
 #include "comm/gradsync.h"
 #include "kernels/kernels.h"
 #include "nn/netfile.h"
+#include "norm/noise.h"
 #include "norm/slices.h"
 #include "syncbn/model.h"
 #include "syncbn/norm.h"
@@ -64,6 +65,13 @@ typedef struct sbni_run {
                      with the message of the norm below under way meanwhile */
 } sbni_run;
 
+/* One unit of a layer, whose values of the last training forward are kept. */
+typedef struct sbni_track {
+    const sbni_layer *layer; /* NULL: none */
+    int64_t unit;            /* element of (c,h,w) of its output */
+    void *values;            /* [capacity] of the model's type */
+} sbni_track;
+
 typedef struct sbni_scratch {
     void *col;    /* [largest k·k·c · oh·ow] */
     void *grad;   /* [largest parameter] */
@@ -101,6 +109,8 @@ struct sbn_model {
     void **owned;          /* buffers of edges */
     int owned_count;
     sbn_model_memory memory; /* of these buffers */
+
+    sbni_track track;
 
     const int32_t *labels; /* NULL: this process has none that are usable */
     double loss_weight;    /* 1 / samples of the batch */
@@ -162,6 +172,19 @@ static inline void sbni_model_poke(const sbn_model *model, sbni_task task)
 /* nn/step.c: layers [0, until) on the slices under work. */
 sbn_status sbni_model_forward(sbn_model *model, int64_t n, bool training, int until);
 
+/* nn/track.c: keep what a unit of the named layer, one with parameters, puts out in
+ * training: before add and relu of a norm layer. SBN_E_ARG: no such layer or unit;
+ * SBN_E_MEMORY. Local. */
+sbn_status sbni_model_track(sbn_model *model, const char *layer, int64_t unit);
+/* Its values of the last sbn_model_gradient, by this process's samples: row 0 to n-1. */
+double sbni_model_tracked(const sbn_model *model, int64_t row);
+/* A slice's, once the layer is done with it. */
+void sbni_track_slice(const sbn_model *model, sbni_task task);
+
+/* Noise of the statistics of norm layer number `norm`, as in syncbn/model.h, in the last
+ * sbn_model_gradient; and the layer's name, owned by the model. */
+sbni_noise sbni_model_noise(const sbn_model *model, int norm, const char **layer);
+
 /* nn/shapes.c: the layers that a net's lines become, and what flows between them. */
 sbn_status sbni_plan_shapes(sbn_model *model, const sbni_net *net);
 
@@ -176,6 +199,9 @@ sbn_status sbni_norm_layers_create(sbn_model *model);
 sbn_status sbni_norm_layers_reserve(sbn_model *model);
 void sbni_norm_layer_open(const sbn_model *model, const sbni_layer *layer, int64_t n,
                           bool training);
+/* Input of a layer, for n samples. */
+sbn_tensor sbni_norm_layer_input(const sbn_model *model, const sbni_layer *layer,
+                                 int64_t n);
 /* One slice: y into the layer above; sums of the x below; sums of dy; dx in its place. */
 void sbni_norm_layer_apply(const sbn_model *model, const sbni_layer *layer,
                            sbni_task task, bool training);

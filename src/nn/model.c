@@ -154,6 +154,7 @@ void sbn_model_destroy(sbn_model **model)
                      m->slice_loss, m->slice_correct, m->scratch,    m->owned,
                      m->runs};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) sbni_free(parts[i]);
+    sbni_free(m->track.values);
     sbni_free(m);
     *model = NULL;
 }

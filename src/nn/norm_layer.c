@@ -31,7 +31,7 @@ sbn_status sbni_norm_layers_reserve(sbn_model *m)
 }
 
 /* What the layer's input is, or will be, for n samples. */
-static sbn_tensor input_of(const sbn_model *m, const sbni_layer *layer, int64_t n)
+sbn_tensor sbni_norm_layer_input(const sbn_model *m, const sbni_layer *layer, int64_t n)
 {
     sbni_image s = layer->in->shape;
     return sbn_tensor_nchw(m->cfg.dtype, layer->in->y, n, s.c, s.h, s.w);
@@ -41,7 +41,7 @@ void sbni_norm_layer_open(const sbn_model *m, const sbni_layer *layer, int64_t n
                           bool training)
 {
     sbn_norm_set_mode(layer->norm, training ? SBN_NORM_TRAIN : SBN_NORM_EVAL);
-    sbn_tensor x = input_of(m, layer, n);
+    sbn_tensor x = sbni_norm_layer_input(m, layer, n);
     if (training)
         sbni_norm_slices_open(layer->norm, &x);
     else
@@ -51,7 +51,7 @@ void sbni_norm_layer_open(const sbn_model *m, const sbni_layer *layer, int64_t n
 void sbni_norm_layer_apply(const sbn_model *m, const sbni_layer *layer, sbni_task task,
                            bool training)
 {
-    sbn_tensor x = input_of(m, layer, m->capacity);
+    sbn_tensor x = sbni_norm_layer_input(m, layer, m->capacity);
     sbni_norm_slice_apply(layer->norm, &x, &task.slice, !training,
                           sbni_edge_y(m, layer->out, task));
 }

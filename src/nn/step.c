@@ -17,10 +17,13 @@ typedef struct pass {
 
 static void forward_slice(sbn_model *m, const pass *p, sbni_task task)
 {
+    const sbni_layer *tracked = p->training ? m->track.layer : NULL;
     if (p->below) sbni_norm_layer_apply(m, p->below, task, p->training);
+    if (tracked && tracked == p->below) sbni_track_slice(m, task);
     for (int i = p->from; i < p->to; i++) {
         const sbni_layer *layer = &m->layers[i];
         sbni_layer_ops_of(layer->spec.kind)->forward(m, layer, task);
+        if (layer == tracked) sbni_track_slice(m, task);
     }
     if (p->above && p->training) sbni_norm_layer_moments(p->above, task);
 }

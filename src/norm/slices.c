@@ -102,6 +102,18 @@ void sbni_norm_slice_apply(const sbn_norm *norm, const sbn_tensor *x,
     norm->kernels->norm_normalize(&b, &vx, &ch, &fused, &vy);
 }
 
+void sbni_norm_slice_unit(const sbn_norm *norm, const sbn_tensor *x,
+                          const sbni_slice *slice, int64_t unit, void *y)
+{
+    sbni_channels ch =
+        sbni_norm_channels(norm, slice->norm_batch, unit / sbni_tensor_s(x));
+    sbni_block b = {rows, slice->n, 1, 1, false, false};
+    sbni_view vx = slice_of(x, slice), vy = {y, 1, 1, 1};
+    vx.data = (char *)vx.data + unit * sbn_dtype_bytes(x->dtype);
+    sbni_fused plain = {false, NULL};
+    norm->kernels->norm_normalize(&b, &vx, &ch, &plain, &vy);
+}
+
 void sbni_norm_slice_sums(sbn_norm *norm, const sbni_slice *slice, int64_t k,
                           const void *dy)
 {

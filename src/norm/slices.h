@@ -35,6 +35,11 @@ void sbni_norm_slices_fix(sbn_norm *norm);
 void sbni_norm_slice_apply(const sbn_norm *norm, const sbn_tensor *x,
                            const sbni_slice *slice, bool fixed, void *y);
 
+/* What a slice's y is in training at one unit, element `unit` of (c,h,w), before add and
+ * relu: [slice->n] of the layer's type. */
+void sbni_norm_slice_unit(const sbn_norm *norm, const sbn_tensor *x,
+                          const sbni_slice *slice, int64_t unit, void *y);
+
 /* Backward: for each slice; then the message, in one call or two; then for each slice
  * again. dx may be dy. @collective as sbn_norm_backward. */
 void sbni_norm_slice_sums(sbn_norm *norm, const sbni_slice *slice, int64_t k,

@@ -150,6 +150,22 @@ const sbni_option sbni_train_options[] = {
      0, 0, 0, 1},
     {"log-every", SBNI_OPTION_INT, AT(run.log_every), "STEPS",
      "steps between records of a step in metrics.jsonl (default 1)", 0, 1, 0, 0},
+    {"track", SBNI_OPTION_TEXT, AT(run.track), "LAYER[:UNIT]",
+     "record the 15th, 50th and 85th percentile, over the samples of a batch, of what "
+     "one unit of a named layer puts out in training, before the relu or sigmoid behind "
+     "it; UNIT is an element of channels x height x width (default 0)",
+     0, 0, 0, 0},
+    {"track-every", SBNI_OPTION_INT, AT(run.track_every), "STEPS",
+     "steps between these records (default 100)", 0, 1, 0, 0},
+    {"stat-noise", SBNI_OPTION_FLAG, AT(run.stat_noise), 0,
+     "behind each evaluation, record for each norm layer how far the last step's "
+     "statistics of norm batches lay from those of the whole batch",
+     0, 0, 0, 0},
+    {"noise-scale", SBNI_OPTION_INT, AT(run.noise_scale), "STEPS",
+     "steps between estimates of the noise scale of gradients, from those of norm "
+     "batches and of the batch; norm batches must be half the batch or smaller (default: "
+     "none)",
+     0, 1, 0, 0},
     {"max-time", SBNI_OPTION_REAL, AT(run.max_time_s), "SECONDS",
      "save and end with exit code 75 behind the first step after so long; so do the "
      "signals USR1, TERM and INT, and a file named halt in the folder (default: none)",

@@ -164,6 +164,15 @@ static void put_whole(line *l, const char *key, int64_t value)
     put_text(l, text);
 }
 
+/* A name of letters, digits and _. */
+static void put_word(line *l, const char *key, const char *word)
+{
+    put_key(l, key);
+    put_text(l, "\"");
+    put_text(l, word);
+    put_text(l, "\"");
+}
+
 static void put_real(line *l, const char *key, double value)
 {
     char text[40] = "null";
@@ -244,6 +253,46 @@ sbn_status sbni_metrics_precise(sbni_metrics *m, int64_t step, int64_t samples,
     put_whole(&l, "step", step);
     put_whole(&l, "samples", samples);
     put_scores(&l, test, train);
+    return end(m, &l);
+}
+
+sbn_status sbni_metrics_activations(sbni_metrics *m, int64_t step, const char *layer,
+                                    int64_t unit, const double p[3])
+{
+    line l;
+    begin(m, &l, "activations");
+    put_whole(&l, "step", step);
+    put_word(&l, "layer", layer);
+    put_whole(&l, "unit", unit);
+    put_real(&l, "p15", p[0]);
+    put_real(&l, "p50", p[1]);
+    put_real(&l, "p85", p[2]);
+    return end(m, &l);
+}
+
+sbn_status sbni_metrics_statistics(sbni_metrics *m, int64_t step, const char *layer,
+                                   sbni_noise noise)
+{
+    line l;
+    begin(m, &l, "statistics");
+    put_whole(&l, "step", step);
+    put_word(&l, "layer", layer);
+    put_real(&l, "mean_noise", noise.mean);
+    put_real(&l, "var_noise", noise.var);
+    return end(m, &l);
+}
+
+sbn_status sbni_metrics_noise_scale(sbni_metrics *m, int64_t step,
+                                    const sbni_noise_scale *noise)
+{
+    line l;
+    begin(m, &l, "noise_scale");
+    put_whole(&l, "step", step);
+    put_whole(&l, "small", noise->small);
+    put_whole(&l, "big", noise->big);
+    put_real(&l, "grad_sq", noise->grad_sq);
+    put_real(&l, "trace", noise->trace);
+    put_real(&l, "noise_scale", noise->quotient);
     return end(m, &l);
 }
 

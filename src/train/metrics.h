@@ -10,7 +10,9 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "norm/noise.h"
 #include "syncbn/norm.h"
+#include "train/gradnoise.h"
 
 typedef struct sbni_metrics sbni_metrics;
 
@@ -44,6 +46,20 @@ sbn_status sbni_metrics_eval(sbni_metrics *metrics, int64_t step, int64_t epoch,
  * {"kind":"precise","step":4690,"samples":60000,"test_loss":0.4,"test_accuracy":0.85} */
 sbn_status sbni_metrics_precise(sbni_metrics *metrics, int64_t step, int64_t samples,
                                 const sbni_score *test, const sbni_score *train);
+
+/* {"kind":"activations","step":20,"layer":"dense3_bn","unit":0,"p15":-0.9,"p50":0.1,
+ * "p85":1.1}; p: these three */
+sbn_status sbni_metrics_activations(sbni_metrics *metrics, int64_t step,
+                                    const char *layer, int64_t unit, const double p[3]);
+
+/* {"kind":"statistics","step":938,"layer":"conv2_bn","mean_noise":0.1,"var_noise":0.2} */
+sbn_status sbni_metrics_statistics(sbni_metrics *metrics, int64_t step, const char *layer,
+                                   sbni_noise noise);
+
+/* {"kind":"noise_scale","step":20,"small":16,"big":64,"grad_sq":0.5,"trace":40,
+ * "noise_scale":80} */
+sbn_status sbni_metrics_noise_scale(sbni_metrics *metrics, int64_t step,
+                                    const sbni_noise_scale *noise);
 
 /* {"kind":"done","steps":4690,"seconds":12.5,"images_per_s":24000,"test_accuracy":0.89}
  * target > 0: ,"target":0.88,"reached":true */

@@ -82,10 +82,13 @@ static json_t *samples_of(const sbn_trainer_config *c)
 
 static json_t *probes_of(const sbn_trainer_config *c)
 {
-    return json_pack("{s:I s:I s:I s:I s:f}", "eval_every", (json_int_t)c->eval_every,
-                     "log_every", (json_int_t)c->log_every, "eval_train",
-                     (json_int_t)c->eval_train, "precise_stats", (json_int_t)c->precise,
-                     "target", c->target);
+    return json_pack("{s:I s:I s:I s:I s:f s:o s:I s:b s:I}", "eval_every",
+                     (json_int_t)c->eval_every, "log_every", (json_int_t)c->log_every,
+                     "eval_train", (json_int_t)c->eval_train, "precise_stats",
+                     (json_int_t)c->precise, "target", c->target, "track",
+                     c->track ? text_of(c->track) : json_null(), "track_every",
+                     (json_int_t)c->track_every, "stat_noise", (int)c->stat_noise,
+                     "noise_scale", (json_int_t)c->noise_scale);
 }
 
 static json_t *settings_of(const sbn_trainer_config *c)

@@ -194,6 +194,7 @@ sbn_status sbni_session_open(sbni_session *s)
     SBN_TRY(sbni_group_agree_asleep(s->group, take_folder(s)));
     SBN_TRY(open_data(s));
     SBN_TRY(create_model(s));
+    SBN_TRY(sbni_probe_open(s));
     SBN_TRY(sbn_group_agree(s->group, s->writes ? load_checkpoint(s) : SBN_OK));
     SBN_TRY(broadcast_state(s));
     int hosts, processes;
@@ -205,11 +206,19 @@ sbn_status sbni_session_open(sbni_session *s)
     return sbn_group_agree(s->group, status);
 }
 
+void sbni_session_fetch(const sbni_session *s, const int64_t *index, int64_t n)
+{
+    int64_t capacity;
+    sbni_fetch_augmented(s->data[SBN_SPLIT_TRAIN].dataset, (s->step - 1) / s->per_epoch,
+                         index, n, sbn_model_input(s->model, &capacity), s->labels);
+}
+
 void sbni_session_close(sbni_session *s)
 {
     char text[SBNI_ERROR_BYTES]; /* closing must not hide what went wrong */
     snprintf(text, sizeof text, "%s", sbn_last_error());
     sbni_progress_destroy(&s->progress);
+    sbni_probe_close(s);
     if (sbni_metrics_close(&s->metrics) != SBN_OK) sbni_fail(SBN_E_IO, "%s", text);
     sbni_lock_release(&s->lock);
     sbn_sampler_destroy(&s->sampler);

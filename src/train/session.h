@@ -12,11 +12,12 @@
 #include "train/hostdata.h"
 #include "train/lock.h"
 #include "train/metrics.h"
+#include "train/probe.h"
 #include "train/progress.h"
 #include "train/stop.h"
 
 /* Files are written by process 0 alone. */
-typedef struct sbni_session {
+struct sbni_session {
     const sbn_trainer_config *cfg;
     sbn_group *group;
     bool writes;
@@ -39,10 +40,11 @@ typedef struct sbni_session {
     double loss, lr;        /* of the last step */
     sbni_score test, train; /* of the last evaluation */
     bool reached;           /* the target, at the last evaluation */
+    sbni_probe probe;
     sbni_stop stop;
     int64_t votes;      /* to end early, after the last step */
     sbn_status written; /* of process 0's files, agreed on at the next evaluation */
-} sbni_session;
+};
 
 /*
  * Check the settings, open data, make model, optimizer and sampler, load what is resumed,
@@ -52,6 +54,10 @@ typedef struct sbni_session {
  */
 sbn_status sbni_session_open(sbni_session *session);
 void sbni_session_close(sbni_session *session);
+
+/* Training samples by index into rows of the model's input, with their labels, changed as
+ * they are in the epoch of the step under way. */
+void sbni_session_fetch(const sbni_session *session, const int64_t *index, int64_t n);
 
 /* Path of a file in the run's folder, of SBNI_PATH_BYTES. SBN_E_ARG: too long. */
 sbn_status sbni_session_path(const sbni_session *session, const char *file, char *path);

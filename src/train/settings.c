@@ -74,6 +74,10 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               "numbers of samples, got %" PRId64 ", %" PRId64 ", %" PRId64
               " and %" PRId64,
               c->eval_every, c->log_every, c->eval_train, c->precise);
+    SBN_CHECK(c->track_every >= 1 && c->noise_scale >= 0, SBN_E_ARG,
+              "expected steps between records of a unit >= 1 and of noise >= 0, got "
+              "%" PRId64 " and %" PRId64,
+              c->track_every, c->noise_scale);
     SBN_CHECK(c->target >= 0 && c->target <= 1, SBN_E_ARG,
               "expected a target of accuracy 0 to 1, got %g", c->target);
     sbni_shift shift;
@@ -206,14 +210,16 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
         XXH3_64bits_update(hash, decides[i].value, strlen(decides[i].value) + 1);
     }
     const char *const texts[] = {c->net, c->data, c->out ? c->out : "",
-                                 c->shift ? c->shift : ""};
-    for (int i = 0; i < 4; i++) XXH3_64bits_update(hash, texts[i], strlen(texts[i]) + 1);
+                                 c->track ? c->track : "", c->shift ? c->shift : ""};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        XXH3_64bits_update(hash, texts[i], strlen(texts[i]) + 1);
     const int64_t numbers[] = {
         c->epochs,     c->steps,       c->limit_train,
         c->limit_test, c->resume,      c->checkpoint_every,
         c->overlap,    c->out != NULL, (int64_t)(1e3 * c->max_time_s),
         c->eval_every, c->log_every,   c->eval_train,
-        c->precise,    c->check_every};
+        c->precise,    c->check_every, c->track_every,
+        c->stat_noise, c->noise_scale};
     XXH3_64bits_update(hash, numbers, sizeof numbers);
     XXH3_64bits_update(hash, &c->target, sizeof c->target);
     int64_t digest = (int64_t)(XXH3_64bits_digest(hash) >> 1);

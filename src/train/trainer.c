@@ -32,6 +32,7 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .dropout = SBN_DROPOUT_NET,
                                 .seed = 1,
                                 .log_every = 1,
+                                .track_every = 100,
                                 .overlap = true};
 }
 
@@ -66,15 +67,14 @@ static void log_step(sbni_session *s)
 static sbn_status train_step(sbni_session *s)
 {
     const int64_t *index;
-    int64_t total, first, n, capacity;
+    int64_t total, first, n;
     sbn_sampler_batch(s->sampler, s->step, &index, &total);
-    sbn_model_set_step(s->model, s->step);
     s->step++;
-    SBN_TRY(sbn_model_share(s->model, total, &first, &n));
-    sbni_fetch_augmented(s->data[SBN_SPLIT_TRAIN].dataset, epoch_of(s, s->step) - 1,
-                         index + first, n, sbn_model_input(s->model, &capacity),
-                         s->labels);
     SBN_TRY(set_limits(s));
+    SBN_TRY(sbni_probe_gradients(s, index, total));
+    sbn_model_set_step(s->model, s->step - 1);
+    SBN_TRY(sbn_model_share(s->model, total, &first, &n));
+    sbni_session_fetch(s, index + first, n);
     sbn_model_set_vote(s->model, sbni_stop_vote(&s->stop));
     sbn_model_result result;
     sbn_status status = sbn_model_gradient(s->model, s->labels, total, &result);
@@ -88,7 +88,7 @@ static sbn_status train_step(sbni_session *s)
         sbni_progress_step(s->progress, s->step, epoch_of(s, s->step), result.loss,
                            total);
     if (is_logged(s)) log_step(s);
-    return SBN_OK;
+    return sbni_probe_activations(s, total);
 }
 
 static bool is_evaluated(const sbni_session *s)
@@ -115,6 +115,7 @@ static sbn_status test_and_report(sbni_session *s)
     if (s->metrics && s->written == SBN_OK)
         s->written = sbni_metrics_eval(s->metrics, s->step, epoch, &s->test,
                                        s->n_eval_train ? &s->train : NULL);
+    sbni_probe_statistics(s);
     if (s->metrics && s->written == SBN_OK)
         s->written = sbni_metrics_flush(s->metrics, 0);
     return sbn_group_agree(s->group, s->written);
