@@ -66,9 +66,10 @@ nodes_idle() { [ "$(sinfo -h -t idle -o %D 2>/dev/null | head -n 1)" = "$1" ]; }
 
 # submit SCRIPT ARGUMENT...: its number in $job
 submit() {
-  local script=$1
+  local script=$1 options=("${train[@]}")
   shift
-  job=$(sbatch --parsable "${sbatch_options[@]}" "launch/jobs/$script" "${train[@]}" "$@")
+  if [ "$script" = slurm-study.sbatch ]; then options=(); fi
+  job=$(sbatch --parsable "${sbatch_options[@]}" "launch/jobs/$script" "${options[@]}" "$@")
 }
 sbatch_options=()
 state_of() { scontrol -o show job "$1" | grep -o 'JobState=[A-Z]*' | sort -u | xargs; }
@@ -110,6 +111,13 @@ done_well 'an array of two'
 for n in 4 16; do
   check "array: norm batch $n as one process" same one-$n norm-batch-$n
 done
+
+study=(grid --vary 'norm-batch=4,20' --seeds 2 --data data --batch 20 --epochs 2)
+launch/run --here -np 1 build/syncbn study "${study[@]}" --out out/study-one >/dev/null 2>&1
+submit slurm-study.sbatch "${study[@]}" --out out/study-four
+done_well 'a study on four tasks'
+summaries() { cmp out/study-one/summary.csv out/study-four/summary.csv; }
+check 'study: the results of one process' summaries
 
 # Runs that are disturbed: made long, so that they are met before their end.
 long=(--epochs 100)

@@ -32,7 +32,7 @@ fi
 mkdir -p tree/launch
 printf '#!/bin/sh\nprintf "%%s\\n" "$@" >"%s/words"\n' "$work" >tree/launch/run
 chmod +x tree/launch/run
-short=(--data synthetic --limit-train 200 --limit-test 50 --epochs 1 --progress none)
+short=(--data synthetic --limit-train 200 --limit-test 50 --epochs 1)
 # takes NAME: launch/run takes the options in `words`, and so does the program
 takes() {
   local words=() at=0 dry
@@ -53,6 +53,7 @@ for file in "${scripts[@]}"; do
   name=$(basename "$file") options=("${short[@]}")
   rm -f words
   case $name in
+    slurm-study.sbatch) bash "$file" grid --vary batch=20 --seeds 1 "${options[@]}" ;;
     hosts.sh) (cd tree && bash "$file" "$work/tree/hosts" "${options[@]}") ;;
     pbs.sh) OPTIONS=${options[*]} bash "$file" ;;
     *) bash "$file" "${options[@]}" ;;
