@@ -1,10 +1,36 @@
 #include "kernels/gemm.h"
 
 #include <cblas.h>
+#include <stdlib.h>
+
+/* What OpenBLAS maps for each thread that is in a product at the same time, and keeps. */
+enum { WORK_BYTES = (128 << 20) + (1 << 20), MAX_THREADS = 256, SIDE = 128 };
 
 void sbni_gemm_setup(void)
 {
     openblas_set_num_threads(1);
+}
+
+int64_t sbni_gemm_reserve(int threads)
+{
+    static int reserved;
+    static const float zeros[SIDE * SIDE];
+    void *work[MAX_THREADS];
+    if (threads > MAX_THREADS) threads = MAX_THREADS;
+    if (threads <= reserved) return 0;
+    int got = 0;
+    while (got < threads && (work[got] = malloc(WORK_BYTES)))
+        *(volatile char *)work[got++] = 0; /* or a compiler would do without */
+    for (int i = 0; i < got; i++) free(work[i]);
+    if (got < threads) return WORK_BYTES;
+    /* now that they are there, at least the first is taken: by a product that is too
+     * large for the code that needs none */
+    float *product = malloc(SIDE * SIDE * sizeof *product);
+    if (!product) return SIDE * SIDE * (int64_t)sizeof *product;
+    sbni_gemm(SBN_F32, false, false, SIDE, SIDE, SIDE, zeros, zeros, 0, product);
+    free(product);
+    reserved = threads;
+    return 0;
 }
 
 const char *sbni_gemm_version(void)

@@ -11,6 +11,12 @@
 /* Make BLAS use one thread in this process; call before the first product. */
 void sbni_gemm_setup(void);
 
+/* Make sure that BLAS has its work memory for so many threads. A product that does not
+ * get it asks again for ever. Returns 0, or the bytes that a thread's need and are not
+ * there.
+ */
+int64_t sbni_gemm_reserve(int threads);
+
 /* Name, version and kernel of the BLAS in use. */
 const char *sbni_gemm_version(void);
 

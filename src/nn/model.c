@@ -86,6 +86,9 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
     m->pokes = m->overlaps && (m->threads == 1 || sbni_group_is_funneled());
     m->capacity = largest_share(m);
     sbni_gemm_setup();
+    int64_t missing = sbni_gemm_reserve(omp_get_max_threads());
+    SBN_CHECK(!missing, SBN_E_MEMORY, "work of BLAS: no memory for %" PRId64 " bytes",
+              missing);
     if (cfg->text)
         SBN_TRY(sbni_copy_string(cfg->text, &m->text));
     else
