@@ -1,4 +1,3 @@
-#include "comm/alike.h"
 #include "comm/group.h"
 #include "support/harness.h"
 #include "syncbn/data.h"

@@ -8,7 +8,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "comm/alike.h"
 #include "core/memory.h"
 #include "kernels/gemm.h"
 #include "nn/layer.h"

@@ -3,7 +3,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "comm/alike.h"
 #include "core/memory.h"
 
 /* Where the digest lies. */
