@@ -1,4 +1,5 @@
-/** Everything of syncbn. A program that only wants the layer can include syncbn/norm.h alone. */
+/** Everything of syncbn. A program that only wants the layer can include syncbn/norm.h
+ * alone. */
 #ifndef SYNCBN_H
 #define SYNCBN_H
 
@@ -12,5 +13,6 @@
 #include "syncbn/status.h"
 #include "syncbn/tensor.h"
 #include "syncbn/trainer.h"
+#include "syncbn/watch.h"
 
 #endif

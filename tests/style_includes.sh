@@ -21,7 +21,7 @@ declare -A may_include=(
 
 # The layer that a public header describes.
 declare -A layer_of_header=(
-  [status]=core [tensor]=core [group]=comm [norm]=norm [groupnorm]=norm
+  [status]=core [tensor]=core [group]=comm [watch]=comm [norm]=norm [groupnorm]=norm
   [layer]=nn [loss]=nn [model]=nn
   [optim]=optim [data]=data [trainer]=train [state]=train
 )

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "comm/alike.h"
 #include "comm/group.h"
 #include "core/clock.h"
 #include "norm/scope.h"

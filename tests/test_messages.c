@@ -3,6 +3,7 @@
 #include "support/harness.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -182,7 +183,18 @@ static void creation(void **state)
     cfg.eps = test_rank == 0 ? 1e-4 : 1e-5;
     if (test_size == 1) return;
     FAILS(SBN_E_MISMATCH, sbn_norm_create(&cfg, test_group, &norm));
-    expect(2, 0, 0, 20);
+    /* then everybody's value is gathered, and told by the first that has it */
+    message_count got = count_read();
+    assert_int_equal(got.allreduces, 3);
+    assert_int_equal(got.others, 1);
+    assert_int_equal(got.broadcasts, 2);
+    assert_int_equal(got.bytes, 20 + AGREE + 2 * 256);
+    count_start();
+    char want[64];
+    snprintf(want, sizeof want, test_size > 2 ? " on processes 1%s%d" : " on process 1",
+             test_size > 3 ? "-" : ", ", test_size - 1);
+    assert_non_null(strstr(sbn_last_error(), " on process 0, "));
+    assert_non_null(strstr(sbn_last_error(), want));
 }
 
 /* Calls out of order must not meet with different counts, which MPI libraries answer by

@@ -1,3 +1,4 @@
+#include "comm/alike.h"
 #include "comm/group.h"
 #include "support/harness.h"
 #include "syncbn/data.h"

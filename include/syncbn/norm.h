@@ -106,9 +106,10 @@ SBN_API sbn_norm_config sbn_norm_config_default(int64_t channels);
  * match.
  * @param cfg    copied.
  * @param group  must outlive the layer.
- * @collective over the group: 20 bytes; 524 in their place where a process fails. The
- * first messages of each length make a communicator (MPI_Comm_dup), so that layers called
- * in different orders never meet with different counts.
+ * @collective over the group: 20 bytes; 524 in their place where a process fails, and a
+ * gather of 8 more where settings differ. The first messages of each length make a
+ * communicator (MPI_Comm_dup), so that layers called in different orders never meet with
+ * different counts.
  * @errors SBN_E_ARG (a setting out of range), SBN_E_MISMATCH (settings differ between
  * processes), SBN_E_MEMORY, SBN_E_PEER, SBN_E_MPI
  */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "comm/alike.h"
 #include "options/options.h"
 
 static const struct {

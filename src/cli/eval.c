@@ -4,12 +4,15 @@
 #include <sys/stat.h>
 
 #include "cli/commands.h"
+#include "cli/stall.h"
+#include "comm/group.h"
 #include "options/options.h"
 #include "syncbn/trainer.h"
 
 typedef struct settings {
     sbn_evaluate_config run;
     int precise_from;
+    double stall_limit_s;
 } settings;
 
 #define AT(field) offsetof(settings, field)
@@ -41,6 +44,7 @@ static const sbni_option options[] = {
      "train|test", 0, 0, 0},
     {"save", SBNI_OPTION_TEXT, AT(run.save), "FILE",
      "with --precise-stats: write the weights with them", 0, 0, 0, 0},
+    SBNI_STALL_OPTION(AT(stall_limit_s)),
     {0},
 };
 
@@ -52,10 +56,12 @@ static const sbni_command command = {
 
 sbn_status sbni_command_eval(int argc, char **argv, sbn_group *group)
 {
-    settings all = {.run = sbn_evaluate_config_default(NULL)};
+    settings all = {.run = sbn_evaluate_config_default(NULL),
+                    .stall_limit_s = SBNI_STALL_LIMIT_S};
     sbn_evaluate_config *s = &all.run;
     sbni_arguments arguments;
     SBN_TRY(sbni_options_parse(&command, argc, argv, &all, &arguments, group));
+    sbn_watch_set_limit(group->watch, all.stall_limit_s);
     if (arguments.help) {
         if (sbn_group_rank(group) == 0) sbni_options_help(&command);
         return SBN_OK;

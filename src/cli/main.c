@@ -9,10 +9,12 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
-#include "options/options.h"
+#include "cli/stall.h"
+#include "comm/alike.h"
 #include "comm/group.h"
 #include "core/status.h"
 #include "kernels/kernels.h"
+#include "options/options.h"
 #include "version.h"
 
 static const struct {
@@ -67,7 +69,7 @@ static void print_help(void)
     printf("\n  syncbn COMMAND --help lists a command's options.\n"
            "\nExit codes: 0 done, 64 bad usage, 65 bad data or checkpoint, 70 internal,\n"
            "74 cannot read or write, 75 stopped on request and saved, 77 not finite,\n"
-           "78 processes disagree\n");
+           "78 processes disagree, 86 no progress: a process stands still\n");
 }
 
 /* Threads of this process, unless the user said: its share of the cores it may use. */
@@ -155,8 +157,11 @@ int main(int argc, char **argv)
     /* A closed pipe is a write error to report, not a reason to die silently. */
     signal(SIGPIPE, SIG_IGN);
     sbn_group *group = NULL;
+    sbn_watch *watch = NULL;
     sbn_status status = sbn_group_create(MPI_COMM_WORLD, &group);
     bool speaks = !group || sbn_group_rank(group) == 0;
+    if (status == SBN_OK)
+        status = sbn_watch_create(group, SBNI_STALL_LIMIT_S, sbni_stalled, NULL, &watch);
     if (status == SBN_OK) status = dispatch(argc, argv, group);
     /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
     if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());
@@ -164,7 +169,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "syncbn: cannot write to standard output\n");
         status = SBN_E_IO;
     }
+    sbn_watch_enter(watch, "the end of the program");
     sbn_group_destroy(&group);
     MPI_Finalize();
+    sbn_watch_destroy(&watch);
     return exit_code(status);
 }

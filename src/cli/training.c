@@ -3,7 +3,9 @@
 #include "cli/comm.h"
 #include "cli/commands.h"
 #include "cli/signals.h"
+#include "comm/group.h"
 #include "options/train.h"
+#include "syncbn/watch.h"
 
 static const sbni_command command = {"train", "train [options]",
                                      "Train a net with statistics, gradients and "
@@ -52,6 +54,7 @@ sbn_status sbni_command_train(int argc, char **argv, sbn_group *group)
               SBN_E_ARG, "--epochs and --steps: expected one of them, got both");
     SBN_TRY(sbni_train_settings_resolve(&s));
     s.run.warn = warn;
+    sbn_watch_set_limit(group->watch, s.stall_limit_s);
     s.run.stop = sbni_listen_for_stop();
     sbn_trainer_result result;
     SBN_TRY(sbn_train(&s.run, group, &result));

@@ -6,7 +6,10 @@ enum { REST_NS = 2000000 };
 
 sbn_status sbni_bare_barrier(sbn_group *group)
 {
-    return sbni_mpi(MPI_Barrier(group->comm), "MPI_Barrier");
+    SBN_TRY(sbni_call_enter(group, "barrier", 0));
+    int code = MPI_Barrier(group->comm);
+    sbni_call_goes_on(group);
+    return sbni_mpi(code, "MPI_Barrier");
 }
 
 sbn_status sbni_bare_sum(sbn_group *group, const int64_t *send, int64_t words,
@@ -27,10 +30,13 @@ sbn_status sbni_bare_rest(sbn_group *group)
 {
     const struct timespec nap = {0, REST_NS};
     MPI_Request request;
-    SBN_TRY(sbni_mpi(MPI_Ibarrier(group->comm, &request), "MPI_Ibarrier"));
-    for (int done = 0;;) {
-        SBN_TRY(sbni_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
-        if (done) return SBN_OK;
+    SBN_TRY(sbni_call_enter(group, "barrier", 0));
+    int done = 0, code = MPI_Ibarrier(group->comm, &request);
+    while (code == MPI_SUCCESS) {
+        code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+        if (done) break;
         nanosleep(&nap, NULL);
     }
+    sbni_call_goes_on(group);
+    return sbni_mpi(code, "MPI_Ibarrier");
 }

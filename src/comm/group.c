@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "comm/alike.h"
+#include "comm/watch.h"
 #include "core/clock.h"
 #include "core/memory.h"
 
@@ -26,9 +28,10 @@ const char *sbni_mpi_version(void)
     return text;
 }
 
-/* A call that had to wait since began_s. A group of one sends nothing. */
+/* A call is over that had to wait since began_s. A group of one sends nothing. */
 static void count_other(sbn_group *group, int64_t bytes, double began_s)
 {
+    sbni_call_goes_on(group);
     if (group->size == 1) return;
     sbni_traffic_count(&group->other, bytes);
     group->other.sums.wait_s += sbni_clock_s() - began_s;
@@ -166,6 +169,7 @@ void sbn_group_destroy(sbn_group **group)
         sbni_free(lane);
     }
     if (!finalized) MPI_Comm_free(&(*group)->comm);
+    if ((*group)->watch) (*group)->watch->group = NULL;
     sbni_traffic_free((*group)->rows);
     sbni_free(*group);
     *group = NULL;
@@ -186,9 +190,10 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
     if (group->size == 1) return mine;
     int failing = mine == SBN_OK ? INT_MAX : group->rank, first = INT_MAX;
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_mpi(MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, group->comm),
-                     "MPI_Allreduce"));
+    SBN_TRY(sbni_call_enter(group, "agreement", 1));
+    int code = MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, group->comm);
     count_other(group, sizeof failing, began_s);
+    SBN_TRY(sbni_mpi(code, "MPI_Allreduce"));
     if (first == INT_MAX) return SBN_OK;
     struct {
         int32_t status, peer;
@@ -210,12 +215,17 @@ sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine)
     MPI_Request request;
     int done = 0;
     if (group->size == 1) return mine;
-    SBN_TRY(sbni_mpi(MPI_Ibarrier(group->comm, &request), "MPI_Ibarrier"));
-    for (;;) {
-        SBN_TRY(sbni_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
-        if (done) return sbn_group_agree(group, mine);
+    SBN_TRY(sbni_call_enter(group, "agreement", 0));
+    sbni_call_has_time(group);
+    int code = MPI_Ibarrier(group->comm, &request);
+    while (code == MPI_SUCCESS) {
+        code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+        if (done) break;
         nanosleep(&nap, NULL);
     }
+    sbni_call_goes_on(group);
+    SBN_TRY(sbni_mpi(code, "MPI_Ibarrier"));
+    return sbn_group_agree(group, mine);
 }
 
 sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
@@ -228,7 +238,10 @@ sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
         *comm = lane ? lane->comm : group->comm;
         return SBN_OK;
     }
-    sbn_status status = sbni_mpi(MPI_Comm_dup(group->comm, &spare->comm), "MPI_Comm_dup");
+    sbn_status status = sbni_call_enter(group, "connecting a layer", words);
+    if (status == SBN_OK)
+        status = sbni_mpi(MPI_Comm_dup(group->comm, &spare->comm), "MPI_Comm_dup");
+    sbni_call_goes_on(group);
     if (status != SBN_OK) {
         sbni_free(spare);
         return status;
@@ -249,18 +262,20 @@ sbn_status sbni_group_hosts(sbn_group *group, int *hosts, int *processes)
 {
     MPI_Comm host;
     int rank, leader;
-    SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
-                                         MPI_INFO_NULL, &host),
-                     "MPI_Comm_split_type"));
+    SBN_TRY(sbni_call_enter(group, "counting hosts", 0));
+    int code = MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
+                                   MPI_INFO_NULL, &host);
+    sbni_call_goes_on(group);
+    SBN_TRY(sbni_mpi(code, "MPI_Comm_split_type"));
     MPI_Comm_rank(host, &rank);
     MPI_Comm_size(host, processes);
     MPI_Comm_free(&host);
     leader = rank == 0;
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_mpi(MPI_Allreduce(&leader, hosts, 1, MPI_INT, MPI_SUM, group->comm),
-                     "MPI_Allreduce"));
+    SBN_TRY(sbni_call_enter(group, "counting hosts", 1));
+    code = MPI_Allreduce(&leader, hosts, 1, MPI_INT, MPI_SUM, group->comm);
     count_other(group, sizeof leader, began_s);
-    return SBN_OK;
+    return sbni_mpi(code, "MPI_Allreduce");
 }
 
 sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int root)
@@ -269,8 +284,10 @@ sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int
     for (char *p = data; bytes > 0;) {
         int piece = bytes > (1 << 30) ? 1 << 30 : (int)bytes;
         double began_s = sbni_clock_s();
-        SBN_TRY(sbni_mpi(MPI_Bcast(p, piece, MPI_BYTE, root, group->comm), "MPI_Bcast"));
+        SBN_TRY(sbni_call_enter(group, "broadcast", piece));
+        int code = MPI_Bcast(p, piece, MPI_BYTE, root, group->comm);
         count_other(group, piece, began_s);
+        SBN_TRY(sbni_mpi(code, "MPI_Bcast"));
         p += piece;
         bytes -= piece;
     }
@@ -280,11 +297,10 @@ sbn_status sbni_group_broadcast(sbn_group *group, void *data, int64_t bytes, int
 sbn_status sbni_group_gather(sbn_group *group, int64_t value, int64_t *values)
 {
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_mpi(
-        MPI_Allgather(&value, 1, MPI_INT64_T, values, 1, MPI_INT64_T, group->comm),
-        "MPI_Allgather"));
+    SBN_TRY(sbni_call_enter(group, "comparison", 1));
+    int code = MPI_Allgather(&value, 1, MPI_INT64_T, values, 1, MPI_INT64_T, group->comm);
     count_other(group, 8 * (int64_t)group->size, began_s);
-    return SBN_OK;
+    return sbni_mpi(code, "MPI_Allgather");
 }
 
 sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
@@ -296,9 +312,10 @@ sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
         in[2 * i + 1] = ~values[i]; /* ~ turns the minimum into a maximum */
     }
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_mpi(MPI_Allreduce(in, out, 2 * n, MPI_INT64_T, MPI_MIN, group->comm),
-                     "MPI_Allreduce"));
+    SBN_TRY(sbni_call_enter(group, "comparison", 2 * n));
+    int code = MPI_Allreduce(in, out, 2 * n, MPI_INT64_T, MPI_MIN, group->comm);
     count_other(group, 16 * (int64_t)n, began_s);
+    SBN_TRY(sbni_mpi(code, "MPI_Allreduce"));
     for (int i = 0; i < n; i++) {
         least[i] = out[2 * i];
         greatest[i] = ~out[2 * i + 1];
@@ -310,15 +327,4 @@ sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
                             int64_t *greatest)
 {
     return sbni_group_ranges(group, &value, 1, least, greatest);
-}
-
-sbn_status sbni_group_check_same(sbn_group *group, int64_t value, const char *what)
-{
-    int64_t least, greatest;
-    SBN_TRY(sbni_group_range(group, value, &least, &greatest));
-    SBN_CHECK(least == greatest, SBN_E_MISMATCH,
-              "%s differs between processes: expected one value, got %" PRId64
-              " to %" PRId64,
-              what, least, greatest);
-    return SBN_OK;
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "comm/call.h"
 #include "comm/traffic.h"
 #include "core/status.h"
 #include "syncbn/group.h"
@@ -25,7 +26,8 @@ struct sbn_group {
     sbni_traffic other;              /* of all else */
     struct sbni_reduce *outstanding; /* sums begun and not ended, the latest first */
     int rank, size;
-    uint32_t layers; /* made so far: numbers the layers alike on all processes */
+    struct sbn_watch *watch; /* NULL: nobody watches, or this process is alone */
+    uint32_t layers;         /* made so far: numbers the layers alike on all processes */
 };
 
 /* Turn an MPI return code into a status; `call` names the call. */
@@ -72,9 +74,5 @@ sbn_status sbni_group_range(sbn_group *group, int64_t value, int64_t *least,
 enum { SBNI_GROUP_RANGES = 8 };
 sbn_status sbni_group_ranges(sbn_group *group, const int64_t *values, int n,
                              int64_t *least, int64_t *greatest);
-
-/* Check that a value is the same on all processes; `what` names it in the SBN_E_MISMATCH
- * text, which is the same on every process. @collective (16 bytes) */
-sbn_status sbni_group_check_same(sbn_group *group, int64_t value, const char *what);
 
 #endif

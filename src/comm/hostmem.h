@@ -9,6 +9,7 @@
 #include "comm/group.h"
 
 typedef struct sbni_hostmem {
+    sbn_group *group;
     MPI_Comm comm; /* of the host's processes */
     MPI_Win window;
     void *data;     /* bytes, the same memory on all of them */

@@ -15,7 +15,9 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
     *reduce = (sbni_reduce){.group = group,
                             .words = SBNI_HEAD_WORDS + words,
                             .comm = MPI_COMM_NULL,
+                            .call = sbni_call_of("sum", "", SBNI_HEAD_WORDS + words),
                             .traffic = &group->other};
+    reduce->call.call = 0;
     SBN_CHECK(reduce->words <= INT_MAX, SBN_E_ARG,
               "a message of %" PRId64 " words is longer than MPI can count",
               reduce->words);
@@ -29,6 +31,8 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
 
 sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *phase)
 {
+    reduce->call = sbni_call_of(name, phase, reduce->words);
+    reduce->call.call = 0;
     return sbni_traffic_row(reduce->group, name, phase, &reduce->traffic);
 }
 
@@ -53,7 +57,9 @@ void sbni_reduce_destroy(sbni_reduce *reduce)
 {
     if (reduce->outstanding) {
         take_out(reduce);
+        sbni_call_waits(reduce->group, &reduce->call);
         MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
+        sbni_call_goes_on(reduce->group);
     }
     sbni_free(reduce->send);
     sbni_free(reduce->sum);
@@ -77,10 +83,17 @@ void sbni_reduce_note(sbni_reduce *reduce, int flags)
     if (flags & SBNI_GRID_TOO_FINE) *large |= UINT64_C(1) << FINE_BIT;
 }
 
+static sbn_status come(sbni_reduce *reduce)
+{
+    reduce->call.call++;
+    return sbni_call_comes(reduce->group, &reduce->call);
+}
+
 sbn_status sbni_reduce_begin(sbni_reduce *reduce)
 {
     if (reduce->group->size == 1) return sbni_reduce_run(reduce);
     double began_s = sbni_clock_s();
+    SBN_TRY(come(reduce));
     SBN_TRY(sbni_mpi(MPI_Iallreduce(reduce->send, reduce->sum, (int)reduce->words,
                                     MPI_INT64_T, MPI_SUM, reduce->comm, &reduce->request),
                      "MPI_Iallreduce"));
@@ -112,7 +125,9 @@ sbn_status sbni_reduce_end(sbni_reduce *reduce)
     if (!reduce->outstanding) return SBN_OK;
     take_out(reduce);
     double began_s = sbni_clock_s();
+    sbni_call_waits(reduce->group, &reduce->call);
     int code = MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
+    sbni_call_goes_on(reduce->group);
     reduce->traffic->sums.wait_s += sbni_clock_s() - began_s;
     return sbni_mpi(reduce->poked == MPI_SUCCESS ? code : reduce->poked, "MPI_Wait");
 }
@@ -124,9 +139,12 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
         return SBN_OK;
     }
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_mpi(MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words,
-                                   MPI_INT64_T, MPI_SUM, reduce->comm),
-                     "MPI_Allreduce"));
+    SBN_TRY(come(reduce));
+    sbni_call_waits(reduce->group, &reduce->call);
+    int code = MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words, MPI_INT64_T,
+                             MPI_SUM, reduce->comm);
+    sbni_call_goes_on(reduce->group);
+    SBN_TRY(sbni_mpi(code, "MPI_Allreduce"));
     sbni_traffic_count(reduce->traffic, 8 * reduce->words);
     reduce->traffic->sums.wait_s += sbni_clock_s() - began_s;
     return SBN_OK;

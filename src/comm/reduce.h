@@ -23,6 +23,7 @@ typedef struct sbni_reduce {
     uint64_t *send;        /* [words] filled by the owner before begin */
     uint64_t *sum;         /* [words] valid after end */
     MPI_Comm comm;         /* MPI_COMM_NULL until connected */
+    sbni_call call;        /* as it is told */
     sbni_traffic *traffic; /* the group's row that it adds to */
     sbni_lane *spare;      /* for connecting */
     bool fine;             /* some process's sum was too fine; set with the verdict */

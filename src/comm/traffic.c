@@ -6,6 +6,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "comm/alike.h"
 #include "comm/group.h"
 #include "comm/reduce.h"
 #include "core/clock.h"
@@ -132,6 +133,15 @@ static sbn_status time_sums(sbn_group *group, int64_t words, double *median_s)
     return SBN_OK;
 }
 
+/* n values of each process, to process 0. */
+static sbn_status gather(sbn_group *group, const double *mine, int n, double *all)
+{
+    SBN_TRY(sbni_call_enter(group, "gathering times", n));
+    int code = MPI_Gather(mine, n, MPI_DOUBLE, all, n, MPI_DOUBLE, 0, group->comm);
+    sbni_call_goes_on(group);
+    return sbni_mpi(code, "MPI_Gather");
+}
+
 /* Means of all processes' medians lie on the line, as measured times are means too. */
 static sbn_status measure_line(sbn_group *group, int64_t most_words, sbni_line *line)
 {
@@ -148,9 +158,7 @@ static sbn_status measure_line(sbn_group *group, int64_t most_words, sbni_line *
     SBN_TRY(sbn_group_agree(
         group,
         collects ? sbni_alloc((int64_t)n * group->size, 8, "report", &all_s) : SBN_OK));
-    sbn_status status = sbni_mpi(
-        MPI_Gather(medians_s, n, MPI_DOUBLE, all_s, n, MPI_DOUBLE, 0, group->comm),
-        "MPI_Gather");
+    sbn_status status = gather(group, medians_s, n, all_s);
     for (int i = 0; collects && status == SBN_OK && i < n; i++) {
         double sum_s = 0;
         for (int r = 0; r < group->size; r++) sum_s += all_s[r * n + i];
@@ -211,9 +219,7 @@ sbn_status sbni_traffic_report_make(sbn_group *group, sbni_traffic_report *repor
     SBN_GOTO(sbni_group_check_same(group, digest(report, &most_words),
                                    "digest of the messages sent"));
     int n = 2 * report->n;
-    SBN_GOTO(sbni_mpi(
-        MPI_Gather(mine, n, MPI_DOUBLE, report->times_s, n, MPI_DOUBLE, 0, group->comm),
-        "MPI_Gather"));
+    SBN_GOTO(gather(group, mine, n, report->times_s));
     status = measure_line(group, most_words, &report->line);
 fail:
     sbni_free(mine);

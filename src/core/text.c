@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 void sbni_text_real(double value, char *text, int64_t bytes)
 {
@@ -9,5 +10,31 @@ void sbni_text_real(double value, char *text, int64_t bytes)
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, (size_t)bytes, "%.*g", digits, value);
         if (strtod(text, NULL) == value) return;
+    }
+}
+
+void sbni_text_processes(const uint8_t *in, int n, char *text, int64_t bytes)
+{
+    const char *more = ", …";
+    int64_t room = bytes - (int64_t)strlen(more) - 1, length;
+    int count = 0;
+    for (int i = 0; i < n; i++) count += in[i] != 0;
+    length = snprintf(text, (size_t)bytes, "process%s", count == 1 ? "" : "es");
+    const char *before = " ";
+    for (int i = 0, last; i < n; i = last + 1) {
+        last = i;
+        if (!in[i]) continue;
+        while (last + 1 < n && in[last + 1]) last++;
+        char range[32];
+        int more_bytes = last == i ? snprintf(range, sizeof range, "%s%d", before, i)
+                                   : snprintf(range, sizeof range, "%s%d%s%d", before, i,
+                                              last == i + 1 ? ", " : "-", last);
+        if (length + more_bytes > room) {
+            strcpy(text + length, more);
+            return;
+        }
+        strcpy(text + length, range);
+        length += more_bytes;
+        before = ", ";
     }
 }

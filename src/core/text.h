@@ -8,4 +8,8 @@
  */
 void sbni_text_real(double value, char *text, int64_t bytes);
 
+/* Those of n processes that are in[]: "process 3", "processes 0-2, 5"; what does not fit
+ * is left out with "…". */
+void sbni_text_processes(const uint8_t *in, int n, char *text, int64_t bytes);
+
 #endif

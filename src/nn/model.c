@@ -8,6 +8,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "comm/alike.h"
 #include "core/memory.h"
 #include "kernels/gemm.h"
 #include "nn/layer.h"

@@ -7,6 +7,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "comm/alike.h"
 #include "core/memory.h"
 
 sbn_norm_config sbn_norm_config_default(int64_t channels)

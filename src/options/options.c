@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "comm/group.h"
+#include "comm/alike.h"
 #include "core/text.h"
 #include "train/settings.h"
 
@@ -192,26 +192,6 @@ static sbn_status parse(const sbni_command *command, int argc, char **argv,
     return SBN_OK;
 }
 
-static sbn_status check_alike(sbn_group *group, const char *what, const char *mine,
-                              const char *first)
-{
-    SBN_CHECK(
-        !strcmp(mine, first), SBN_E_MISMATCH,
-        "%s: expected the same on all processes, got %.200s on process 0 and %.200s "
-        "on process %d; start them alike",
-        what, first, mine, sbn_group_rank(group));
-    return SBN_OK;
-}
-
-sbn_status sbni_compare_text(sbn_group *group, const char *what, const char *text)
-{
-    char mine[VALUE_BYTES], first[VALUE_BYTES];
-    snprintf(mine, sizeof mine, "%s", text);
-    memcpy(first, mine, sizeof first);
-    SBN_TRY(sbni_group_broadcast(group, first, sizeof first, 0));
-    return sbn_group_agree(group, check_alike(group, what, mine, first));
-}
-
 static void print_choice(const char *choices, int which, char *text)
 {
     for (; which > 0; which--) choices += strcspn(choices, "|") + 1;
@@ -256,33 +236,30 @@ static void print_value(const sbni_option *o, const void *settings, char *text)
     }
 }
 
-/* One message for all options; those without a value are empty everywhere. */
 static sbn_status compare(const sbni_command *command, const void *settings,
                           const sbni_arguments *arguments, sbn_group *group)
 {
     const sbni_option *o = command->options;
-    char mine[SBNI_MAX_OPTIONS + 1][VALUE_BYTES] = {0},
-                                 first[SBNI_MAX_OPTIONS + 1][VALUE_BYTES];
+    char values[SBNI_MAX_OPTIONS][VALUE_BYTES] = {0}, words[VALUE_BYTES];
+    sbni_named list[SBNI_MAX_OPTIONS];
     int n = 0;
-    for (; o[n].name && n < SBNI_MAX_OPTIONS; n++) print_value(&o[n], settings, mine[n]);
-    snprintf(mine[n], VALUE_BYTES, "\"%s\"%s",
-             arguments->count ? arguments->words[0] : "",
-             arguments->help ? " --help" : "");
-    memcpy(first, mine, sizeof first);
-    SBN_TRY(sbni_group_broadcast(group, first, sizeof first, 0));
-    for (int i = 0; i < n; i++) {
-        char what[64];
-        snprintf(what, sizeof what, "--%s", o[i].name);
-        SBN_TRY(check_alike(group, what, mine[i], first[i]));
+    for (int i = 0; o[i].name && i < SBNI_MAX_OPTIONS; i++) {
+        if (o[i].type == SBNI_OPTION_TITLE) continue;
+        print_value(&o[i], settings, values[n]);
+        list[n] = (sbni_named){o[i].name, values[n]};
+        n++;
     }
-    return check_alike(group, "the argument", mine[n], first[n]);
+    snprintf(words, sizeof words, "\"%s\"%s", arguments->count ? arguments->words[0] : "",
+             arguments->help ? " --help" : "");
+    SBN_TRY(sbni_alike(group, "--", list, n));
+    return sbni_compare_text(group, "the argument", words);
 }
 
 sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv,
                               void *settings, sbni_arguments *arguments, sbn_group *group)
 {
     SBN_TRY(sbn_group_agree(group, parse(command, argc, argv, settings, arguments)));
-    return sbn_group_agree(group, compare(command, settings, arguments, group));
+    return compare(command, settings, arguments, group);
 }
 
 bool sbni_options_given(const sbni_command *command, const sbni_arguments *arguments,

@@ -42,6 +42,19 @@ typedef struct sbni_option {
     double most;       /* REAL: largest value; 0: none */
 } sbni_option;
 
+/* Option --stall-limit of the commands that wait for each other for long. */
+enum { SBNI_STALL_LIMIT_S = 600 };
+#define SBNI_STALL_OPTION(offset)                                                        \
+    {                                                                                    \
+        "stall-limit", SBNI_OPTION_REAL, offset, "SECONDS|none",                         \
+            "end with exit code 86 where a process has waited so long for others in "    \
+            "one "                                                                       \
+            "message; more than the longest that one works alone, as on reading the "    \
+            "data "                                                                      \
+            "(default 600)",                                                             \
+            "none", 0.1, 0, 0                                                            \
+    }
+
 typedef struct sbni_command {
     const char *name, *usage, *about;
     const sbni_option *options; /* ends with a NULL name */
@@ -75,10 +88,6 @@ sbn_status sbni_options_parse(const sbni_command *command, int argc, char **argv
  * names option, expected and got; or says that the table has no such option. Local. */
 sbn_status sbni_options_set(const sbni_option *options, const char *name,
                             const char *value, void *settings);
-
-/* Compare a text with that of process 0. SBN_E_MISMATCH where it differs; `what` names
- * it. @collective */
-sbn_status sbni_compare_text(sbn_group *group, const char *what, const char *text);
 
 /* Whether the option of that name was given. */
 bool sbni_options_given(const sbni_command *command, const sbni_arguments *arguments,

@@ -170,6 +170,7 @@ const sbni_option sbni_train_options[] = {
      "save and end with exit code 75 behind the first step after so long; so do the "
      "signals USR1, TERM and INT, and a file named halt in the folder (default: none)",
      0, 1e-3, 0, 0},
+    SBNI_STALL_OPTION(AT(stall_limit_s)),
     {"progress", SBNI_OPTION_CHOICE, AT(progress), "auto|tty|lines|none",
      "how progress is shown on standard error (default auto)", "auto|tty|lines|none", 0,
      0, 0},
@@ -184,6 +185,7 @@ const sbni_option sbni_train_options[] = {
 sbni_train_settings sbni_train_settings_default(void)
 {
     sbni_train_settings s = {.run = sbn_trainer_config_default(), .norm = "batch"};
+    s.stall_limit_s = SBNI_STALL_LIMIT_S;
     s.run.out = "out/train";
     s.run.schedule.every = 1000;
     return s;

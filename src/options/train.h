@@ -12,6 +12,7 @@ typedef struct sbni_train_settings {
     const char *norm;
     int schedule, progress, running, optimizer;
     bool comm_report, no_overlap;
+    double stall_limit_s;
 } sbni_train_settings;
 
 extern const sbni_option sbni_train_options[];

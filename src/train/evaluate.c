@@ -5,6 +5,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "comm/alike.h"
 #include "comm/group.h"
 #include "comm/reduce.h"
 #include "core/clock.h"

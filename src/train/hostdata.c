@@ -3,6 +3,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "comm/alike.h"
 #include "core/memory.h"
 
 /* Where the digest lies. */

@@ -4,13 +4,8 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-#include "comm/group.h"
+#include "comm/alike.h"
 #include "core/status.h"
 #include "core/text.h"
 #include "data/shift.h"
@@ -197,32 +192,39 @@ int sbni_settings_list(const sbn_trainer_config *c, int64_t train, uint64_t dige
     return l.n;
 }
 
+/* Settings that are compared beside those that decide the weights after a step. */
+enum { OTHERS = 32 };
+
 sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *group)
 {
-    sbni_setting decides[SBNI_MAX_SETTINGS];
-    int n = sbni_settings_list(c, 0, 0, c->steps, decides);
-    XXH3_state_t *hash = XXH3_createState();
-    SBN_TRY(sbn_group_agree(
-        group, hash ? SBN_OK : sbni_fail(SBN_E_MEMORY, "no memory for a digest")));
-    XXH3_64bits_reset(hash);
-    for (int i = 0; i < n; i++) {
-        XXH3_64bits_update(hash, decides[i].key, strlen(decides[i].key) + 1);
-        XXH3_64bits_update(hash, decides[i].value, strlen(decides[i].value) + 1);
-    }
-    const char *const texts[] = {c->net, c->data, c->out ? c->out : "",
-                                 c->track ? c->track : "", c->shift ? c->shift : ""};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        XXH3_64bits_update(hash, texts[i], strlen(texts[i]) + 1);
-    const int64_t numbers[] = {
-        c->epochs,     c->steps,       c->limit_train,
-        c->limit_test, c->resume,      c->checkpoint_every,
-        c->overlap,    c->out != NULL, (int64_t)(1e3 * c->max_time_s),
-        c->eval_every, c->log_every,   c->eval_train,
-        c->precise,    c->check_every, c->track_every,
-        c->stat_noise, c->noise_scale};
-    XXH3_64bits_update(hash, numbers, sizeof numbers);
-    XXH3_64bits_update(hash, &c->target, sizeof c->target);
-    int64_t digest = (int64_t)(XXH3_64bits_digest(hash) >> 1);
-    XXH3_freeState(hash);
-    return sbni_group_check_same(group, digest, "digest of the settings");
+    sbni_setting decides[SBNI_MAX_SETTINGS], others[OTHERS];
+    sbni_named all[SBNI_MAX_SETTINGS + OTHERS];
+    list l = {others, 0};
+    put(&l, "net", "%s", c->net);
+    put(&l, "data", "%s", c->data);
+    put(&l, "out", "%s", c->out ? c->out : "(none)");
+    put(&l, "epochs", "%" PRId64, c->epochs);
+    put(&l, "steps", "%" PRId64, c->steps);
+    put(&l, "limit-train", "%" PRId64, c->limit_train);
+    put(&l, "limit-test", "%" PRId64, c->limit_test);
+    put(&l, "resume", "%s", c->resume ? "on" : "off");
+    put(&l, "checkpoint-every", "%" PRId64, c->checkpoint_every);
+    put(&l, "no-overlap", "%s", c->overlap ? "off" : "on");
+    put_real(&l, "max-time", c->max_time_s);
+    put(&l, "eval-every", "%" PRId64, c->eval_every);
+    put(&l, "log-every", "%" PRId64, c->log_every);
+    put(&l, "eval-train", "%" PRId64, c->eval_train);
+    put(&l, "precise-stats", "%" PRId64, c->precise);
+    put_real(&l, "target", c->target);
+    put(&l, "shift", "%s", c->shift ? c->shift : "");
+    put(&l, "check-every", "%" PRId64, c->check_every);
+    put(&l, "track", "%s", c->track ? c->track : "");
+    put(&l, "track-every", "%" PRId64, (int64_t)c->track_every);
+    put(&l, "stat-noise", "%s", c->stat_noise ? "on" : "off");
+    put(&l, "noise-scale", "%" PRId64, (int64_t)c->noise_scale);
+    int n = sbni_settings_list(c, 0, 0, c->steps, decides), i = 0;
+    for (; i < l.n; i++) all[i] = (sbni_named){others[i].key, others[i].value};
+    for (int k = 0; k < n; k++, i++)
+        all[i] = (sbni_named){decides[k].key, decides[k].value};
+    return sbni_alike(group, "", all, i);
 }

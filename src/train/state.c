@@ -9,6 +9,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "comm/alike.h"
 #include "comm/group.h"
 #include "core/memory.h"
 #include "norm/norm.h"

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 
+#include "comm/alike.h"
 #include "comm/group.h"
 #include "core/clock.h"
 #include "core/memory.h"
@@ -70,6 +71,7 @@ static sbn_status train_step(sbni_session *s)
     int64_t total, first, n;
     sbn_sampler_batch(s->sampler, s->step, &index, &total);
     s->step++;
+    sbni_call_step(s->group, s->step);
     SBN_TRY(set_limits(s));
     SBN_TRY(sbni_probe_gradients(s, index, total));
     sbn_model_set_step(s->model, s->step - 1);

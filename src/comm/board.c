@@ -1,0 +1,131 @@
+#define _GNU_SOURCE /* memfd_create */
+#include "comm/board.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+
+/* Seats begin here, apart from what all processes write. */
+enum { HEAD_BYTES = 64 };
+
+/* What each process says of itself. */
+typedef struct card {
+    int32_t leader;
+    char host[SBNI_HOST_BYTES - 4];
+} card;
+
+/* The memory of a host's first process, seen by all of them; -1 where it can't be. A file
+ * in memory has no name: whatever ends the processes, nothing is left. */
+static int open_memory(MPI_Comm host, int64_t bytes)
+{
+    int rank, fd = -1;
+    int64_t where[2] = {0, -1}; /* process, file of it */
+    MPI_Comm_rank(host, &rank);
+    if (rank == 0) {
+        fd = memfd_create("syncbn", MFD_CLOEXEC);
+        if (fd >= 0 && ftruncate(fd, bytes) == 0) {
+            where[0] = getpid();
+            where[1] = fd;
+        }
+    }
+    if (MPI_Bcast(where, 2, MPI_INT64_T, 0, host) != MPI_SUCCESS) where[1] = -1;
+    if (rank != 0 && where[1] >= 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)where[0],
+                 (long long)where[1]);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+    }
+    return fd;
+}
+
+/* Shared memory of `here` seats; NULL where one of the host's processes can't have it. */
+static void *share(MPI_Comm host, int64_t bytes)
+{
+    int fd = open_memory(host, bytes), mine, all = 0;
+    void *memory = MAP_FAILED;
+    if (fd >= 0)
+        memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    mine = memory != MAP_FAILED;
+    /* also: nobody closes the file before all have opened it */
+    if (MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, host) != MPI_SUCCESS) all = 0;
+    if (fd >= 0) close(fd);
+    if (mine && !all) munmap(memory, (size_t)bytes);
+    return all ? memory : NULL;
+}
+
+static int64_t bytes_of(int seats)
+{
+    return HEAD_BYTES + seats * (int64_t)sizeof(sbni_seat);
+}
+
+/* Who sits on which host. */
+static sbn_status gather_cards(sbn_group *group, int leader, sbni_board *b)
+{
+    card mine = {.leader = leader}, *all = NULL;
+    gethostname(mine.host, sizeof mine.host - 1);
+    sbn_status status = sbni_alloc(b->size, sizeof *all, "watch", &all);
+    if (status == SBN_OK)
+        status = sbni_alloc(b->size, sizeof *b->leader, "watch", &b->leader);
+    if (status == SBN_OK)
+        status = sbni_alloc(b->size, sizeof *b->ranks, "watch", &b->ranks);
+    if (status == SBN_OK)
+        status = sbni_alloc(b->size, sizeof *b->hosts, "watch", &b->hosts);
+    status = sbn_group_agree(group, status);
+    if (status == SBN_OK)
+        status = sbni_mpi(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine,
+                                        MPI_BYTE, group->comm),
+                          "MPI_Allgather");
+    b->here = 0;
+    for (int r = 0; status == SBN_OK && r < b->size; r++) {
+        b->leader[r] = all[r].leader;
+        memcpy(b->hosts[r], all[r].host, sizeof all[r].host);
+        if (all[r].leader == leader) b->ranks[b->here++] = r;
+    }
+    sbni_free(all);
+    return status;
+}
+
+sbn_status sbni_board_create(sbn_group *group, sbni_board *b)
+{
+    *b = (sbni_board){.size = group->size};
+    MPI_Comm host;
+    int here, leader = group->rank;
+    SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
+                                         MPI_INFO_NULL, &host),
+                     "MPI_Comm_split_type"));
+    MPI_Comm_size(host, &here);
+    b->memory = share(host, bytes_of(here));
+    if (b->memory) {
+        b->bytes = bytes_of(here);
+        MPI_Bcast(&leader, 1, MPI_INT, 0, host);
+    }
+    MPI_Comm_free(&host);
+    sbn_status status = SBN_OK;
+    if (!b->memory) status = sbni_alloc(1, bytes_of(1), "watch", &b->memory);
+    SBN_GOTO(sbn_group_agree(group, status));
+    SBN_GOTO(gather_cards(group, leader, b));
+    b->spoken = b->memory;
+    b->seats = (sbni_seat *)((char *)b->memory + HEAD_BYTES);
+    for (int i = 0; i < b->here; i++)
+        if (b->ranks[i] == group->rank) b->mine = &b->seats[i];
+    return SBN_OK;
+fail:
+    sbni_board_destroy(b);
+    return status;
+}
+
+void sbni_board_destroy(sbni_board *b)
+{
+    if (b->bytes)
+        munmap(b->memory, (size_t)b->bytes);
+    else
+        sbni_free(b->memory);
+    sbni_free(b->leader);
+    sbni_free(b->ranks);
+    sbni_free(b->hosts);
+    *b = (sbni_board){0};
+}
