@@ -176,6 +176,7 @@ variant classes-all --classes 4 --norm renorm --renorm-warmup 2
 variant adam --optimizer adamw --weight-decay 0.01 --label-smoothing 0.1 --init-scale 0.5
 variant gaussian --optimizer adam --init-sigma 0.05
 variant dropout --dropout 0.4
+variant resnet8 --net resnet8
 
 # Some of Open MPI's ways to add leave different roundings on different processes.
 if [ ${#quiet[@]} -gt 0 ]; then

@@ -26,6 +26,23 @@ static const char *const net = "input 2x12x10\n"
                                "linear d2 out=4\n"
                                "logsoftmax\n";
 
+/* Two messages at once behind the first norm. */
+static const char *const blocks_net = "input 2x12x10\n"
+                                      "conv a out=3 kernel=3 pad=1\n"
+                                      "norm n\n"
+                                      "relu\n"
+                                      "block b out=4 stride=2\n"
+                                      "conv b1 out=4 kernel=3 stride=2 pad=1\n"
+                                      "norm bn1\n"
+                                      "relu\n"
+                                      "conv b2 out=4 kernel=3 pad=1\n"
+                                      "norm bn2\n"
+                                      "end\n"
+                                      "relu\n"
+                                      "avgpool\n"
+                                      "linear d out=4\n"
+                                      "logsoftmax\n";
+
 static sbn_optimizer *optimizer(const sbn_model *model)
 {
     int n, params = 0;
@@ -73,6 +90,8 @@ static void steps_allocate_nothing(void **state)
         cfg.overlap = k % 2;
         cfg.norm_batch = norm_batches[k / 4];
         int threads = 1 + k / 2 % 2;
+        steps(cfg, threads);
+        cfg.text = blocks_net;
         steps(cfg, threads);
         cfg.text = net;
         steps(cfg, threads);
@@ -189,11 +208,30 @@ static void one_tensor_for_conv_norm_relu(void **state)
                              2 * 2 * (int64_t)sizeof(double)));
 }
 
+/* x of each norm, what goes into each block, and what is added from beside a block only
+ * as x of its norm; y of the last two is made again. */
+static void resnet8_by_hand(void **state)
+{
+    (void)state;
+    sbn_model_config cfg = sbn_model_config_default("resnet8", 64);
+    int64_t rows, stem = 16 * 28 * 28, two = 32 * 14 * 14, three = 64 * 7 * 7;
+    sbn_model_memory m = memory_of(cfg, &rows);
+    int64_t image = 28 * 28, norms = 3 * stem + 3 * two + 3 * three,
+            blocks = 2 * stem + two, ends = 64 + 10;
+    assert_int_equal(m.activations_bytes, rows * 4 * (image + norms + blocks + ends));
+    cfg.norm =
+        SBN_MODEL_NORM_NONE; /* y of each relu, and what an add may not overwrite */
+    m = memory_of(cfg, &rows);
+    int64_t relus = 3 * stem + 2 * two + 2 * three;
+    assert_int_equal(m.activations_bytes, rows * 4 * (image + relus + ends));
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_counter_counts),
     cmocka_unit_test(steps_allocate_nothing),
     cmocka_unit_test(longer_runs_allocate_no_more),
     cmocka_unit_test(cnn_by_hand),
+    cmocka_unit_test(resnet8_by_hand),
     cmocka_unit_test(one_tensor_for_conv_norm_relu),
 };
 TEST_MAIN(tests)

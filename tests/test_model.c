@@ -1,7 +1,6 @@
 #include "syncbn/model.h"
 #include "support/harness.h"
 
-#include <float.h>
 #include <math.h>
 #include <mpi.h>
 #include <stdio.h>
@@ -60,6 +59,8 @@ static const char *const pool_net = "input 2x7x5\n"
                                     "conv a out=4 kernel=2 stride=3 pad=1\n"
                                     "logsoftmax\n";
 
+static const double STEP = 0x1p-18;
+
 static sbn_model_config config(const char *text, int64_t batch, int64_t norm_batch,
                                sbn_dtype dtype)
 {
@@ -70,58 +71,9 @@ static sbn_model_config config(const char *text, int64_t batch, int64_t norm_bat
     return cfg;
 }
 
-static double loss_with(sbn_model *model, const net_batch *b, int64_t total,
-                        double *weight, double value)
-{
-    sbn_model_result got;
-    double old = *weight;
-    *weight = value;
-    sbn_model_set_step(model, 3); /* masks of dropout are held fixed */
-    OK(net_gradient(model, SBN_F64, b, total, &got));
-    *weight = old;
-    return got.loss;
-}
-
-/*
- * Central differences in float64 of some weights of every parameter, of steps h/2 and h
- * such that the third derivative cancels (it reaches 1e5 behind norms of two samples).
- * With h = 2^-18 the loss's rounding, up to 1e-14 behind such norms, leaves 4e-9. A
- * forgotten term of the backward formula changes gradients by percents. Draws are fixed,
- * and no step of theirs crosses the kink of a relu or pool.
- */
-static void differentiate_model(sbn_model_config cfg, int64_t total)
-{
-    const double h = 0x1p-18;
-    sbn_model *model = net_make(&cfg, test_group);
-    net_batch b = net_batch_make(model, total, 4);
-    sbn_model_result got;
-    int n;
-    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
-    for (int i = 0; i < n && t[i].grad; i++) {
-        sbn_model_set_step(model, 3);
-        OK(net_gradient(model, SBN_F64, &b, total, &got));
-        double *grad = net_grads(&t[i], SBN_F64), *weight = t[i].data;
-        double grid = net_grid_error(model, t[i].name, total);
-        for (int64_t k = 0; k < t[i].count; k += 1 + t[i].count / 7) {
-            double slope[2];
-            for (int s = 0; s < 2; s++) {
-                double step = h / (2 - s), w = weight[k];
-                double up = loss_with(model, &b, total, weight + k, w + step),
-                       down = loss_with(model, &b, total, weight + k, w - step);
-                slope[s] = (up - down) / (2 * step);
-            }
-            test_close(grad[k], (4 * slope[0] - slope[1]) / 3, 2e-8 + grid, t[i].name,
-                       cfg.text, (int)total);
-        }
-        free(grad);
-    }
-    net_batch_free(&b);
-    sbn_model_destroy(&model);
-}
-
 static void differentiate(const char *text, int64_t total, int64_t norm_batch)
 {
-    differentiate_model(config(text, total + 3, norm_batch, SBN_F64), total);
+    net_differentiate(config(text, total + 3, norm_batch, SBN_F64), total, STEP);
 }
 
 static void differentiate_net(const char *text, bool images)
@@ -185,7 +137,7 @@ static void differences_of_group_norm(void **state)
             sbn_model_config cfg = config(nets[k / 4], total + 3, 0, SBN_F64);
             cfg.norm = SBN_MODEL_NORM_GROUP;
             cfg.norm_groups = groups[k % 4];
-            differentiate_model(cfg, total);
+            net_differentiate(cfg, total, STEP);
         }
 }
 
@@ -211,10 +163,10 @@ static void differences_of_dropout(void **state)
     differentiate_net(net, true);
     sbn_model_config cfg = config(net, 40, 0, SBN_F64);
     cfg.norm = SBN_MODEL_NORM_NONE;
-    differentiate_model(cfg, 37);
+    net_differentiate(cfg, 37, STEP);
     cfg.overlap = false;
     cfg.norm = SBN_MODEL_NORM_BATCH;
-    differentiate_model(cfg, 37);
+    net_differentiate(cfg, 37, STEP);
 }
 
 static void differences_of_mean_pools(void **state)

@@ -131,6 +131,37 @@ static const char *const bare_net = "input 3x5x4\n"
                                     "norm n4\n"
                                     "logsoftmax\n";
 
+/* Residual blocks: norms side by side, adds in a norm's pass and apart, both kinds of
+ * shortcut. */
+static const char *const residual_net = "input 2x11x9\n"
+                                        "conv a out=5 kernel=3 pad=1\n"
+                                        "norm an\n"
+                                        "relu\n"
+                                        "block b\n"
+                                        "conv b1 out=5 kernel=3 pad=1\n"
+                                        "norm bn1\n"
+                                        "relu\n"
+                                        "dropout p=0.2\n"
+                                        "conv b2 out=5 kernel=3 pad=1\n"
+                                        "norm bn2\n"
+                                        "end\n"
+                                        "relu\n"
+                                        "block c out=7 stride=2\n"
+                                        "conv c1 out=6 kernel=3 stride=2 pad=1\n"
+                                        "norm cn1\n"
+                                        "relu\n"
+                                        "conv c2 out=7 kernel=3 pad=1\n"
+                                        "norm cn2\n"
+                                        "end\n"
+                                        "relu\n"
+                                        "block d out=7\n"
+                                        "conv d1 out=7 kernel=3 pad=1\n"
+                                        "norm dn1\n"
+                                        "end\n"
+                                        "avgpool size=2\n"
+                                        "linear e out=6\n"
+                                        "logsoftmax\n";
+
 static void compare_norm_batches(sbn_dtype dtype)
 {
     static const int64_t norm_batches[] = {0, 10, 16, 24};
@@ -150,6 +181,8 @@ static void compare_norm_batches(sbn_dtype dtype)
         cfg.overlap = !cfg.overlap;
         cfg.text = bare_net;
         compare(cfg, 1, 2);
+        cfg.text = residual_net;
+        compare(cfg, 2, 1);
         cfg.text = net;
     }
     cfg.norm = SBN_MODEL_NORM_NONE;
@@ -162,6 +195,12 @@ static void compare_norm_batches(sbn_dtype dtype)
     compare(cfg, 2, 1);
     cfg.norm_batch = 10;
     compare(cfg, 1, 2);
+    cfg.text = residual_net;
+    compare(cfg, 2, 1);
+    cfg.norm = SBN_MODEL_NORM_GROUP;
+    compare(cfg, 1, 2);
+    cfg.norm = SBN_MODEL_NORM_NONE;
+    compare(cfg, 2, 1);
 }
 
 static void float32_at_any_number_of_processes(void **state)

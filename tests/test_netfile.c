@@ -4,10 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "core/memory.h"
+#include "support/net.h"
 #include "syncbn/model.h"
 
 static void expect_text(const char *want)
@@ -66,7 +64,7 @@ static void bad_layers(void **state)
     const bad cases[] = {
         {IN "  tanh\n",
          "n:2:3: unknown layer \"tanh\"; expected conv, linear, norm, maxpool, "
-         "avgpool, relu, sigmoid, dropout or logsoftmax"},
+         "avgpool, relu, sigmoid, dropout, block, end or logsoftmax"},
         {IN "Relu\n", "n:2:1: unknown layer \"Relu\""},
         {IN "rel\n", "n:2:1: unknown layer \"rel\""},
         {IN "relu;\n", "n:2:1: unknown layer \"relu;\""},
@@ -165,25 +163,6 @@ static void too_many_layers(void **state)
     free(text);
 }
 
-/* Kind, name, out, kernel, stride, pad, line of each layer, as one text. */
-static void expect_layers(const sbni_net *net, const char *want)
-{
-    static const char *const kinds[] = {"conv",    "linear",  "norm",
-                                        "maxpool", "avgpool", "relu",
-                                        "sigmoid", "dropout", "logsoftmax"};
-    char got[4096] = "";
-    for (int i = 0; i < net->count; i++) {
-        const sbni_layer_spec *l = &net->layers[i];
-        char line[128];
-        char rate[32] = "";
-        if (l->kind == SBNI_LAYER_DROPOUT) snprintf(rate, sizeof rate, "p=%g ", l->rate);
-        snprintf(line, sizeof line, "%s %s %d %d %d %d %s@%d\n", kinds[l->kind], l->name,
-                 (int)l->out, (int)l->kernel, (int)l->stride, (int)l->pad, rate, l->line);
-        strcat(got, line);
-    }
-    assert_string_equal(got, want);
-}
-
 static void every_layer_as_written(void **state)
 {
     (void)state;
@@ -220,7 +199,7 @@ static void every_layer_as_written(void **state)
     assert_int_equal(net.h, 9);
     assert_int_equal(net.w, 8);
     assert_int_equal(net.input_line, 2);
-    expect_layers(&net, layers);
+    net_expect_layers(&net, layers);
     sbni_net_free(&net);
 
     /* the same with the line ends and blanks of other editors */
@@ -232,7 +211,7 @@ static void every_layer_as_written(void **state)
     }
     *to = 0;
     OK(sbni_net_parse("n", windows, &net));
-    expect_layers(&net, layers);
+    net_expect_layers(&net, layers);
     sbni_net_free(&net);
 }
 
@@ -248,121 +227,68 @@ static void columns_count_bytes(void **state)
     expect_errors(cases, sizeof cases / sizeof *cases);
 }
 
-static const char *const article = "conv conv1 10 5 1 0 @4\n"
-                                   "maxpool  0 2 1 0 @5\n"
-                                   "relu  0 0 1 0 @6\n"
-                                   "conv conv2 20 5 1 0 @7\n"
-                                   "norm conv2_bn 0 0 1 0 @8\n"
-                                   "maxpool  0 2 1 0 @9\n"
-                                   "relu  0 0 1 0 @10\n"
-                                   "linear dense1 50 0 1 0 @11\n"
-                                   "norm dense1_bn 0 0 1 0 @12\n"
-                                   "relu  0 0 1 0 @13\n"
-                                   "linear dense2 10 0 1 0 @14\n"
-                                   "relu  0 0 1 0 @15\n"
-                                   "logsoftmax  0 0 1 0 @16\n";
-static const char *const cnn = "conv conv1 10 5 1 0 @3\n"
-                               "maxpool  0 2 1 0 @4\n"
-                               "relu  0 0 1 0 @5\n"
-                               "conv conv2 20 5 1 0 @6\n"
-                               "norm conv2_bn 0 0 1 0 @7\n"
-                               "maxpool  0 2 1 0 @8\n"
-                               "relu  0 0 1 0 @9\n"
-                               "linear dense1 50 0 1 0 @10\n"
-                               "norm dense1_bn 0 0 1 0 @11\n"
-                               "relu  0 0 1 0 @12\n"
-                               "linear dense2 10 0 1 0 @13\n"
-                               "logsoftmax  0 0 1 0 @14\n";
-static const char *const mlp = "linear dense1 100 0 1 0 @3\n"
-                               "norm dense1_bn 0 0 1 0 @4\n"
-                               "sigmoid  0 0 1 0 @5\n"
-                               "linear dense2 100 0 1 0 @6\n"
-                               "norm dense2_bn 0 0 1 0 @7\n"
-                               "sigmoid  0 0 1 0 @8\n"
-                               "linear dense3 100 0 1 0 @9\n"
-                               "norm dense3_bn 0 0 1 0 @10\n"
-                               "sigmoid  0 0 1 0 @11\n"
-                               "linear dense4 10 0 1 0 @12\n"
-                               "logsoftmax  0 0 1 0 @13\n";
-
-static void nets_that_come_along(void **state)
+static void blocks(void **state)
 {
     (void)state;
-    const struct {
-        const char *name, *layers;
-    } cases[] = {{"article", article}, {"cnn", cnn}, {"mlp", mlp}};
-    for (int i = 0; i < 3; i++) {
-        char *text;
-        sbni_net net;
-        OK(sbni_net_read(cases[i].name, &text));
-        OK(sbni_net_parse(cases[i].name, text, &net));
-        assert_true(net.c == 1 && net.h == 28 && net.w == 28);
-        expect_layers(&net, cases[i].layers);
-        sbni_net_free(&net);
-        sbni_free(text);
-    }
+    sbni_net net;
+    OK(sbni_net_parse("n",
+                      "input 3x9x8\n"
+                      "block one\n"
+                      "  relu\n"
+                      "end\n"
+                      "block two out=7 # beside it two layers\n"
+                      "relu\n"
+                      "\tend\n"
+                      "block three stride=2 out=5\n"
+                      "linear a out=9\n"
+                      "norm b\n"
+                      "end\n"
+                      "logsoftmax\n",
+                      &net));
+    net_expect_layers(&net, "block one 0 0 1 0 @2\n"
+                            "relu  0 0 1 0 @3\n"
+                            "end one 0 0 1 0 @4\n"
+                            "block two 7 0 1 0 @5\n"
+                            "conv two_conv 7 1 1 0 beside @5\n"
+                            "norm two_bn 0 0 1 0 beside @5\n"
+                            "relu  0 0 1 0 @6\n"
+                            "end two 0 0 1 0 @7\n"
+                            "block three 5 0 2 0 @8\n"
+                            "conv three_conv 5 1 2 0 beside @8\n"
+                            "norm three_bn 0 0 1 0 beside @8\n"
+                            "linear a 9 0 1 0 @9\n"
+                            "norm b 0 0 1 0 @10\n"
+                            "end three 0 0 1 0 @11\n"
+                            "logsoftmax  0 0 1 0 @12\n");
+    sbni_net_free(&net);
 }
 
-static const char *write_net(const char *name, const char *text, size_t bytes)
-{
-    static char path[512];
-    snprintf(path, sizeof path, "%s/%s", test_folder(), name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, bytes, f), bytes);
-    assert_int_equal(fclose(f), 0);
-    return path;
-}
-
-static void expect_read(sbn_status status, const char *path, const char *part)
-{
-    char *text = NULL;
-    FAILS(status, sbni_net_read(path, &text));
-    assert_null(text);
-    assert_non_null(strstr(sbn_last_error(), path));
-    if (!strstr(sbn_last_error(), part))
-        fail_msg("got \"%s\", expected \"%s\" in it", sbn_last_error(), part);
-}
-
-static void files(void **state)
+static void bad_blocks(void **state)
 {
     (void)state;
-    char *text;
-    OK(sbni_net_read(write_net("ok.net", IN "logsoftmax\n", 23), &text));
-    assert_string_equal(text, IN "logsoftmax\n");
-    sbni_free(text);
-    OK(sbni_net_read(write_net("empty.net", "", 0), &text));
-    assert_string_equal(text, "");
-    sbni_free(text);
-
-    static char large[(1 << 20) + 1];
-    memset(large, '\n', sizeof large);
-    OK(sbni_net_read(write_net("full.net", large, sizeof large - 1), &text));
-    assert_int_equal(strlen(text), sizeof large - 1);
-    sbni_free(text);
-    expect_read(SBN_E_DATA, write_net("large.net", large, sizeof large),
-                "at most 1048576 bytes");
-    expect_read(SBN_E_DATA, write_net("nul.net", IN "re\0lu\n", 18),
-                "nul.net:2:3: expected text, got a NUL byte");
-    expect_read(SBN_E_DATA, write_net("first.net", "\0", 1), "first.net:1:1:");
-}
-
-static void files_that_are_none(void **state)
-{
-    (void)state;
-    char path[512];
-    snprintf(path, sizeof path, "%s/missing.net", test_folder());
-    expect_read(SBN_E_ARG, path, "No such file or directory; nets that come along:");
-    snprintf(path, sizeof path, "%s/folder.net", test_folder());
-    assert_int_equal(mkdir(path, 0700), 0);
-    expect_read(SBN_E_IO, path, "Is a directory");
-    expect_read(SBN_E_ARG, "resnet",
-                "expected article, cnn, mlp, cnn-cifar or a file that ends in");
-    expect_read(SBN_E_ARG, "", "unknown net \"\"");
-    expect_read(SBN_E_ARG, "cnn.txt", "unknown net \"cnn.txt\"");
-    const char *secret = write_net("secret.net", IN, strlen(IN));
-    assert_int_equal(chmod(secret, 0), 0);
-    if (access(secret, R_OK) != 0) expect_read(SBN_E_IO, secret, "Permission denied");
+    const bad cases[] = {
+        {IN "block\n", "n:2:6: expected a name for this layer"},
+        {IN "block out=3\n", "n:2:7: expected a name for this layer"},
+        {IN "block a kernel=3\n",
+         "n:2:9: unexpected \"kernel=3\"; block takes: NAME [out] [stride]"},
+        {IN "block a stride=2\n", "n:2:1: a block with a stride needs out=N"},
+        {IN "relu\n  end\n", "n:3:3: an end without a block"},
+        {IN "block a\nrelu\nend a\n", "n:4:5: unexpected \"a\"; end takes: nothing"},
+        {IN "block a\nend\n", "n:3:1: block \"a\" of line 2 has no layers"},
+        {IN "block a out=3\nend\n", "n:3:1: block \"a\" of line 2 has no layers"},
+        {IN "block a\nrelu\n block b\n", "n:4:2: a block within block \"a\" of line 2"},
+        {IN "block a\nrelu\nlogsoftmax\n", "n:4:1: block \"a\" of line 2 has no end"},
+        {IN "block a\nrelu\nend\nend\n", "n:5:1: an end without a block"},
+        {IN "block a\nrelu\nend\nblock a\n", "n:5:7: the name \"a\" is taken by line 2"},
+        {IN "block a out=1\nnorm a_bn\n", "n:3:6: the name \"a_bn\" is taken by line 2"},
+        {IN "norm a_conv\nblock a out=1\n",
+         "n:3:1: the name \"a_conv\" is taken by line 2"},
+        {IN "block a234567890123456789012345678901234567890123 out=1\n",
+         "n:2:1: a name has at most 47 bytes, a2345678901234567890123456789012345678901"
+         "23_conv has 48"},
+        {IN "block a\nrelu\n", "n:4:1: expected logsoftmax as the last layer"},
+    };
+    expect_errors(cases, sizeof cases / sizeof *cases);
 }
 
 static void shapes_that_do_not_fit(void **state)
@@ -405,9 +331,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(too_many_layers),
     cmocka_unit_test(every_layer_as_written),
     cmocka_unit_test(columns_count_bytes),
-    cmocka_unit_test(nets_that_come_along),
-    cmocka_unit_test(files),
-    cmocka_unit_test(files_that_are_none),
+    cmocka_unit_test(blocks),
+    cmocka_unit_test(bad_blocks),
     cmocka_unit_test(shapes_that_do_not_fit),
 };
 TEST_MAIN(tests)

@@ -14,6 +14,11 @@
  * - `relu`, `sigmoid`
  * - `dropout p=X`: in training each element is 0 with probability X, 0 … below 1, and
  *   else divided by 1 - X (Srivastava et al. 2014, scaled as is usual now)
+ * - `block NAME [out=N [stride=S]]` … `end`: a residual block (He et al. 2016, arXiv
+ *   1512.03385): what comes in is added to what the lines between make of it. With out,
+ *   what is added goes through a 1x1 convolution and a norm first, whose names are
+ *   NAME_conv and NAME_bn. No block within another. Where the last of the lines is a norm,
+ *   that norm adds in the pass in which it normalizes, and a relu behind `end` is in it too
  * - `logsoftmax`: the last line; classes are what comes in
  */
 #ifndef SYNCBN_MODEL_H
@@ -97,7 +102,8 @@ typedef struct sbn_model_result {
  * sbn_model_input tells the number. */
 typedef struct sbn_model_memory {
     int64_t activations_bytes; /**< what forward keeps for backward: the input, one array
-                                  for each weight layer (its x) and norm layer (its x), y
+                                  for each weight layer (its x), norm layer (its x) and
+                                  residual block (what goes in; not where it is x), y
                                   of sigmoid, of relu but behind a norm, of the last
                                   layer; places of maxima; a bit for each element of
                                   dropout; group norm's statistics */

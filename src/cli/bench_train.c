@@ -33,8 +33,9 @@ typedef struct settings {
 static const sbni_option options[] = {
     {"Cases: every combination", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"net", SBNI_OPTION_TEXT, AT(net), "LIST",
-     "article, cnn, mlp, or .net files for 1x28x28 images (default cnn,article,mlp)", 0,
-     0, 0, 0},
+     "article, cnn, mlp, resnet8, or .net files for 1x28x28 images (default "
+     "cnn,article,mlp)",
+     0, 0, 0, 0},
     {"batch", SBNI_OPTION_TEXT, AT(batch), "LIST",
      "samples per step, over all processes (default 64,256)", 0, 0, 0, 0},
     {"isa", SBNI_OPTION_TEXT, AT(isa), "NAME",

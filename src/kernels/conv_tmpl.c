@@ -28,19 +28,30 @@ static inline void add_row(const T *from, int64_t n, T *to)
     for (; j < n; j++) to[j] += from[j];
 }
 
-/* oh rows of ow elements out of an image of width w, and back. Without padding every
- * column of im2col is such a block; the widths of common nets are constants to the
+/* oh rows of ow elements out of an image of width w, and back, `stride` apart. Every
+ * column of im2col is such a block, without padding of the image itself, else of one that
+ * the padding was added to; the widths and strides of common nets are constants to the
  * compiler. */
-static inline __attribute__((always_inline)) void
-copy_block(const T *x, int64_t w, int64_t oh, int64_t ow, T *col)
+INLINE void copy_block(const T *x, int64_t w, int64_t stride, int64_t oh, int64_t ow,
+                       T *col)
 {
-    for (int64_t i = 0; i < oh; i++) copy_row(x + i * w, ow, col + i * ow);
+    for (int64_t i = 0; i < oh; i++, x += stride * w, col += ow) {
+        if (stride == 1)
+            copy_row(x, ow, col);
+        else
+            for (int64_t j = 0; j < ow; j++) col[j] = x[j * stride];
+    }
 }
 
-static inline __attribute__((always_inline)) void add_block(const T *col, int64_t w,
-                                                            int64_t oh, int64_t ow, T *x)
+INLINE void add_block(const T *col, int64_t w, int64_t stride, int64_t oh, int64_t ow,
+                      T *x)
 {
-    for (int64_t i = 0; i < oh; i++) add_row(col + i * ow, ow, x + i * w);
+    for (int64_t i = 0; i < oh; i++, x += stride * w, col += ow) {
+        if (stride == 1)
+            add_row(col, ow, x);
+        else
+            for (int64_t j = 0; j < ow; j++) x[j * stride] += col[j];
+    }
 }
 
 #define FOR_WIDTH(ow, call)                                                              \
@@ -48,17 +59,26 @@ static inline __attribute__((always_inline)) void add_block(const T *col, int64_
     case 4:                                                                              \
         call(4);                                                                         \
         break;                                                                           \
+    case 7:                                                                              \
+        call(7);                                                                         \
+        break;                                                                           \
     case 8:                                                                              \
         call(8);                                                                         \
         break;                                                                           \
     case 12:                                                                             \
         call(12);                                                                        \
         break;                                                                           \
+    case 14:                                                                             \
+        call(14);                                                                        \
+        break;                                                                           \
     case 16:                                                                             \
         call(16);                                                                        \
         break;                                                                           \
     case 24:                                                                             \
         call(24);                                                                        \
+        break;                                                                           \
+    case 28:                                                                             \
+        call(28);                                                                        \
         break;                                                                           \
     case 32:                                                                             \
         call(32);                                                                        \
@@ -67,39 +87,77 @@ static inline __attribute__((always_inline)) void add_block(const T *col, int64_
         call(ow);                                                                        \
     }
 
-static void im2col_plain(const T *x, sbni_image in, int64_t k, T *col)
+/* The columns of one channel, an image of width w. */
+static void copy_columns(const T *x, int64_t w, int64_t k, int64_t stride, int64_t oh,
+                         int64_t ow, T *col)
 {
-    int64_t oh = in.h - k + 1, ow = in.w - k + 1;
-    for (int64_t c = 0; c < in.c; c++)
-        for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
-            const T *from = x + (c * in.h + p / k) * in.w + p % k;
-#define CALL(width) copy_block(from, in.w, oh, width, col)
+    for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
+        const T *from = x + p / k * w + p % k;
+#define CALL(width) copy_block(from, w, 1, oh, width, col)
+#define CALL2(width) copy_block(from, w, 2, oh, width, col)
+        if (stride == 1) {
             FOR_WIDTH(ow, CALL)
-#undef CALL
+        } else if (stride == 2) {
+            FOR_WIDTH(ow, CALL2)
+        } else {
+            copy_block(from, w, stride, oh, ow, col);
         }
+#undef CALL
+#undef CALL2
+    }
 }
 
-static void col2im_plain(const T *col, sbni_image in, int64_t k, T *dx)
+static void add_columns(const T *col, int64_t w, int64_t k, int64_t stride, int64_t oh,
+                        int64_t ow, T *x)
 {
-    int64_t oh = in.h - k + 1, ow = in.w - k + 1;
-    for (int64_t c = 0; c < in.c; c++)
-        for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
-            T *to = dx + (c * in.h + p / k) * in.w + p % k;
-#define CALL(width) add_block(col, in.w, oh, width, to)
+    for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
+        T *to = x + p / k * w + p % k;
+#define CALL(width) add_block(col, w, 1, oh, width, to)
+#define CALL2(width) add_block(col, w, 2, oh, width, to)
+        if (stride == 1) {
             FOR_WIDTH(ow, CALL)
-#undef CALL
+        } else if (stride == 2) {
+            FOR_WIDTH(ow, CALL2)
+        } else {
+            add_block(col, w, stride, oh, ow, to);
         }
+#undef CALL
+#undef CALL2
+    }
+}
+
+/* Most elements of a channel with its padding that fit where it is added. */
+enum { PADDED = 4096 };
+
+/* Whether columns come out of whole channels: there is no padding, or room to add it. */
+static bool pads(sbni_image in, sbni_window win)
+{
+    return (in.h + 2 * win.pad) * (in.w + 2 * win.pad) <= PADDED;
 }
 
 void K(im2col)(const void *xv, sbni_image in, sbni_window win, void *colv)
 {
     const T *x = xv;
-    T *col = colv;
-    if (win.stride == 1 && win.pad == 0) {
-        im2col_plain(x, in, win.kernel, col);
+    T *col = colv, padded[PADDED];
+    int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win),
+            taps = win.kernel * win.kernel, w = in.w + 2 * win.pad;
+    if (win.pad == 0) {
+        for (int64_t c = 0; c < in.c; c++)
+            copy_columns(x + c * in.h * in.w, in.w, win.kernel, win.stride, oh, ow,
+                         col + c * taps * oh * ow);
         return;
     }
-    int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win);
+    if (pads(in, win)) {
+        memset(padded, 0, (size_t)((in.h + 2 * win.pad) * w) * sizeof *padded);
+        for (int64_t c = 0; c < in.c; c++) {
+            for (int64_t i = 0; i < in.h; i++)
+                copy_row(x + (c * in.h + i) * in.w, in.w,
+                         padded + (i + win.pad) * w + win.pad);
+            copy_columns(padded, w, win.kernel, win.stride, oh, ow,
+                         col + c * taps * oh * ow);
+        }
+        return;
+    }
     for (int64_t c = 0; c < in.c; c++)
         for (int64_t kh = 0; kh < win.kernel; kh++)
             for (int64_t kw = 0; kw < win.kernel; kw++) {
@@ -111,10 +169,7 @@ void K(im2col)(const void *xv, sbni_image in, sbni_window win, void *colv)
                     int64_t from = outside ? ow : left, to = outside ? ow : right;
                     const T *row = x + (c * in.h + h) * in.w + kw - win.pad;
                     for (int64_t j = 0; j < from; j++) col[j] = 0;
-                    if (win.stride == 1)
-                        copy_row(row + from, to - from, col + from);
-                    else
-                        for (int64_t j = from; j < to; j++) col[j] = row[j * win.stride];
+                    for (int64_t j = from; j < to; j++) col[j] = row[j * win.stride];
                     for (int64_t j = to; j < ow; j++) col[j] = 0;
                 }
             }
@@ -123,11 +178,25 @@ void K(im2col)(const void *xv, sbni_image in, sbni_window win, void *colv)
 void K(col2im)(const void *colv, sbni_image in, sbni_window win, void *dxv)
 {
     const T *col = colv;
-    T *dx = dxv;
-    int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win);
+    T *dx = dxv, padded[PADDED];
+    int64_t oh = sbni_window_out(in.h, win), ow = sbni_window_out(in.w, win),
+            taps = win.kernel * win.kernel, w = in.w + 2 * win.pad;
+    if (win.pad > 0 && pads(in, win)) {
+        for (int64_t c = 0; c < in.c; c++) {
+            memset(padded, 0, (size_t)((in.h + 2 * win.pad) * w) * sizeof *padded);
+            add_columns(col + c * taps * oh * ow, w, win.kernel, win.stride, oh, ow,
+                        padded);
+            for (int64_t i = 0; i < in.h; i++)
+                copy_row(padded + (i + win.pad) * w + win.pad, in.w,
+                         dx + (c * in.h + i) * in.w);
+        }
+        return;
+    }
     memset(dx, 0, (size_t)(in.c * in.h * in.w) * sizeof *dx);
-    if (win.stride == 1 && win.pad == 0) {
-        col2im_plain(col, in, win.kernel, dx);
+    if (win.pad == 0) {
+        for (int64_t c = 0; c < in.c; c++)
+            add_columns(col + c * taps * oh * ow, in.w, win.kernel, win.stride, oh, ow,
+                        dx + c * in.h * in.w);
         return;
     }
     for (int64_t c = 0; c < in.c; c++)
@@ -139,10 +208,7 @@ void K(col2im)(const void *colv, sbni_image in, sbni_window win, void *dxv)
                     int64_t h = i * win.stride + kh - win.pad;
                     if (h < 0 || h >= in.h) continue;
                     T *row = dx + (c * in.h + h) * in.w + kw - win.pad;
-                    if (win.stride == 1)
-                        add_row(col + from, to - from, row + from);
-                    else
-                        for (int64_t j = from; j < to; j++) row[j * win.stride] += col[j];
+                    for (int64_t j = from; j < to; j++) row[j * win.stride] += col[j];
                 }
             }
 }

@@ -2,8 +2,11 @@
  * The parts of a model. Layers work slice by slice, so that a slice passes through all
  * layers between two norms while it is in the cache, and so that threads share out
  * slices. Norm layers need sums over the whole batch: they end one run of layers and
- * begin the next. Of a norm layer x is kept; its y is made in the run above, slice by
- * slice, as often as it is needed.
+ * begin the next. Of a norm layer x is kept; its y is made in the run that needs it,
+ * slice by slice, as often as it is needed.
+ *
+ * Layers stand in an order in which each comes behind those that it takes from, and each
+ * edge leads from one layer to one other: a fork has two outputs, an add two inputs.
  */
 #ifndef SBNI_LAYER_H
 #define SBNI_LAYER_H
@@ -16,13 +19,19 @@
 #include "syncbn/model.h"
 #include "syncbn/norm.h"
 
-/* What flows between two layers: activations y and their gradient dy. An array is whole
- * (a row for each sample of the process) or scratch (SBN_SLICE rows for each thread). */
+typedef struct sbni_layer sbni_layer;
+
+/* What flows from one layer to one other: activations y and their gradient dy. An array
+ * is whole (a row for each sample of the process) or scratch (SBN_SLICE rows for each
+ * thread). */
 typedef struct sbni_edge {
     sbni_image shape;
     int64_t count; /* c·h·w */
     void *y, *dy;
     bool y_whole, dy_whole;
+    bool wants_dy;          /* there are weights before it */
+    const sbni_layer *from; /* whose y it is; NULL: the net's input */
+    int run;                /* the first that can have y */
 } sbni_edge;
 
 /* A parameter or buffer: the public description and where its gradient is summed. */
@@ -42,9 +51,12 @@ typedef struct sbni_task {
     bool training;
 } sbni_task;
 
-typedef struct sbni_layer {
+struct sbni_layer {
     sbni_layer_spec spec;
     sbni_edge *in, *out;
+    sbni_edge *side;  /* fork: a second output; add, and a norm that adds: what is added;
+                         else NULL */
+    int run;          /* that it belongs to; a norm: that has its x, and dx */
     int weight, bias; /* indices of parameters; -1: none */
     uint8_t *argmax;  /* maxpool: [capacity][out.count] */
     uint8_t *kept;    /* dropout: [capacity][sbni_mask_bytes(out.count)], a bit each */
@@ -53,16 +65,41 @@ typedef struct sbni_layer {
     sbn_norm *norm;
     double *mean, *rstd; /* groupnorm: [capacity][groups] */
     bool wants_dx;
-} sbni_layer;
+};
 
-/* The layers [from, to) between two norms: slices pass through all of them in one go. The
- * norm below is layer from-1, the one above is layer to. */
+/* Parts of backward. */
+enum { SBNI_DX = 1, SBNI_DWEIGHTS = 2 };
+
+/* What is done to a slice. Forward makes y of a norm (apply) where it is needed and sums
+ * the x of one (moments); backward sums the dy of a norm (sums), writes dx (dx), and
+ * makes y again where it was not kept. */
+typedef enum sbni_op_kind {
+    SBNI_OP_LAYER,
+    SBNI_OP_APPLY,
+    SBNI_OP_MOMENTS,
+    SBNI_OP_SUMS,
+    SBNI_OP_DX
+} sbni_op_kind;
+
+typedef struct sbni_op {
+    sbni_op_kind kind;
+    const sbni_layer *layer;
+    int what; /* backward: the parts that it belongs to */
+} sbni_op;
+
+typedef struct sbni_ops {
+    const sbni_op *at;
+    int count;
+} sbni_ops;
+
+/* What slices go through between two exchanges of messages, in one go each way. Norms
+ * whose moments it takes are exchanged behind its forward, those whose sums it takes
+ * behind its backward. */
 typedef struct sbni_run {
-    int from, to;
-    int segment;  /* of the gradient sum, complete with this run's gradients; -1: none */
-    bool remakes; /* y of the norm below is not kept: backward makes it anew from x */
-    bool splits;  /* backward goes through the slices twice, for dx and for the weights,
-                     with the message of the norm below under way meanwhile */
+    sbni_ops forward, backward;
+    int segment; /* of the gradient sum, complete with this run's gradients; -1: none */
+    bool splits; /* backward goes through the slices twice, for dx and for the weights,
+                    with the messages of its norms under way meanwhile */
 } sbni_run;
 
 /* One unit of a layer, whose values of the last training forward are kept. */
@@ -90,9 +127,12 @@ struct sbn_model {
 
     int layer_count, dropout_count;
     sbni_layer *layers;
-    sbni_edge *edges; /* [layer_count+1] */
+    int edge_count;
+    sbni_edge *edges; /* [edge_count] the input first */
     int run_count, segment_count;
     sbni_run *runs; /* [run_count] */
+    int op_count;
+    sbni_op *ops; /* [op_count] of all runs */
 
     int param_count; /* parameters, then buffers */
     sbni_param *params;
@@ -119,9 +159,6 @@ struct sbn_model {
     int64_t first;         /* place of this process's first sample in the batch */
 };
 
-/* Parts of backward. */
-enum { SBNI_DX = 1, SBNI_DWEIGHTS = 2 };
-
 typedef struct sbni_layer_ops {
     bool needs_x, needs_y; /* in backward */
     bool elementwise;      /* y and dy may lie in the place of x and dx */
@@ -137,8 +174,8 @@ typedef struct sbni_layer_ops {
 } sbni_layer_ops;
 
 extern const sbni_layer_ops sbni_conv_ops, sbni_linear_ops, sbni_maxpool_ops,
-    sbni_avgpool_ops, sbni_relu_ops, sbni_sigmoid_ops, sbni_dropout_ops, sbni_loss_ops,
-    sbni_norm_ops, sbni_groupnorm_ops;
+    sbni_avgpool_ops, sbni_relu_ops, sbni_sigmoid_ops, sbni_dropout_ops, sbni_fork_ops,
+    sbni_add_ops, sbni_loss_ops, sbni_norm_ops, sbni_groupnorm_ops;
 const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind);
 
 /* Shape of a layer whose output has that of its input; nn/activation.c. */
@@ -169,8 +206,19 @@ static inline void sbni_model_poke(const sbn_model *model, sbni_task task)
     if (model->pokes && task.thread == 0) sbni_reduce_poke(model->group);
 }
 
-/* nn/step.c: layers [0, until) on the slices under work. */
-sbn_status sbni_model_forward(sbn_model *model, int64_t n, bool training, int until);
+/* A norm whose slices meet: it lies between runs. */
+static inline bool sbni_layer_meets(const sbni_layer *layer)
+{
+    return layer && layer->spec.kind == SBNI_LAYER_NORM;
+}
+
+static inline const sbni_edge *sbni_model_last(const sbn_model *model)
+{
+    return model->layers[model->layer_count - 1].out;
+}
+
+/* nn/step.c: the first runs on the slices under work. */
+sbn_status sbni_model_forward(sbn_model *model, int64_t n, bool training, int runs);
 
 /* nn/track.c: keep what a unit of the named layer, one with parameters, puts out in
  * training: before add and relu of a norm layer. SBN_E_ARG: no such layer or unit;
@@ -188,6 +236,10 @@ sbni_noise sbni_model_noise(const sbn_model *model, int norm, const char **layer
 /* nn/shapes.c: the layers that a net's lines become, and what flows between them. */
 sbn_status sbni_plan_shapes(sbn_model *model, const sbni_net *net);
 
+/* nn/runs.c: runs and what is done in them, once it is known which arrays are whole. */
+sbn_status sbni_plan_runs(sbn_model *model);
+sbn_status sbni_plan_ops(sbn_model *model);
+
 /* nn/plan.c: runs, and which arrays are whole; allocates them. */
 sbn_status sbni_plan_buffers(sbn_model *model);
 
@@ -204,7 +256,7 @@ sbn_tensor sbni_norm_layer_input(const sbn_model *model, const sbni_layer *layer
                                  int64_t n);
 /* One slice: y into the layer above; sums of the x below; sums of dy; dx in its place. */
 void sbni_norm_layer_apply(const sbn_model *model, const sbni_layer *layer,
-                           sbni_task task, bool training);
+                           sbni_task task);
 void sbni_norm_layer_moments(const sbni_layer *layer, sbni_task task);
 void sbni_norm_layer_sums(const sbn_model *model, const sbni_layer *layer,
                           sbni_task task);

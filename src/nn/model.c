@@ -153,10 +153,10 @@ void sbn_model_destroy(sbn_model **model)
     for (int i = 0; i < m->layer_count; i++) sbn_norm_destroy(&m->layers[i].norm);
     for (int i = 0; i < m->owned_count; i++) sbni_free(m->owned[i]);
     sbni_gradsync_destroy(&m->sync);
-    void *parts[] = {m->text,       m->layers,        m->edges,      m->params,
-                     m->tensors,    m->arena,         m->grad_arena, m->slices,
-                     m->slice_loss, m->slice_correct, m->scratch,    m->owned,
-                     m->runs};
+    void *parts[] = {
+        m->text,    m->layers,     m->edges,  m->params,     m->tensors,
+        m->arena,   m->grad_arena, m->slices, m->slice_loss, m->slice_correct,
+        m->scratch, m->owned,      m->runs,   m->ops};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) sbni_free(parts[i]);
     sbni_free(m->track.values);
     sbni_free(m);
@@ -171,7 +171,7 @@ sbn_tensor sbn_model_input_shape(const sbn_model *m)
 
 int64_t sbn_model_classes(const sbn_model *m)
 {
-    return m->edges[m->layer_count].count;
+    return sbni_model_last(m)->count;
 }
 
 const char *sbn_model_text(const sbn_model *m)

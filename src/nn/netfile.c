@@ -1,6 +1,5 @@
 #include "nn/netfile.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -10,16 +9,8 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "nets.h" /* made by Meson from examples/nets */
 
-enum { MAX_TEXT_BYTES = 1 << 20, MAX_SIZE = 65536, MAX_DIGITS = 20, REAL = -1 };
-
-static const struct {
-    const char *name, *text;
-} builtin[] = {{"article", SBNI_NET_ARTICLE},
-               {"cnn", SBNI_NET_CNN},
-               {"mlp", SBNI_NET_MLP},
-               {"cnn-cifar", SBNI_NET_CNN_CIFAR}};
+enum { MAX_SIZE = 65536, MAX_DIGITS = 20, REAL = -1 };
 
 /* What may stand on a line of one kind. */
 static const struct {
@@ -36,6 +27,8 @@ static const struct {
     {"relu", SBNI_LAYER_RELU, false, "", ""},
     {"sigmoid", SBNI_LAYER_SIGMOID, false, "", ""},
     {"dropout", SBNI_LAYER_DROPOUT, false, "p", ""},
+    {"block", SBNI_LAYER_FORK, true, "", "out stride"},
+    {"end", SBNI_LAYER_ADD, false, "", ""},
     {"logsoftmax", SBNI_LAYER_LOGSOFTMAX, false, "", ""},
 };
 enum { KINDS = sizeof grammar / sizeof *grammar };
@@ -149,6 +142,16 @@ static sbn_status parse_input(parser *p, sbni_net *net)
     return SBN_OK;
 }
 
+static sbn_status check_name(const parser *p, const char *at, const sbni_net *net,
+                             const char *name)
+{
+    for (int i = 0; i < net->count; i++)
+        if (!strcmp(net->layers[i].name, name))
+            return complain(p, at, "the name \"%s\" is taken by line %d", name,
+                            net->layers[i].line);
+    return SBN_OK;
+}
+
 static sbn_status parse_name(parser *p, const sbni_net *net, sbni_layer_spec *layer)
 {
     const char *word;
@@ -163,11 +166,7 @@ static sbn_status parse_name(parser *p, const sbni_net *net, sbni_layer_spec *la
                     word[i]))
             return complain(p, word + i, "a name holds letters, digits and _ only");
     memcpy(layer->name, word, (size_t)length);
-    for (int i = 0; i < net->count; i++)
-        if (!strcmp(net->layers[i].name, layer->name))
-            return complain(p, word, "the name \"%s\" is taken by line %d", layer->name,
-                            net->layers[i].line);
-    return SBN_OK;
+    return check_name(p, word, net, layer->name);
 }
 
 static sbn_status unexpected_key(const parser *p, const char *word, int length, int kind)
@@ -227,6 +226,84 @@ static sbn_status parse_keys(parser *p, int kind, sbni_layer_spec *layer)
     return SBN_OK;
 }
 
+static sbn_status append(const parser *p, const char *at, sbni_net *net,
+                         const sbni_layer_spec *layer)
+{
+    if (net->count == SBNI_NET_MAX_LAYERS)
+        return complain(p, at, "more than %d layers", SBNI_NET_MAX_LAYERS);
+    net->layers[net->count++] = *layer;
+    return SBN_OK;
+}
+
+/* A layer of a block's shortcut, named after it. */
+static sbn_status append_shortcut(const parser *p, const char *at, sbni_net *net,
+                                  const char *suffix, sbni_layer_spec layer)
+{
+    const char *block = net->layers[net->open - 1].name;
+    int n = snprintf(layer.name, sizeof layer.name, "%s_%s", block, suffix);
+    if (n >= SBNI_NET_NAME_BYTES)
+        return complain(p, at, "a name has at most %d bytes, %s_%s has %d",
+                        SBNI_NET_NAME_BYTES - 1, block, suffix, n);
+    layer.line = p->line;
+    layer.shortcut = true;
+    SBN_TRY(check_name(p, at, net, layer.name));
+    return append(p, at, net, &layer);
+}
+
+static sbn_status open_block(const parser *p, const char *at, sbni_net *net,
+                             const sbni_layer_spec *block)
+{
+    if (net->open)
+        return complain(p, at, "a block within block \"%s\" of line %d",
+                        net->layers[net->open - 1].name, net->layers[net->open - 1].line);
+    if (block->stride > 1 && !block->out)
+        return complain(p, at, "a block with a stride needs out=N");
+    SBN_TRY(append(p, at, net, block));
+    net->open = net->count;
+    if (!block->out) return SBN_OK;
+    sbni_layer_spec conv = {.kind = SBNI_LAYER_CONV,
+                            .out = block->out,
+                            .kernel = 1,
+                            .stride = block->stride},
+                    norm = {.kind = SBNI_LAYER_NORM, .stride = 1};
+    SBN_TRY(append_shortcut(p, at, net, "conv", conv));
+    return append_shortcut(p, at, net, "bn", norm);
+}
+
+static sbn_status close_block(const parser *p, const char *at, sbni_net *net,
+                              sbni_layer_spec *end)
+{
+    if (!net->open) return complain(p, at, "an end without a block");
+    const sbni_layer_spec *block = &net->layers[net->open - 1],
+                          *last = &net->layers[net->count - 1];
+    if (last == block || last->shortcut)
+        return complain(p, at, "block \"%s\" of line %d has no layers", block->name,
+                        block->line);
+    memcpy(end->name, block->name, sizeof end->name);
+    SBN_TRY(append(p, at, net, end));
+    net->open = 0;
+    return SBN_OK;
+}
+
+static sbn_status append_line(const parser *p, const char *at, sbni_net *net,
+                              sbni_layer_spec *layer)
+{
+    switch (layer->kind) {
+    case SBNI_LAYER_FORK:
+        return open_block(p, at, net, layer);
+    case SBNI_LAYER_ADD:
+        return close_block(p, at, net, layer);
+    case SBNI_LAYER_LOGSOFTMAX:
+        if (net->open)
+            return complain(p, at, "block \"%s\" of line %d has no end",
+                            net->layers[net->open - 1].name,
+                            net->layers[net->open - 1].line);
+        return append(p, at, net, layer);
+    default:
+        return append(p, at, net, layer);
+    }
+}
+
 static sbn_status parse_line(parser *p, sbni_net *net)
 {
     const char *word;
@@ -242,8 +319,6 @@ static sbn_status parse_line(parser *p, sbni_net *net)
         return parse_input(p, net);
     }
     if (is_input) return complain(p, word, "a second input");
-    if (net->count == SBNI_NET_MAX_LAYERS)
-        return complain(p, word, "more than %d layers", SBNI_NET_MAX_LAYERS);
     if (net->count && net->layers[net->count - 1].kind == SBNI_LAYER_LOGSOFTMAX)
         return complain(p, word, "nothing may follow logsoftmax");
     int kind = 0;
@@ -251,13 +326,12 @@ static sbn_status parse_line(parser *p, sbni_net *net)
     if (kind == KINDS)
         return complain(p, word,
                         "unknown layer \"%.*s\"; expected conv, linear, norm, maxpool, "
-                        "avgpool, relu, sigmoid, dropout or logsoftmax",
+                        "avgpool, relu, sigmoid, dropout, block, end or logsoftmax",
                         length, word);
     sbni_layer_spec layer = {.kind = grammar[kind].kind, .stride = 1, .line = p->line};
     if (grammar[kind].named) SBN_TRY(parse_name(p, net, &layer));
     SBN_TRY(parse_keys(p, kind, &layer));
-    net->layers[net->count++] = layer;
-    return SBN_OK;
+    return append_line(p, word, net, &layer);
 }
 
 sbn_status sbni_net_parse(const char *source, const char *text, sbni_net *net)
@@ -291,66 +365,4 @@ void sbni_net_free(sbni_net *net)
 {
     sbni_free(net->layers);
     *net = (sbni_net){0};
-}
-
-/* The text ends at its first NUL, which would hide the lines behind it. */
-static sbn_status nul_byte(const char *path, const char *text)
-{
-    int line = 1;
-    const char *start = text;
-    for (const char *at; (at = strchr(start, '\n')); start = at + 1) line++;
-    return sbni_fail(SBN_E_DATA, "%s:%d:%d: expected text, got a NUL byte", path, line,
-                     (int)strlen(start) + 1);
-}
-
-static sbn_status read_file(const char *path, char **text)
-{
-    FILE *f = fopen(path, "rb");
-    SBN_CHECK(f != NULL, errno == ENOENT ? SBN_E_ARG : SBN_E_IO,
-              "net %s: %s; nets that come along: " SBNI_NET_NAMES, path, strerror(errno));
-    sbn_status status = sbni_alloc(MAX_TEXT_BYTES + 1, 1, "net", text);
-    if (status == SBN_OK) {
-        size_t n = fread(*text, 1, MAX_TEXT_BYTES + 1, f);
-        if (ferror(f))
-            status = sbni_fail(SBN_E_IO, "net %s: %s", path, strerror(errno));
-        else if (n > MAX_TEXT_BYTES)
-            status = sbni_fail(SBN_E_DATA, "net %s: expected a text of at most %d bytes",
-                               path, MAX_TEXT_BYTES);
-        else if (memchr(*text, 0, n))
-            status = nul_byte(path, *text);
-        else
-            (*text)[n] = 0;
-        if (status != SBN_OK) {
-            sbni_free(*text);
-            *text = NULL;
-        }
-    }
-    fclose(f);
-    return status;
-}
-
-sbn_status sbni_net_read(const char *net, char **text)
-{
-    for (size_t i = 0; i < sizeof builtin / sizeof *builtin; i++)
-        if (!strcmp(net, builtin[i].name)) return sbni_copy_string(builtin[i].text, text);
-    const char *dot = strrchr(net, '.');
-    SBN_CHECK(dot && !strcmp(dot, ".net"), SBN_E_ARG,
-              "unknown net \"%s\": expected " SBNI_NET_NAMES
-              " or a file that ends in .net",
-              net);
-    return read_file(net, text);
-}
-
-void sbni_net_names(int64_t c, int64_t h, int64_t w, char *text, size_t bytes)
-{
-    size_t at = 0;
-    text[0] = 0;
-    for (size_t i = 0; i < sizeof builtin / sizeof *builtin; i++) {
-        sbni_net net;
-        if (sbni_net_parse(builtin[i].name, builtin[i].text, &net) != SBN_OK) continue;
-        if (net.c == c && net.h == h && net.w == w && at < bytes)
-            at += (size_t)snprintf(text + at, bytes - at, "%s%s", at ? ", " : "",
-                                   builtin[i].name);
-        sbni_net_free(&net);
-    }
 }

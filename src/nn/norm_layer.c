@@ -48,12 +48,17 @@ void sbni_norm_layer_open(const sbn_model *m, const sbni_layer *layer, int64_t n
         sbni_norm_slices_fix(layer->norm);
 }
 
-void sbni_norm_layer_apply(const sbn_model *m, const sbni_layer *layer, sbni_task task,
-                           bool training)
+/* What the layer adds; NULL: nothing. */
+static const void *added(const sbn_model *m, const sbni_layer *layer, sbni_task task)
+{
+    return layer->side ? sbni_edge_y(m, layer->side, task) : NULL;
+}
+
+void sbni_norm_layer_apply(const sbn_model *m, const sbni_layer *layer, sbni_task task)
 {
     sbn_tensor x = sbni_norm_layer_input(m, layer, m->capacity);
-    sbni_norm_slice_apply(layer->norm, &x, &task.slice, !training,
-                          sbni_edge_y(m, layer->out, task));
+    sbni_norm_slice_apply(layer->norm, &x, &task.slice, !task.training,
+                          added(m, layer, task), sbni_edge_y(m, layer->out, task));
 }
 
 void sbni_norm_layer_moments(const sbni_layer *layer, sbni_task task)
@@ -63,15 +68,18 @@ void sbni_norm_layer_moments(const sbni_layer *layer, sbni_task task)
 
 void sbni_norm_layer_sums(const sbn_model *m, const sbni_layer *layer, sbni_task task)
 {
-    sbni_norm_slice_sums(layer->norm, &task.slice, task.index,
+    sbni_norm_slice_sums(layer->norm, &task.slice, task.index, added(m, layer, task),
                          sbni_edge_dy(m, layer->out, task));
 }
 
 void sbni_norm_layer_dx(const sbn_model *m, const sbni_layer *layer, sbni_task task)
 {
-    if (!layer->wants_dx) return;
-    sbni_norm_slice_dx(layer->norm, &task.slice, sbni_edge_dy(m, layer->out, task),
-                       sbni_edge_dy(m, layer->in, task));
+    bool side = layer->side && layer->side->wants_dy;
+    if (!layer->wants_dx && !side) return;
+    sbni_norm_slice_dx(layer->norm, &task.slice, added(m, layer, task),
+                       sbni_edge_dy(m, layer->out, task),
+                       layer->wants_dx ? sbni_edge_dy(m, layer->in, task) : NULL,
+                       side ? sbni_edge_dy(m, layer->side, task) : NULL);
 }
 
 sbn_status sbn_model_set_limits(sbn_model *m, double r_max, double d_max)

@@ -110,14 +110,13 @@ static sbn_status create_sync(sbn_model *m)
 {
     sbni_gradsync_tensor *list;
     SBN_TRY(sbni_alloc(m->param_count, sizeof *list, "model", &list));
-    int n = 0, run = 0;
+    int n = 0;
     for (int i = 0; i < m->layer_count; i++) {
-        while (i > m->runs[run].to) run++;
         /* norm layers sum their own; pools and the like have none */
         if (m->layers[i].norm || m->layers[i].weight < 0) continue;
         for (int k = m->layers[i].weight; k <= m->layers[i].bias; k++) {
             list[n] = (sbni_gradsync_tensor){m->params[k].name, m->params[k].tensor.count,
-                                             m->runs[run].segment};
+                                             m->runs[m->layers[i].run].segment};
             m->params[k].sync = n++;
         }
     }

@@ -3,70 +3,72 @@
 #include "core/memory.h"
 #include "nn/layer.h"
 
-/* Runs between norms. A run is split where a norm is below it and there are weights whose
- * gradients can be computed while its message travels. Runs with gradients have a segment
- * each, and so has the last, with the loss; or all have one. */
-static sbn_status cut_runs(sbn_model *m)
+/* Edges that share memory: each one's class is the first edge of it. */
+typedef struct places {
+    int *y, *dy; /* [edge_count] */
+} places;
+
+static int index_of(const sbn_model *m, const sbni_edge *edge)
 {
-    for (int i = 0; i < m->layer_count; i++)
-        m->run_count += m->layers[i].spec.kind == SBNI_LAYER_NORM;
-    m->run_count++;
-    SBN_TRY(sbni_alloc(m->run_count, sizeof *m->runs, "model", &m->runs));
-    for (int r = 0, i = 0; r < m->run_count; r++, i++) {
-        sbni_run *run = &m->runs[r];
-        bool sums = r == m->run_count - 1;
-        for (run->from = i; i < m->layer_count; i++) {
-            const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
-            if (m->layers[i].spec.kind == SBNI_LAYER_NORM) break;
-            sums |= ops->sums;
-            run->splits |= m->overlaps && run->from > 0 && ops->splits;
-        }
-        run->to = i;
-        run->segment = !sums ? -1 : m->overlaps ? m->segment_count++ : 0;
-    }
-    if (!m->overlaps) m->segment_count = 1;
-    return SBN_OK;
+    return (int)(edge - m->edges);
 }
 
-/* Elements that share memory: each edge's class is the first edge of it. */
-static void share_places(const sbn_model *m, int *y_of, int *dy_of)
+/* Whether y of the layer may lie in the place of its x: nobody else reads that. */
+static bool overwrites(const sbni_layer *layer)
 {
-    for (int i = 0; i <= m->layer_count; i++) y_of[i] = dy_of[i] = i;
+    const sbni_layer *from = layer->in->from;
+    return sbni_layer_ops_of(layer->spec.kind)->elementwise && from &&
+           from->spec.kind != SBNI_LAYER_FORK &&
+           !sbni_layer_ops_of(from->spec.kind)->needs_y;
+}
+
+static void share_places(const sbn_model *m, places of)
+{
+    for (int i = 0; i < m->edge_count; i++) of.y[i] = of.dy[i] = i;
     for (int i = 0; i < m->layer_count; i++) {
-        const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
-        bool norm = m->layers[i].spec.kind == SBNI_LAYER_NORM;
-        /* y over x, unless the layer before still needs it */
-        if (ops->elementwise && i > 0 &&
-            !sbni_layer_ops_of(m->layers[i - 1].spec.kind)->needs_y)
-            y_of[i + 1] = y_of[i];
-        if (ops->elementwise || norm) dy_of[i + 1] = dy_of[i];
+        const sbni_layer *layer = &m->layers[i];
+        bool fork = layer->spec.kind == SBNI_LAYER_FORK;
+        int in = index_of(m, layer->in), out = index_of(m, layer->out);
+        if (fork || overwrites(layer)) of.y[out] = of.y[in];
+        if (fork) of.y[index_of(m, layer->side)] = of.y[in];
+        if (fork || sbni_layer_meets(layer) ||
+            sbni_layer_ops_of(layer->spec.kind)->elementwise)
+            of.dy[out] = of.dy[in];
     }
 }
 
-/* Whole arrays are x and dy of norm layers, and what backward reads again: in a run that
- * is split also the dy of its weights. Not y of a norm layer, which is made again where
- * the layer above asks for it. */
-static void choose_whole(sbn_model *m, const int *y_of, const int *dy_of)
+/* What a layer takes in another run than it was made in stays, and its gradient too. A
+ * norm's y is made where it is taken. */
+static void keep_between_runs(const sbn_model *m, places of, const sbni_edge *edge,
+                              int run)
+{
+    if (!edge->from || sbni_layer_meets(edge->from) || edge->from->run == run) return;
+    m->edges[of.y[index_of(m, edge)]].y_whole = true;
+    m->edges[of.dy[index_of(m, edge)]].dy_whole = true;
+}
+
+/* Whole arrays are x and dy of norm layers, what they add, and what backward reads again:
+ * in a run that is split also the dy of its weights. Not y of a norm layer, which is made
+ * again where it is asked for. */
+static void choose_whole(const sbn_model *m, places of)
 {
     sbni_edge *e = m->edges;
-    e[0].y_whole = e[m->layer_count].y_whole = true;
+    e[0].y_whole = e[of.y[index_of(m, sbni_model_last(m))]].y_whole = true;
     for (int i = 0; i < m->layer_count; i++) {
-        const sbni_layer_ops *ops = sbni_layer_ops_of(m->layers[i].spec.kind);
-        bool norm = m->layers[i].spec.kind == SBNI_LAYER_NORM;
-        bool above = i > 0 && m->layers[i - 1].spec.kind == SBNI_LAYER_NORM;
-        e[y_of[i]].y_whole |= norm || (ops->needs_x && !above);
-        e[y_of[i + 1]].y_whole |= ops->needs_y;
-        e[dy_of[i]].dy_whole |= norm;
-        e[dy_of[i + 1]].dy_whole |= norm;
-    }
-    for (int r = 0; r < m->run_count; r++) {
-        sbni_run *run = &m->runs[r];
-        for (int i = run->from; run->splits && i < run->to; i++)
-            if (sbni_layer_ops_of(m->layers[i].spec.kind)->splits)
-                e[dy_of[i + 1]].dy_whole = true;
-        run->remakes = run->from > 0 && run->from < run->to &&
-                       sbni_layer_ops_of(m->layers[run->from].spec.kind)->needs_x &&
-                       !e[y_of[run->from]].y_whole;
+        const sbni_layer *layer = &m->layers[i];
+        const sbni_layer_ops *ops = sbni_layer_ops_of(layer->spec.kind);
+        int in = index_of(m, layer->in), out = index_of(m, layer->out);
+        bool norm = sbni_layer_meets(layer);
+        e[of.y[in]].y_whole |=
+            norm || (ops->needs_x && !sbni_layer_meets(layer->in->from));
+        e[of.y[out]].y_whole |= ops->needs_y;
+        e[of.dy[out]].dy_whole |= norm || (m->runs[layer->run].splits && ops->splits);
+        keep_between_runs(m, of, layer->in, layer->run);
+        /* backward of a norm that adds is in its run, its y in a later one */
+        if (norm && layer->side && !sbni_layer_meets(layer->side->from))
+            e[of.y[index_of(m, layer->side)]].y_whole = true;
+        if (layer->side && layer->spec.kind != SBNI_LAYER_FORK)
+            keep_between_runs(m, of, layer->side, layer->run);
     }
 }
 
@@ -79,22 +81,22 @@ static sbn_status own(sbn_model *m, int64_t count, int64_t size, int64_t *what, 
     return SBN_OK;
 }
 
-static sbn_status alloc_edges(sbn_model *m, const int *y_of, const int *dy_of)
+static sbn_status alloc_edges(sbn_model *m, places of)
 {
     int64_t size = sbn_dtype_bytes(m->cfg.dtype), scratch_rows = SBN_SLICE * m->threads,
             *kept = &m->memory.activations_bytes, *work = &m->memory.work_bytes;
-    for (int i = 0; i <= m->layer_count; i++) {
+    for (int i = 0; i < m->edge_count; i++) {
         sbni_edge *e = &m->edges[i];
-        if (y_of[i] == i)
+        if (of.y[i] == i)
             SBN_TRY(own(m, (e->y_whole ? m->capacity : scratch_rows) * e->count, size,
                         e->y_whole ? kept : work, &e->y));
-        if (dy_of[i] == i)
+        if (of.dy[i] == i)
             SBN_TRY(own(m, (e->dy_whole ? m->capacity : scratch_rows) * e->count, size,
                         work, &e->dy));
-        e->y = m->edges[y_of[i]].y;
-        e->y_whole = m->edges[y_of[i]].y_whole;
-        e->dy = m->edges[dy_of[i]].dy;
-        e->dy_whole = m->edges[dy_of[i]].dy_whole;
+        e->y = m->edges[of.y[i]].y;
+        e->y_whole = m->edges[of.y[i]].y_whole;
+        e->dy = m->edges[of.dy[i]].dy;
+        e->dy_whole = m->edges[of.dy[i]].dy_whole;
     }
     return SBN_OK;
 }
@@ -144,24 +146,25 @@ static sbn_status alloc_scratch(sbn_model *m)
 
 sbn_status sbni_plan_buffers(sbn_model *m)
 {
-    int edges = m->layer_count + 1, *y_of = NULL, *dy_of = NULL;
+    places of = {0};
     sbn_status status;
-    SBN_GOTO(sbni_alloc(edges, sizeof *y_of, "model", &y_of));
-    SBN_GOTO(sbni_alloc(edges, sizeof *dy_of, "model", &dy_of));
-    SBN_GOTO(
-        sbni_alloc(3 * edges + 3 * m->threads, sizeof *m->owned, "model", &m->owned));
+    SBN_GOTO(sbni_alloc(m->edge_count, sizeof *of.y, "model", &of.y));
+    SBN_GOTO(sbni_alloc(m->edge_count, sizeof *of.dy, "model", &of.dy));
+    SBN_GOTO(sbni_alloc(2 * m->edge_count + m->layer_count + 3 * m->threads,
+                        sizeof *m->owned, "model", &m->owned));
     int64_t most = m->capacity + 1; /* a slice has at least one row */
     SBN_GOTO(sbni_alloc(most, sizeof *m->slices, "model", &m->slices));
     SBN_GOTO(sbni_alloc(most, sizeof *m->slice_loss, "model", &m->slice_loss));
     SBN_GOTO(sbni_alloc(most, sizeof *m->slice_correct, "model", &m->slice_correct));
-    SBN_GOTO(cut_runs(m));
-    share_places(m, y_of, dy_of);
-    choose_whole(m, y_of, dy_of);
-    SBN_GOTO(alloc_edges(m, y_of, dy_of));
+    SBN_GOTO(sbni_plan_runs(m));
+    share_places(m, of);
+    choose_whole(m, of);
+    SBN_GOTO(alloc_edges(m, of));
+    SBN_GOTO(sbni_plan_ops(m));
     status = alloc_scratch(m);
 fail:
-    sbni_free(y_of);
-    sbni_free(dy_of);
+    sbni_free(of.y);
+    sbni_free(of.dy);
     return status;
 }
 

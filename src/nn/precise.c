@@ -42,7 +42,7 @@ sbn_status sbn_model_precise_add(sbn_model *m, int norm, int64_t n)
     SBN_CHECK(n >= 0 && n <= m->capacity, SBN_E_ARG,
               "expected 0 to %" PRId64 " samples, got %" PRId64, m->capacity, n);
     m->slice_count = sbni_scope_cut(0, n, SBN_NORM_BATCH_ALL, m->slices);
-    SBN_TRY(sbni_model_forward(m, n, false, i));
+    SBN_TRY(sbni_model_forward(m, n, false, m->layers[i].run + 1));
     const sbni_edge *in = m->layers[i].in;
     sbn_tensor x =
         sbn_tensor_nchw(m->cfg.dtype, in->y, n, in->shape.c, in->shape.h, in->shape.w);

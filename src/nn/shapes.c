@@ -25,6 +25,10 @@ const sbni_layer_ops *sbni_layer_ops_of(sbni_layer_kind kind)
         return &sbni_sigmoid_ops;
     case SBNI_LAYER_DROPOUT:
         return &sbni_dropout_ops;
+    case SBNI_LAYER_FORK:
+        return &sbni_fork_ops;
+    case SBNI_LAYER_ADD:
+        return &sbni_add_ops;
     case SBNI_LAYER_LOGSOFTMAX:
         return &sbni_loss_ops;
     }
@@ -77,14 +81,6 @@ static sbn_status check_groups(const sbn_model *m, const sbni_layer *layer)
     return SBN_OK;
 }
 
-/* A relu right behind a norm layer becomes part of it. */
-static bool fuses(const sbn_model *m, const sbni_layer_spec *spec)
-{
-    return spec->kind == SBNI_LAYER_RELU && m->layer_count > 0 &&
-           m->layers[m->layer_count - 1].spec.kind == SBNI_LAYER_NORM &&
-           !m->layers[m->layer_count - 1].relu;
-}
-
 /* Rate of the dropout in front of the net's last linear layer, when the settings ask for
  * one and the net says nothing of it; 0: none. */
 static double dropout_of(const sbn_model *m, const sbni_net *net, int *linear)
@@ -98,62 +94,142 @@ static double dropout_of(const sbn_model *m, const sbni_net *net, int *linear)
     return has || m->cfg.dropout == SBN_DROPOUT_NET ? 0 : m->cfg.dropout;
 }
 
-/* Append a layer; wants_dx: whether there are weights before it, nothing before which
- * needs a gradient. */
-static sbn_status add_layer(sbn_model *m, const sbni_layer_spec *spec, bool *wants_dx)
+/* The net so far. */
+typedef struct path {
+    sbn_model *m;
+    sbni_edge *at;   /* what the next layer takes */
+    sbni_edge *side; /* what goes past the branch of the block that is open */
+} path;
+
+static sbni_layer *last_of(const sbn_model *m)
+{
+    return m->layer_count ? &m->layers[m->layer_count - 1] : NULL;
+}
+
+/* A norm layer that gives what comes next, and does nothing else yet. */
+static sbni_layer *plain_norm(const path *p)
+{
+    sbni_layer *last = last_of(p->m);
+    bool plain = sbni_layer_meets(last) && last->out == p->at && !last->relu;
+    return plain ? last : NULL;
+}
+
+static sbni_edge *add_edge(sbn_model *m, const sbni_layer *from)
+{
+    sbni_edge *edge = &m->edges[m->edge_count++];
+    edge->from = from;
+    edge->shape = from->in->shape;
+    edge->wants_dy = from->in->wants_dy;
+    edge->run = from->in->run;
+    return edge;
+}
+
+/* Append a layer that takes from `in`, and give what it makes in its place. */
+static sbn_status add_layer(sbn_model *m, const sbni_layer_spec *spec, sbni_edge **in)
 {
     sbni_layer *layer = &m->layers[m->layer_count];
-    bool norm = spec->kind == SBNI_LAYER_NORM;
     layer->spec = *spec;
-    if (norm && m->cfg.norm == SBN_MODEL_NORM_GROUP)
+    if (spec->kind == SBNI_LAYER_NORM && m->cfg.norm == SBN_MODEL_NORM_GROUP)
         layer->spec.kind = SBNI_LAYER_GROUPNORM;
-    layer->in = &m->edges[m->layer_count];
-    layer->out = &m->edges[m->layer_count + 1];
-    layer->weight = layer->bias = -1;
-    layer->wants_dx = *wants_dx;
     sbni_layer_kind kind = layer->spec.kind;
-    *wants_dx |= kind == SBNI_LAYER_CONV || kind == SBNI_LAYER_LINEAR || norm;
+    layer->in = *in;
+    layer->out = *in = add_edge(m, layer);
+    layer->weight = layer->bias = -1;
+    layer->wants_dx = layer->in->wants_dy;
+    layer->run = layer->in->run;
+    layer->out->run += sbni_layer_meets(layer);
+    layer->out->wants_dy |= kind == SBNI_LAYER_CONV || kind == SBNI_LAYER_LINEAR ||
+                            spec->kind == SBNI_LAYER_NORM;
     if (kind == SBNI_LAYER_DROPOUT) layer->draws = m->dropout_count++;
+    m->layer_count++;
     SBN_TRY(sbni_layer_ops_of(kind)->shape(&layer->spec, layer->in->shape,
                                            &layer->out->shape));
     SBN_TRY(measure(layer->out));
     SBN_TRY(check_weights(layer));
-    SBN_TRY(check_groups(m, layer));
-    m->layer_count++;
+    return check_groups(m, layer);
+}
+
+static sbn_status add_dropout(path *p, sbni_layer_spec spec)
+{
+    sbn_model *m = p->m;
+    if (m->cfg.dropout != SBN_DROPOUT_NET) spec.rate = m->cfg.dropout;
+    return spec.rate > 0 ? add_layer(m, &spec, &p->at) : SBN_OK;
+}
+
+static sbn_status open_block(path *p, const sbni_layer_spec *spec)
+{
+    SBN_TRY(add_layer(p->m, spec, &p->at));
+    sbni_layer *fork = last_of(p->m);
+    fork->side = p->side = add_edge(p->m, fork);
+    return measure(p->side);
+}
+
+/* A norm at the end of the branch adds what went past, if its own backward comes behind
+ * that of a norm there: it gives that norm's dy. */
+static sbn_status close_block(path *p, const sbni_layer_spec *spec)
+{
+    sbni_edge *side = p->side;
+    sbni_image a = p->at->shape, b = side->shape;
+    SBN_CHECK(a.c == b.c && a.h == b.h && a.w == b.w, SBN_E_DATA,
+              "block \"%s\": its layers make %dx%dx%d, what goes past them has %dx%dx%d",
+              spec->name, (int)a.c, (int)a.h, (int)a.w, (int)b.c, (int)b.h, (int)b.w);
+    sbni_layer *norm = plain_norm(p);
+    if (norm && !norm->side && side->run <= norm->run) {
+        norm->side = side;
+        return SBN_OK;
+    }
+    SBN_TRY(add_layer(p->m, spec, &p->at));
+    sbni_layer *add = last_of(p->m);
+    add->side = side;
+    if (side->run > add->run) add->run = add->out->run = side->run;
+    add->out->wants_dy |= side->wants_dy;
     return SBN_OK;
 }
 
-static sbn_status add_dropout(sbn_model *m, sbni_layer_spec spec, bool *wants_dx)
+static sbn_status add_line(path *p, const sbni_layer_spec *spec)
 {
-    if (m->cfg.dropout != SBN_DROPOUT_NET) spec.rate = m->cfg.dropout;
-    return spec.rate > 0 ? add_layer(m, &spec, wants_dx) : SBN_OK;
+    sbni_layer *norm = plain_norm(p);
+    switch (spec->kind) {
+    case SBNI_LAYER_DROPOUT:
+        return add_dropout(p, *spec);
+    case SBNI_LAYER_FORK:
+        return open_block(p, spec);
+    case SBNI_LAYER_ADD:
+        return close_block(p, spec);
+    case SBNI_LAYER_NORM:
+        if (p->m->cfg.norm == SBN_MODEL_NORM_NONE) return SBN_OK;
+        break;
+    case SBNI_LAYER_RELU: /* right behind a norm it becomes part of it */
+        if (!norm) break;
+        norm->relu = true;
+        return SBN_OK;
+    default:
+        break;
+    }
+    return add_layer(p->m, spec, spec->shortcut ? &p->side : &p->at);
 }
 
 sbn_status sbni_plan_shapes(sbn_model *m, const sbni_net *net)
 {
-    SBN_TRY(sbni_alloc(net->count + 1, sizeof *m->layers, "model", &m->layers));
-    SBN_TRY(sbni_alloc(net->count + 2, sizeof *m->edges, "model", &m->edges));
+    int most = net->count + 1; /* dropout that the settings ask for */
+    SBN_TRY(sbni_alloc(most, sizeof *m->layers, "model", &m->layers));
+    SBN_TRY(sbni_alloc(2 * most + 1, sizeof *m->edges, "model", &m->edges));
+    m->edge_count = 1;
     m->edges[0].shape = (sbni_image){net->c, net->h, net->w};
     sbn_status status = measure(&m->edges[0]);
     if (status != SBN_OK)
         return sbni_fail_in(status, "%s:%d:1", m->cfg.net, net->input_line);
+    path p = {m, &m->edges[0], NULL};
     int linear;
-    bool wants_dx = false, drops = dropout_of(m, net, &linear) > 0;
-    for (int i = 0; i < net->count && status == SBN_OK; i++) {
+    bool drops = dropout_of(m, net, &linear) > 0;
+    for (int i = 0; i < net->count; i++) {
         const sbni_layer_spec *spec = &net->layers[i];
         if (drops && i == linear)
             status = add_dropout(
-                m, (sbni_layer_spec){.kind = SBNI_LAYER_DROPOUT, .line = spec->line},
-                &wants_dx);
-        if (status != SBN_OK) break;
-        if (spec->kind == SBNI_LAYER_NORM && m->cfg.norm == SBN_MODEL_NORM_NONE) continue;
-        if (fuses(m, spec))
-            m->layers[m->layer_count - 1].relu = true;
-        else
-            status = spec->kind == SBNI_LAYER_DROPOUT ? add_dropout(m, *spec, &wants_dx)
-                                                      : add_layer(m, spec, &wants_dx);
+                &p, (sbni_layer_spec){.kind = SBNI_LAYER_DROPOUT, .line = spec->line});
+        if (status == SBN_OK) status = add_line(&p, spec);
         if (status != SBN_OK)
             return sbni_fail_in(status, "%s:%d:1", m->cfg.net, spec->line);
     }
-    return status;
+    return SBN_OK;
 }

@@ -7,77 +7,93 @@
 /* A step: forward, loss, backward, with the messages of norms and gradients between; and
  * evaluation, which has the same forward. */
 
-/* A pass through a run: what it does (SBNI_DX, SBNI_DWEIGHTS; 0: forward), and the norms
- * that it touches. */
-typedef struct pass {
-    int from, to, what;
-    const sbni_layer *below, *above; /* NULL: none, or not touched */
-    bool training, remakes;
-} pass;
-
-static void forward_slice(sbn_model *m, const pass *p, sbni_task task)
+static void forward_op(sbn_model *m, const sbni_op *op, sbni_task task)
 {
-    const sbni_layer *tracked = p->training ? m->track.layer : NULL;
-    if (p->below) sbni_norm_layer_apply(m, p->below, task, p->training);
-    if (tracked && tracked == p->below) sbni_track_slice(m, task);
-    for (int i = p->from; i < p->to; i++) {
-        const sbni_layer *layer = &m->layers[i];
-        sbni_layer_ops_of(layer->spec.kind)->forward(m, layer, task);
-        if (layer == tracked) sbni_track_slice(m, task);
+    const sbni_layer *layer = op->layer;
+    if (op->kind == SBNI_OP_MOMENTS) {
+        if (task.training) sbni_norm_layer_moments(layer, task);
+        return;
     }
-    if (p->above && p->training) sbni_norm_layer_moments(p->above, task);
+    if (op->kind == SBNI_OP_APPLY)
+        sbni_norm_layer_apply(m, layer, task);
+    else
+        sbni_layer_ops_of(layer->spec.kind)->forward(m, layer, task);
+    if (task.training && layer == m->track.layer) sbni_track_slice(m, task);
 }
 
-static void backward_slice(sbn_model *m, const pass *p, sbni_task task)
+static void backward_op(sbn_model *m, const sbni_op *op, sbni_task task, int what)
 {
-    if (p->what & SBNI_DX && p->above) sbni_norm_layer_dx(m, p->above, task);
-    for (int i = p->to - 1; i >= p->from; i--) {
-        const sbni_layer *layer = &m->layers[i];
-        const sbni_layer_ops *ops = sbni_layer_ops_of(layer->spec.kind);
-        if (i == p->from && p->what & SBNI_DWEIGHTS && p->remakes)
-            sbni_norm_layer_apply(m, p->below, task, true);
-        if (p->what & SBNI_DX || ops->splits) ops->backward(m, layer, task, p->what);
+    const sbni_layer *layer = op->layer;
+    switch (op->kind) {
+    case SBNI_OP_APPLY:
+        sbni_norm_layer_apply(m, layer, task);
+        return;
+    case SBNI_OP_SUMS:
+        sbni_norm_layer_sums(m, layer, task);
+        return;
+    case SBNI_OP_DX:
+        sbni_norm_layer_dx(m, layer, task);
+        return;
+    default:
+        sbni_layer_ops_of(layer->spec.kind)->backward(m, layer, task, what);
         sbni_model_poke(m, task);
     }
-    if (p->what & SBNI_DX && p->below) sbni_norm_layer_sums(m, p->below, task);
 }
 
-/* Threads share out the slices. */
-static void run_slices(sbn_model *m, const pass *p)
+/* Threads share out the slices. what: parts of backward, 0: forward. */
+static void run_slices(sbn_model *m, sbni_ops ops, bool training, int what)
 {
 #pragma omp parallel for schedule(static) num_threads(m->threads)
     for (int64_t k = 0; k < m->slice_count; k++) {
-        sbni_task task = {m->slices[k], k, omp_get_thread_num(), p->training};
-        if (p->what)
-            backward_slice(m, p, task);
-        else
-            forward_slice(m, p, task);
+        sbni_task task = {m->slices[k], k, omp_get_thread_num(), training};
+        for (int i = 0; i < ops.count; i++) {
+            if (!what)
+                forward_op(m, &ops.at[i], task);
+            else if (ops.at[i].what & what)
+                backward_op(m, &ops.at[i], task, what);
+        }
     }
 }
 
-static pass pass_of(const sbn_model *m, const sbni_run *run, int what)
+/* Calls for all norms whose ops of that kind a run has; goes on after a failure, which
+ * all processes have at the same norm, and returns the last. */
+static sbn_status each_norm(sbni_ops ops, sbni_op_kind kind,
+                            sbn_status (*call)(sbn_norm *))
 {
-    return (pass){.from = run->from,
-                  .to = run->to,
-                  .what = what,
-                  .below = run->from > 0 ? &m->layers[run->from - 1] : NULL,
-                  .above = run->to < m->layer_count ? &m->layers[run->to] : NULL,
-                  .training = true,
-                  .remakes = run->remakes};
+    sbn_status status = SBN_OK;
+    for (int i = 0; i < ops.count; i++) {
+        if (ops.at[i].kind != kind) continue;
+        sbn_status here = call(ops.at[i].layer->norm);
+        if (here != SBN_OK) status = here;
+    }
+    return status;
 }
 
-sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int until)
+static int count_norms(sbni_ops ops, sbni_op_kind kind)
 {
-    for (int r = 0; r < m->run_count && m->runs[r].from <= until; r++) {
-        pass p = pass_of(m, &m->runs[r], 0);
-        p.training = training;
-        if (p.to >= until) {
-            p.to = until;
-            p.above = NULL;
-        }
-        if (p.above) sbni_norm_layer_open(m, p.above, n, training);
-        run_slices(m, &p);
-        if (p.above && training) SBN_TRY(sbni_norm_slices_forward(p.above->norm));
+    int n = 0;
+    for (int i = 0; i < ops.count; i++) n += ops.at[i].kind == kind;
+    return n;
+}
+
+/* Messages of several norms travel together. */
+static sbn_status sum_moments(sbni_ops ops)
+{
+    if (count_norms(ops, SBNI_OP_MOMENTS) == 1)
+        return each_norm(ops, SBNI_OP_MOMENTS, sbni_norm_slices_forward);
+    SBN_TRY(each_norm(ops, SBNI_OP_MOMENTS, sbni_norm_slices_forward_begin));
+    return each_norm(ops, SBNI_OP_MOMENTS, sbni_norm_slices_forward_end);
+}
+
+sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int runs)
+{
+    for (int r = 0; r < runs; r++) {
+        sbni_ops ops = m->runs[r].forward;
+        for (int i = 0; i < ops.count; i++)
+            if (ops.at[i].kind == SBNI_OP_MOMENTS)
+                sbni_norm_layer_open(m, ops.at[i].layer, n, training);
+        run_slices(m, ops, training, 0);
+        if (training) SBN_TRY(sum_moments(ops));
     }
     return SBN_OK;
 }
@@ -115,24 +131,23 @@ static sbn_status add_loss(const sbn_model *m, uint64_t *words)
     return SBN_OK;
 }
 
-/* One run and the norm below it. Where it is split, the norm's message travels while the
- * gradients of the run's weights are computed, and theirs from then to the end of
- * backward. */
+/* One run and the norms whose sums it takes. Where it is split, their messages travel
+ * while the gradients of the run's weights are computed, and those of the weights from
+ * then to the end of backward. */
 static sbn_status backward_run(sbn_model *m, const sbni_run *run, sbn_status *mine)
 {
-    pass p = pass_of(m, run, run->splits ? SBNI_DX : SBNI_DX | SBNI_DWEIGHTS);
-    run_slices(m, &p);
-    if (run->splits) {
-        SBN_TRY(sbni_norm_slices_backward_begin(p.below->norm));
-        p.what = SBNI_DWEIGHTS;
-        run_slices(m, &p);
-    }
-    if (run->to == m->layer_count && *mine == SBN_OK)
+    sbni_ops ops = run->backward;
+    bool together = run->splits || count_norms(ops, SBNI_OP_SUMS) > 1;
+    run_slices(m, ops, true, run->splits ? SBNI_DX : SBNI_DX | SBNI_DWEIGHTS);
+    if (together) SBN_TRY(each_norm(ops, SBNI_OP_SUMS, sbni_norm_slices_backward_begin));
+    if (run->splits) run_slices(m, ops, true, SBNI_DWEIGHTS);
+    if (run == &m->runs[m->run_count - 1] && *mine == SBN_OK)
         *mine = add_loss(m, sbni_gradsync_extra(m->sync));
     if (m->overlaps && run->segment >= 0)
         SBN_TRY(sbni_gradsync_begin(m->sync, run->segment, *mine));
-    if (run->splits) return sbni_norm_slices_backward_end(p.below->norm);
-    return p.below ? sbni_norm_slices_backward(p.below->norm) : SBN_OK;
+    return each_norm(ops, SBNI_OP_SUMS,
+                     together ? sbni_norm_slices_backward_end
+                              : sbni_norm_slices_backward);
 }
 
 /* mine: this process's failure so far, and then also that of its loss. */
@@ -171,7 +186,7 @@ sbn_status sbn_model_gradient(sbn_model *m, const int32_t *labels, int64_t total
     m->slice_count = sbni_scope_cut(first, n, m->cfg.norm_batch, m->slices);
     for (int i = 0; i < m->layer_count; i++)
         if (m->layers[i].norm) SBN_TRY(sbn_norm_set_place(m->layers[i].norm, first));
-    SBN_TRY(sbni_model_forward(m, n, true, m->layer_count));
+    SBN_TRY(sbni_model_forward(m, n, true, m->run_count));
     bool again;
     do SBN_TRY(backward(m, &mine, &again));
     while (again);
@@ -201,8 +216,8 @@ sbn_status sbn_model_evaluate(sbn_model *m, const int32_t *labels, int64_t n,
               "expected 0 to %" PRId64 " samples, got %" PRId64, m->capacity, n);
     SBN_TRY(check_labels(m, labels, n));
     m->slice_count = sbni_scope_cut(0, n, SBN_NORM_BATCH_ALL, m->slices);
-    SBN_TRY(sbni_model_forward(m, n, false, m->layer_count));
-    const sbni_edge *last = &m->edges[m->layer_count];
+    SBN_TRY(sbni_model_forward(m, n, false, m->run_count));
+    const sbni_edge *last = sbni_model_last(m);
     for (int64_t k = 0; k < m->slice_count; k++) {
         sbni_task task = {m->slices[k], k, 0, false};
         double loss = m->kernels->nll(sbni_edge_y(m, last, task), labels + task.slice.row,

@@ -10,6 +10,7 @@ static sbn_status find(const sbn_model *m, const char *name, const sbni_layer **
     for (int i = 0; i < m->layer_count; i++) {
         *layer = &m->layers[i];
         const char *here = (*layer)->spec.name;
+        if ((*layer)->weight < 0) continue;
         if (!strcmp(here, name) && *here) return SBN_OK;
         size_t used = strlen(names);
         if (*here && used + strlen(here) + 2 < sizeof names) {

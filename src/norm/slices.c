@@ -27,9 +27,12 @@ static sbni_view slice_of(const sbn_tensor *x, const sbni_slice *slice)
     return view_of(x, (const char *)x->data + first * sbn_dtype_bytes(x->dtype));
 }
 
-static sbni_fused fused_of(const sbn_norm *norm)
+/* view: where that of z may lie. */
+static sbni_fused fused_of(const sbn_norm *norm, const sbn_tensor *x, const void *z,
+                           sbni_view *view)
 {
-    return (sbni_fused){norm->cfg.relu, NULL};
+    if (z) *view = view_of(x, z);
+    return (sbni_fused){norm->cfg.relu, z ? view : NULL};
 }
 
 sbn_status sbni_norm_slices_reserve(sbn_norm *norm, int64_t n)
@@ -72,7 +75,7 @@ void sbni_norm_slice_moments(sbn_norm *norm, const sbni_slice *slice, int64_t k)
     norm->kernels->norm_moments(&b, &x, pivot + k * c, sum_d + k * c, sum_dd + k * c);
 }
 
-sbn_status sbni_norm_slices_forward(sbn_norm *norm)
+static sbni_reduce *fill_forward(sbn_norm *norm)
 {
     const sbni_range all = {0, norm->cfg.channels};
     sbni_reduce *message = &norm->forward;
@@ -82,7 +85,23 @@ sbn_status sbni_norm_slices_forward(sbn_norm *norm)
     } else {
         message->send[SBNI_HEAD_FAILED] = 1;
     }
-    SBN_TRY(sbni_reduce_run(message));
+    return message;
+}
+
+sbn_status sbni_norm_slices_forward(sbn_norm *norm)
+{
+    SBN_TRY(sbni_reduce_run(fill_forward(norm)));
+    return sbni_norm_read_forward(norm);
+}
+
+sbn_status sbni_norm_slices_forward_begin(sbn_norm *norm)
+{
+    return sbni_reduce_begin(fill_forward(norm));
+}
+
+sbn_status sbni_norm_slices_forward_end(sbn_norm *norm)
+{
+    SBN_TRY(sbni_reduce_end(&norm->forward));
     return sbni_norm_read_forward(norm);
 }
 
@@ -92,13 +111,13 @@ void sbni_norm_slices_fix(sbn_norm *norm)
 }
 
 void sbni_norm_slice_apply(const sbn_norm *norm, const sbn_tensor *x,
-                           const sbni_slice *slice, bool fixed, void *y)
+                           const sbni_slice *slice, bool fixed, const void *z, void *y)
 {
     sbni_channels ch =
         sbni_norm_channels(norm, fixed ? norm->batches : slice->norm_batch, 0);
     sbni_block b = block_of(x, slice);
-    sbni_view vx = slice_of(x, slice), vy = view_of(x, y);
-    sbni_fused fused = fused_of(norm);
+    sbni_view vx = slice_of(x, slice), vy = view_of(x, y), vz;
+    sbni_fused fused = fused_of(norm, x, z, &vz);
     norm->kernels->norm_normalize(&b, &vx, &ch, &fused, &vy);
 }
 
@@ -115,21 +134,20 @@ void sbni_norm_slice_unit(const sbn_norm *norm, const sbn_tensor *x,
 }
 
 void sbni_norm_slice_sums(sbn_norm *norm, const sbni_slice *slice, int64_t k,
-                          const void *dy)
+                          const void *z, const void *dy)
 {
     int64_t c = norm->cfg.channels;
     double *sum_dy = norm->samples.sums,
            *sum_dy_d = sum_dy + norm->samples.slice_count * c;
     sbni_channels ch = sbni_norm_channels(norm, slice->norm_batch, 0);
     sbni_block b = block_of(&norm->x, slice);
-    sbni_view x = slice_of(&norm->x, slice), vdy = view_of(&norm->x, dy);
-    sbni_fused fused = fused_of(norm);
+    sbni_view x = slice_of(&norm->x, slice), vdy = view_of(&norm->x, dy), vz;
+    sbni_fused fused = fused_of(norm, &norm->x, z, &vz);
     norm->kernels->norm_backward_sums(&b, &vdy, &x, &ch, &fused, sum_dy + k * c,
                                       sum_dy_d + k * c);
 }
 
-/* Fill the message. */
-static sbni_reduce *fill(sbn_norm *norm)
+static sbni_reduce *fill_backward(sbn_norm *norm)
 {
     const sbni_range all = {0, norm->cfg.channels};
     norm->local = SBN_OK;
@@ -140,13 +158,13 @@ static sbni_reduce *fill(sbn_norm *norm)
 
 sbn_status sbni_norm_slices_backward(sbn_norm *norm)
 {
-    SBN_TRY(sbni_reduce_run(fill(norm)));
+    SBN_TRY(sbni_reduce_run(fill_backward(norm)));
     return sbni_norm_read_backward(norm);
 }
 
 sbn_status sbni_norm_slices_backward_begin(sbn_norm *norm)
 {
-    return sbni_reduce_begin(fill(norm));
+    return sbni_reduce_begin(fill_backward(norm));
 }
 
 sbn_status sbni_norm_slices_backward_end(sbn_norm *norm)
@@ -155,8 +173,8 @@ sbn_status sbni_norm_slices_backward_end(sbn_norm *norm)
     return sbni_norm_read_backward(norm);
 }
 
-void sbni_norm_slice_dx(const sbn_norm *norm, const sbni_slice *slice, const void *dy,
-                        void *dx)
+void sbni_norm_slice_dx(const sbn_norm *norm, const sbni_slice *slice, const void *z,
+                        const void *dy, void *dx, void *dz)
 {
     int64_t at = slice->norm_batch * norm->cfg.channels;
     sbni_channels ch = sbni_norm_channels(norm, slice->norm_batch, 0);
@@ -165,7 +183,8 @@ void sbni_norm_slice_dx(const sbn_norm *norm, const sbni_slice *slice, const voi
                          sbni_norm_at(norm, norm->dx_k, at)};
     sbni_block b = block_of(&norm->x, slice);
     sbni_view x = slice_of(&norm->x, slice), vdy = view_of(&norm->x, dy),
-              vdx = view_of(&norm->x, dx);
-    sbni_fused fused = fused_of(norm);
-    norm->kernels->norm_backward_dx(&b, &vdy, &x, &ch, &f, &fused, &vdx, NULL);
+              vdx = view_of(&norm->x, dx), vdz = view_of(&norm->x, dz), vz;
+    sbni_fused fused = fused_of(norm, &norm->x, z, &vz);
+    norm->kernels->norm_backward_dx(&b, &vdy, &x, &ch, &f, &fused, dx ? &vdx : NULL,
+                                    dz ? &vdz : NULL);
 }

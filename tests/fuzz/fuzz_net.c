@@ -2,6 +2,7 @@
  * the same when it is written anew, and its shapes must be positive or refused. */
 #include "fuzz.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +13,9 @@
 
 enum { MOST = 65536, LINE_BYTES = 160 };
 
-static const char *const words[] = {"conv", "linear",  "norm",      "maxpool",
-                                    "relu", "sigmoid", "logsoftmax"};
+static const char *const words[] = {"conv",    "linear", "norm",      "maxpool",
+                                    "avgpool", "relu",   "sigmoid",   "dropout",
+                                    "block",   "end",    "logsoftmax"};
 
 void fuzz_mend(uint8_t *data, size_t size)
 {
@@ -25,7 +27,7 @@ void fuzz_mend(uint8_t *data, size_t size)
 static bool has_name(sbni_layer_kind kind)
 {
     return kind == SBNI_LAYER_CONV || kind == SBNI_LAYER_LINEAR ||
-           kind == SBNI_LAYER_NORM;
+           kind == SBNI_LAYER_NORM || kind == SBNI_LAYER_FORK || kind == SBNI_LAYER_ADD;
 }
 
 static bool within(int64_t value, int64_t least)
@@ -36,27 +38,60 @@ static bool within(int64_t value, int64_t least)
 static void check_layer(const sbni_net *net, int i)
 {
     const sbni_layer_spec *l = &net->layers[i];
-    bool conv = l->kind == SBNI_LAYER_CONV, pool = l->kind == SBNI_LAYER_MAXPOOL;
+    bool conv = l->kind == SBNI_LAYER_CONV, pool = l->kind == SBNI_LAYER_MAXPOOL,
+         mean = l->kind == SBNI_LAYER_AVGPOOL, block = l->kind == SBNI_LAYER_FORK;
     FUZZ_CHECK(l->kind <= SBNI_LAYER_LOGSOFTMAX, "kind %d", (int)l->kind);
-    FUZZ_CHECK(l->line > (i ? net->layers[i - 1].line : net->input_line),
+    FUZZ_CHECK(l->line > (i ? net->layers[i - 1].line : net->input_line) - l->shortcut,
                "layer %d in line %d", i, l->line);
     FUZZ_CHECK((l->kind == SBNI_LAYER_LOGSOFTMAX) == (i == net->count - 1),
                "logsoftmax is layer %d of %d", i, net->count);
-    FUZZ_CHECK(conv || l->kind == SBNI_LAYER_LINEAR ? within(l->out, 1) : l->out == 0,
+    FUZZ_CHECK(conv || l->kind == SBNI_LAYER_LINEAR ? within(l->out, 1)
+               : block                              ? within(l->out, 0)
+                                                    : l->out == 0,
                "out %lld", (long long)l->out);
-    FUZZ_CHECK(conv || pool ? within(l->kernel, 1) : l->kernel == 0, "kernel %lld",
-               (long long)l->kernel);
-    FUZZ_CHECK(conv ? within(l->stride, 1) && within(l->pad, 0)
-                    : l->stride == 1 && l->pad == 0,
-               "stride %lld, pad %lld", (long long)l->stride, (long long)l->pad);
+    FUZZ_CHECK(conv || pool ? within(l->kernel, 1)
+               : mean       ? within(l->kernel, 0)
+                            : l->kernel == 0,
+               "kernel %lld", (long long)l->kernel);
+    FUZZ_CHECK(conv || block ? within(l->stride, 1) : l->stride == 1, "stride %lld",
+               (long long)l->stride);
+    FUZZ_CHECK(conv ? within(l->pad, 0) : l->pad == 0, "pad %lld", (long long)l->pad);
+    FUZZ_CHECK(l->kind == SBNI_LAYER_DROPOUT ? l->rate >= 0 && l->rate < 1 : l->rate == 0,
+               "rate %g", l->rate);
+    FUZZ_CHECK(!l->shortcut || (i > 0 && (net->layers[i - 1].shortcut ||
+                                          net->layers[i - 1].kind == SBNI_LAYER_FORK)),
+               "a shortcut of no block");
     size_t length = strnlen(l->name, sizeof l->name);
     FUZZ_CHECK(length < sizeof l->name && has_name(l->kind) == (length > 0),
                "name of %zu bytes", length);
     FUZZ_CHECK(strspn(l->name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                "0123456789_") == length,
                "name %s", l->name);
-    for (int j = 0; length && j < i; j++)
-        FUZZ_CHECK(strcmp(net->layers[j].name, l->name) != 0, "name %s twice", l->name);
+    for (int j = 0; length && l->kind != SBNI_LAYER_ADD && j < i; j++)
+        FUZZ_CHECK(net->layers[j].kind == SBNI_LAYER_ADD ||
+                       strcmp(net->layers[j].name, l->name) != 0,
+                   "name %s twice", l->name);
+}
+
+/* Blocks open and end in turn, and hold something. */
+static void check_blocks(const sbni_net *net)
+{
+    const sbni_layer_spec *block = NULL;
+    int inside = 0;
+    for (int i = 0; i < net->count; i++) {
+        const sbni_layer_spec *l = &net->layers[i];
+        if (l->kind == SBNI_LAYER_ADD) {
+            FUZZ_CHECK(block && inside && !strcmp(block->name, l->name), "an end");
+            block = NULL;
+        } else if (l->kind == SBNI_LAYER_FORK) {
+            FUZZ_CHECK(!block, "a block in a block");
+            block = l;
+            inside = 0;
+        } else {
+            inside += !l->shortcut;
+        }
+    }
+    FUZZ_CHECK(!block && !net->open, "a block without an end");
 }
 
 /* The net as a text of its own; keys in another order than the manual's. */
@@ -69,16 +104,21 @@ static char *text_of(const sbni_net *net)
                             (long long)net->h, (long long)net->w);
     for (int i = 0; i < net->count; i++) {
         const sbni_layer_spec *l = &net->layers[i];
-        bool conv = l->kind == SBNI_LAYER_CONV;
+        bool conv = l->kind == SBNI_LAYER_CONV, end = l->kind == SBNI_LAYER_ADD;
         char out[32] = "", rest[96] = "";
+        if (l->shortcut) continue; /* the block's line stands for it */
         if (l->out) snprintf(out, sizeof out, " out=%lld", (long long)l->out);
         if (conv)
             snprintf(rest, sizeof rest, " pad=%lld kernel=%lld stride=%lld",
                      (long long)l->pad, (long long)l->kernel, (long long)l->stride);
         else if (l->kernel)
             snprintf(rest, sizeof rest, " size=%lld", (long long)l->kernel);
+        else if (l->kind == SBNI_LAYER_DROPOUT)
+            snprintf(rest, sizeof rest, " p=%.18f", l->rate);
+        else if (l->kind == SBNI_LAYER_FORK)
+            snprintf(rest, sizeof rest, " stride=%lld", (long long)l->stride);
         used += (size_t)snprintf(text + used, room - used, "%s %s%s%s\n", words[l->kind],
-                                 l->name, rest, out);
+                                 end ? "" : l->name, rest, out);
     }
     return text;
 }
@@ -94,6 +134,9 @@ static void check_round_trip(const sbni_net *net)
                "another net: %s", text);
     for (int i = 0; i < net->count; i++) {
         copy.layers[i].line = net->layers[i].line;
+        /* eighteen digits are not all of a small rate */
+        FUZZ_CHECK(fabs(copy.layers[i].rate - net->layers[i].rate) <= 1e-18, "rate");
+        copy.layers[i].rate = net->layers[i].rate;
         FUZZ_CHECK(!memcmp(&copy.layers[i], &net->layers[i], sizeof net->layers[i]),
                    "layer %d is another: %s", i, text);
     }
@@ -105,10 +148,11 @@ static void check_round_trip(const sbni_net *net)
  * int of BLAS. */
 static bool check_shapes(const sbni_net *net, bool norm)
 {
-    sbn_model model = {.cfg = {.net = "text", .norm = norm}};
+    sbn_model model = {
+        .cfg = {.net = "text", .norm = norm, .dropout = norm ? 0.5 : SBN_DROPOUT_NET}};
     sbn_status status = sbni_plan_shapes(&model, net);
     if (status != SBN_OK) fuzz_check_refusal(status, "text:");
-    for (int i = 0; status == SBN_OK && i <= model.layer_count; i++) {
+    for (int i = 0; status == SBN_OK && i < model.edge_count; i++) {
         const sbni_edge *e = &model.edges[i];
         FUZZ_CHECK(e->shape.c >= 1 && e->shape.h >= 1 && e->shape.w >= 1 &&
                        e->count == e->shape.c * e->shape.h * e->shape.w &&
@@ -156,6 +200,7 @@ static void parse(const char *text)
                    net.count <= SBNI_NET_MAX_LAYERS,
                "input or count");
     for (int i = 0; i < net.count; i++) check_layer(&net, i);
+    check_blocks(&net);
     check_round_trip(&net);
     fuzz_accepted += check_shapes(&net, true);
     check_shapes(&net, false);

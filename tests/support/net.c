@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,6 +106,66 @@ double net_grid_error(sbn_model *model, const char *name, int64_t slices)
     }
     fail_msg("no parameter %s", name);
     return 0;
+}
+
+static double loss_with(sbn_model *model, const net_batch *b, int64_t total,
+                        double *weight, double value)
+{
+    sbn_model_result got;
+    double old = *weight;
+    *weight = value;
+    sbn_model_set_step(model, 3); /* masks of dropout are held fixed */
+    OK(net_gradient(model, SBN_F64, b, total, &got));
+    *weight = old;
+    return got.loss;
+}
+
+void net_differentiate(sbn_model_config cfg, int64_t total, double h)
+{
+    sbn_model *model = net_make(&cfg, test_group);
+    net_batch b = net_batch_make(model, total, 4);
+    sbn_model_result got;
+    int n;
+    const sbn_model_tensor *t = sbn_model_tensors(model, &n);
+    for (int i = 0; i < n && t[i].grad; i++) {
+        sbn_model_set_step(model, 3);
+        OK(net_gradient(model, SBN_F64, &b, total, &got));
+        double *grad = net_grads(&t[i], SBN_F64), *weight = t[i].data;
+        double grid = net_grid_error(model, t[i].name, total);
+        for (int64_t k = 0; k < t[i].count; k += 1 + t[i].count / 7) {
+            double slope[2];
+            for (int s = 0; s < 2; s++) {
+                double step = h / (2 - s), w = weight[k];
+                double up = loss_with(model, &b, total, weight + k, w + step),
+                       down = loss_with(model, &b, total, weight + k, w - step);
+                slope[s] = (up - down) / (2 * step);
+            }
+            test_close(grad[k], (4 * slope[0] - slope[1]) / 3, 2e-8 + grid, t[i].name,
+                       cfg.text, (int)total);
+        }
+        free(grad);
+    }
+    net_batch_free(&b);
+    sbn_model_destroy(&model);
+}
+
+void net_expect_layers(const sbni_net *net, const char *want)
+{
+    static const char *const kinds[] = {"conv",    "linear", "norm",      "maxpool",
+                                        "avgpool", "relu",   "sigmoid",   "dropout",
+                                        "block",   "end",    "logsoftmax"};
+    char got[4096] = "";
+    for (int i = 0; i < net->count; i++) {
+        const sbni_layer_spec *l = &net->layers[i];
+        char line[128];
+        char rate[32] = "";
+        if (l->kind == SBNI_LAYER_DROPOUT) snprintf(rate, sizeof rate, "p=%g ", l->rate);
+        snprintf(line, sizeof line, "%s %s %d %d %d %d %s%s@%d\n", kinds[l->kind],
+                 l->name, (int)l->out, (int)l->kernel, (int)l->stride, (int)l->pad, rate,
+                 l->shortcut ? "beside " : "", l->line);
+        strcat(got, line);
+    }
+    assert_string_equal(got, want);
 }
 
 int64_t *net_exponents(sbn_model *model, int *n)

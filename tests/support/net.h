@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "nn/netfile.h"
 #include "syncbn/model.h"
 
 /* Drawn by counter, so alike on all processes. */
@@ -39,6 +40,19 @@ double *net_grads(const sbn_model_tensor *t, sbn_dtype dtype);
 /* What rounding to the grid can change in a tensor's gradient: half a unit per slice of
  * the whole batch; 0 for gamma and beta of batch norm, whose grid is far below double. */
 double net_grid_error(sbn_model *model, const char *name, int64_t slices);
+
+/*
+ * Central differences in float64 of some weights of every parameter, of steps h/2 and h
+ * such that the third derivative cancels (it reaches 1e5 behind norms of two samples).
+ * With h = 2^-18 the loss's rounding, up to 1e-14 behind such norms, leaves 4e-9; nets of
+ * many relus take a smaller one, lest a step cross the kink of a relu or pool, which no
+ * draw used does. A forgotten term of the backward formula changes gradients by percents.
+ */
+void net_differentiate(sbn_model_config cfg, int64_t total, double h);
+
+/* Kind, name, out, kernel, stride, pad, what else there is, and line of each layer, as
+ * one text, is what is wanted. */
+void net_expect_layers(const sbni_net *net, const char *want);
 
 /* How often gradients were computed anew is seen by the exponents alone: a copy of them.
  * Free with free(). */
