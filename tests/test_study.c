@@ -188,7 +188,7 @@ static void results_of_metrics(void **state)
         const char *name;
         double value;
     } want[] = {{"test_error", 0.25},
-                {"first_test_error", 0.5},
+                {"error_at/1", 0.5},
                 {"train_error", 0.125},
                 {"gap", 0.125},
                 {"precise_test_error", 0.1875},
@@ -205,7 +205,7 @@ static void results_of_metrics(void **state)
                 {"drift", 2.0 / 3 / 3}};
     sbni_record record, loaded;
     bool found;
-    OK(sbni_record_collect(path, &record));
+    OK(sbni_record_collect(path, 1, &record));
     OK(sbni_record_save(saved, &record));
     OK(sbni_record_load(saved, &loaded, &found));
     assert_true(found);
@@ -217,8 +217,9 @@ static void results_of_metrics(void **state)
                     sbni_record_get(&record, want[i].name));
     }
     assert_true(isnan(sbni_record_get(&record, "nothing")));
+    assert_true(isnan(sbni_record_get(&record, "error_at/2")));
     write_text(path, "{\"kind\":\"eval\"\n");
-    FAILS(SBN_E_DATA, sbni_record_collect(path, &record));
+    FAILS(SBN_E_DATA, sbni_record_collect(path, 1, &record));
     OK(sbni_record_load("/nowhere/result.json", &loaded, &found));
     assert_false(found);
 }
@@ -287,16 +288,16 @@ static void sentences_name_no_winner_in_noise(void **state)
         sbni_sample s;
         const char *text;
     } cases[] = {
-        {{5, -0.02, 0.01, -0.03, -0.01}, "2.0 points lower (1.0 to 3.0)"},
-        {{5, 0.02, 0.01, 0.01, 0.03}, "2.0 points higher (1.0 to 3.0)"},
+        {{5, -0.02, 0.01, -0.03, -0.01}, "2.0 points lower than A (1.0 to 3.0)"},
+        {{5, 0.02, 0.01, 0.01, 0.03}, "2.0 points higher than A (1.0 to 3.0)"},
         {{5, 0.02, 0.01, -0.01, 0.05},
-         "the same within the noise (difference -1.0 to 5.0 points)"},
+         "the same as A within the noise (difference -1.0 to 5.0 points)"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *text;
         size_t bytes;
         FILE *f = open_memstream(&text, &bytes);
-        sbni_put_difference(f, &cases[i].s);
+        sbni_put_difference(f, &cases[i].s, "A");
         fclose(f);
         assert_string_equal(text, cases[i].text);
         free(text);

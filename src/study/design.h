@@ -53,7 +53,7 @@ typedef struct sbni_study {
     void (*find)(const struct sbni_summary *summary, FILE *text); /* what was found */
     const sbni_table *tables;   /* end with a NULL metric */
     const sbni_figure *figures; /* end with a NULL file */
-    bool shifts;                /* each model is evaluated under design->shift */
+    int early;                  /* evaluations kept one by one, from the first */
 } sbni_study;
 
 /* A method: a column, a curve. */

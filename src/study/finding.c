@@ -11,18 +11,19 @@ void sbni_put_percent(FILE *text, const sbni_sample *s)
         fprintf(text, "%.1f %%", 100 * s->mean);
 }
 
-void sbni_put_difference(FILE *text, const sbni_sample *d)
+void sbni_put_difference(FILE *text, const sbni_sample *d, const char *what)
 {
     int sign = sbni_sample_sign(d);
     if (d->n < 2)
-        fprintf(text, "%.1f points %s in one run", fabs(100 * d->mean),
-                d->mean < 0 ? "lower" : "higher");
+        fprintf(text, "%.1f points %s than %s in one run", fabs(100 * d->mean),
+                d->mean < 0 ? "lower" : "higher", what);
     else if (!sign)
-        fprintf(text, "the same within the noise (difference %.1f to %.1f points)",
-                100 * d->low, 100 * d->high);
+        fprintf(text, "the same as %s within the noise (difference %.1f to %.1f points)",
+                what, 100 * d->low, 100 * d->high);
     else
-        fprintf(text, "%.1f points %s (%.1f to %.1f)", fabs(100 * d->mean),
-                sign < 0 ? "lower" : "higher", sign < 0 ? -100 * d->high : 100 * d->low,
+        fprintf(text, "%.1f points %s than %s (%.1f to %.1f)", fabs(100 * d->mean),
+                sign < 0 ? "lower" : "higher", what,
+                sign < 0 ? -100 * d->high : 100 * d->low,
                 sign < 0 ? -100 * d->low : 100 * d->high);
 }
 

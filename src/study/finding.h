@@ -7,9 +7,9 @@
 /* "12.3 %", "12.3 % (12.1 to 12.5)" of a mean in 0 … 1. */
 void sbni_put_percent(FILE *text, const sbni_sample *s);
 
-/* "4.1 points higher (3.8 to 4.4)", or "the same within the noise (difference -0.1 to 0.2
- * points)" of a paired difference. */
-void sbni_put_difference(FILE *text, const sbni_sample *difference);
+/* "4.1 points higher than WHAT (3.8 to 4.4)", or "the same as WHAT within the noise
+ * (difference -0.1 to 0.2 points)" of a paired difference. */
+void sbni_put_difference(FILE *text, const sbni_sample *difference, const char *what);
 
 /* A number in short. */
 void sbni_put_number(FILE *text, double value);

@@ -39,9 +39,9 @@ static void find(const sbni_summary *s, FILE *text)
     fprintf(text, " at its best norm batch of %g and ", s->design->points[best].x);
     sbni_put_percent(text, &at_small);
     fprintf(text, " at %g; there renorm is ", x[0]);
-    sbni_put_difference(text, &saved);
+    sbni_put_difference(text, &saved, "that");
     fprintf(text, " and group norm, on which the norm batch has no effect, ");
-    sbni_put_difference(text, &beside);
+    sbni_put_difference(text, &beside, "that");
     fprintf(text, ".\n");
     int holds[3] = {sbni_sample_sign(&loss), -sbni_sample_sign(&saved),
                     -sbni_sample_sign(&beside)};
@@ -115,7 +115,7 @@ const sbni_study sbni_study_norm_batch = {
         "in "
         "standard deviations, and of variance over variance − 1; independent samples "
         "give about 1/√n and √(2/n) for a layer with one value per sample.\n",
-    .common = "net=cnn batch=64 lr=0.05 momentum=0.9 schedule=cosine "
+    .common = "net=cnn batch=64 lr=0.05 momentum=0.9 schedule=cosine stat-noise=on "
               "log-every=20 renorm-r-max=3 renorm-d-max=5",
     .full = "epochs=3 eval-train=10000 precise-stats=10000 renorm-warmup=200 "
             "renorm-r-steps=600 renorm-d-steps=600",

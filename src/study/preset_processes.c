@@ -25,8 +25,8 @@ static void find(const sbni_summary *s, FILE *text)
     fprintf(text, "With statistics of each process alone the test error is ");
     sbni_put_percent(text, &at_most);
     fprintf(text, " at %g processes, ", x[n - 1]);
-    sbni_put_difference(text, &loss);
-    fprintf(text, " than with synchronized statistics, ");
+    sbni_put_difference(text, &loss, "with synchronized statistics");
+    fprintf(text, "; these give ");
     sbni_put_percent(text, &at_one);
     fprintf(text, " at any number of processes.\n");
     sbni_put_verdict(

@@ -2,10 +2,11 @@
 
 #include <string.h>
 
-static const sbni_study *const all[] = {&sbni_study_norm_batch, &sbni_study_ghost,
-                                        &sbni_study_non_iid,    &sbni_study_learning_rate,
-                                        &sbni_study_init,       &sbni_study_processes,
-                                        &sbni_study_grid};
+static const sbni_study *const all[] = {&sbni_study_norm_batch, &sbni_study_sgd_batch,
+                                        &sbni_study_ghost,      &sbni_study_non_iid,
+                                        &sbni_study_ioffe2015,  &sbni_study_learning_rate,
+                                        &sbni_study_init,       &sbni_study_shift,
+                                        &sbni_study_processes,  &sbni_study_grid};
 enum { STUDIES = sizeof all / sizeof *all };
 
 const sbni_study *sbni_preset(int i)

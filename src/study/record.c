@@ -157,6 +157,7 @@ enum { LAYERS = 32 };
 
 typedef struct collecting {
     sbni_record *record;
+    int early; /* evaluations to keep one by one */
     noise layer[LAYERS];
 } collecting;
 
@@ -180,8 +181,11 @@ static sbn_status collect_line(json_t *line, void *context)
     sbni_record *r = c->record;
     if (is_kind(line, "eval")) {
         set_scores(r, line, "");
-        if (isnan(sbni_record_get(r, "first_test_error")))
-            sbni_record_set(r, "first_test_error", sbni_record_get(r, "test_error"));
+        if (c->early-- > 0) {
+            char name[SBNI_VALUE_NAME];
+            snprintf(name, sizeof name, "error_at/%.0f", number(line, "step"));
+            sbni_record_set(r, name, sbni_record_get(r, "test_error"));
+        }
         sbni_record_set(r, "epochs", number(line, "epoch"));
     } else if (is_kind(line, "precise")) {
         set_scores(r, line, "precise_");
@@ -254,9 +258,9 @@ fail:
     return status;
 }
 
-sbn_status sbni_record_collect(const char *metrics, sbni_record *r)
+sbn_status sbni_record_collect(const char *metrics, int early, sbni_record *r)
 {
-    collecting c = {.record = r};
+    collecting c = {.record = r, .early = early};
     *r = (sbni_record){.status = "done"};
     SBN_TRY(visit_lines(metrics, collect_line, &c));
     set_noise(&c);

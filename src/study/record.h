@@ -31,7 +31,7 @@ double sbni_record_get(const sbni_record *record, const char *name);
 /**
  * Collect from a run's metrics:
  * test_error, test_loss, train_error, train_loss of the last evaluation,
- * first_test_error of the first, gap (test_error
+ * error_at/STEP of the first `early` ones, gap (test_error
  * − train_error); precise_test_error … of the precise one; batch_loss, mean loss of the
  * steps of its last tenth; steps, epochs, reached, and steps_to_target of a run that
  * reached its target; mean_noise/LAYER and var_noise/LAYER, means over its records;
@@ -40,7 +40,7 @@ double sbni_record_get(const sbni_record *record, const char *name);
  * the mean distance of the 15th from the 85th. Error rates in 0 … 1.
  * @errors SBN_E_IO, SBN_E_DATA, SBN_E_MEMORY
  */
-sbn_status sbni_record_collect(const char *metrics, sbni_record *record);
+sbn_status sbni_record_collect(const char *metrics, int early, sbni_record *record);
 
 /* A run without a result: the error of guessing among classes. */
 void sbni_record_diverged(int64_t classes, sbni_record *record);

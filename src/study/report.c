@@ -32,9 +32,9 @@ static bool has_metric(const sbni_summary *s, const char *metric)
     return false;
 }
 
-static void put_head(FILE *f, const sbni_design *d, int from)
+static void put_head(FILE *f, const sbni_design *d, const char *x, int from)
 {
-    fprintf(f, "| %s |", d->x);
+    fprintf(f, "| %s |", x);
     for (int i = from; i < d->n_arms; i++) fprintf(f, " %s |", d->arms[i].name);
     fprintf(f, "\n|---|");
     for (int i = from; i < d->n_arms; i++) fprintf(f, "---|");
@@ -51,7 +51,7 @@ static void put_table(FILE *f, const sbni_summary *s, const sbni_table *t, bool 
                 d->arms[0].name);
     else
         fprintf(f, "\n**%s**\n\n", t->title);
-    put_head(f, d, paired);
+    put_head(f, d, d->x, paired);
     for (int i = 0; i < n; i++) {
         fprintf(f, "| ");
         sbni_design_put_x(d, x[i], f);
@@ -68,6 +68,20 @@ static void put_table(FILE *f, const sbni_summary *s, const sbni_table *t, bool 
     }
 }
 
+/* Whether the search went no further to one side than what it chose. */
+static bool at_end(const sbni_design *d, int point)
+{
+    const sbni_point *chosen = &d->points[point];
+    bool less = false, more = false;
+    for (int i = 0; i < d->n_points; i++) {
+        const sbni_point *p = &d->points[i];
+        if (p->arm != chosen->arm || p->x != chosen->x) continue;
+        less = less || p->z < chosen->z;
+        more = more || p->z > chosen->z;
+    }
+    return !less || !more;
+}
+
 /* What a search chose. */
 static void put_choice(FILE *f, const sbni_summary *s)
 {
@@ -75,7 +89,7 @@ static void put_choice(FILE *f, const sbni_summary *s)
     double x[SBNI_SUMMARY_VALUES];
     int n = sbni_summary_values(s, x, SBNI_SUMMARY_VALUES);
     fprintf(f, "\n**Chosen by the search**\n\n");
-    put_head(f, d, 0);
+    put_head(f, d, d->x, 0);
     for (int i = 0; i < n; i++) {
         fprintf(f, "| %g |", x[i]);
         for (int arm = 0; arm < d->n_arms; arm++) {
@@ -83,7 +97,8 @@ static void put_choice(FILE *f, const sbni_summary *s)
             if (point < 0)
                 fprintf(f, " – |");
             else
-                fprintf(f, " %g |", d->points[point].z);
+                fprintf(f, " %g%s |", d->points[point].z,
+                        at_end(d, point) ? " (end of the range)" : "");
         }
         fprintf(f, "\n");
     }
@@ -96,7 +111,7 @@ static void put_words(FILE *f, const sbni_summary *s, const sbni_table *t)
     const sbni_record *first = &s->records[0];
     size_t length = strlen(t->metric);
     fprintf(f, "\n**%s**\n\n", t->title);
-    put_head(f, d, 0);
+    put_head(f, d, "", 0);
     for (int i = 0; i < first->n; i++) {
         const char *name = first->at[i].name;
         if (strncmp(name, t->metric, length) != 0) continue;
@@ -198,6 +213,26 @@ static void put_options(FILE *f, const sbni_pairs *p)
     }
 }
 
+/* For readers who are new to the subject. */
+static const char words[] =
+    "\n## Words\n\n"
+    "- **SGD batch**: samples whose gradients are averaged for one step of the weights. "
+    "**Epoch**: one pass over the training samples.\n"
+    "- **Batch norm**: a layer that takes from each feature the mean over a batch and "
+    "divides "
+    "by the deviation, in training; at the test it uses **running statistics**, averages "
+    "of these over training. **Normalization batch** (norm batch): the samples that "
+    "share one mean "
+    "and deviation; **ghost batch** where it is a part of the SGD batch.\n"
+    "- **Renorm**: batch norm that corrects each batch's statistics towards the running "
+    "ones, "
+    "within limits. **Group norm**: mean and deviation over groups of features of one "
+    "sample; no "
+    "batch.\n"
+    "- **Error**: fraction of images whose class the net gets wrong. **Seed**: number "
+    "that "
+    "decides initial weights and order of samples.\n";
+
 static void put_making(FILE *f, const sbni_summary *s, const sbni_request *r)
 {
     const sbni_design *d = s->design;
@@ -249,6 +284,7 @@ static void put_report(FILE *f, const sbni_summary *s, const sbni_request *r,
             "- Errors are those of the whole test set behind the last step; "
             "nothing was chosen by them.\n%s",
             study->notes);
+    fputs(words, f);
     put_making(f, s, r);
 }
 

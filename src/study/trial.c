@@ -27,6 +27,49 @@ sbn_status sbni_trial_load(const char *out, const sbni_trial *t, sbni_record *re
     return sbni_record_load(path, record, found);
 }
 
+static void set_shifted(sbni_record *record, const char *how, const char *shift,
+                        double error)
+{
+    char name[SBNI_VALUE_NAME];
+    snprintf(name, sizeof name, "%s/%s", how, shift ? shift : "unchanged");
+    sbni_record_set(record, name, error);
+}
+
+/* Under each change of the test images: with the statistics of training, and with those
+ * of the changed images. */
+static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
+                                  const char *model, sbn_group *group,
+                                  sbni_record *record)
+{
+    const sbn_trainer_config *run = &t->run.run;
+    bool has_statistics =
+        run->norm == SBN_MODEL_NORM_BATCH || run->norm == SBN_MODEL_NORM_RENORM;
+    double sum[2] = {0, 0};
+    for (int i = 0; i < 2 * d->n_shifts; i++) {
+        bool again = i % 2;
+        const char *shift = d->shift[i / 2];
+        if (again && !has_statistics) continue;
+        sbn_evaluate_config cfg = sbn_evaluate_config_default(model);
+        cfg.data = run->data;
+        cfg.limit = run->limit_test;
+        cfg.seed = run->seed;
+        cfg.shift = shift;
+        cfg.precise = again ? SBN_PRECISE_ALL : 0;
+        cfg.precise_from = SBN_SPLIT_TEST;
+        sbn_trainer_result result;
+        SBN_TRY(sbn_evaluate(&cfg, group, &result));
+        set_shifted(record, again ? "reestimated" : "stored", shift,
+                    1 - result.test_accuracy);
+        if (shift) sum[again] += (1 - result.test_accuracy) / (d->n_shifts - 1);
+    }
+    if (d->n_shifts > 1) sbni_record_set(record, "stored_mean", sum[0]);
+    if (d->n_shifts > 1 && has_statistics) {
+        sbni_record_set(record, "reestimated_mean", sum[1]);
+        sbni_record_set(record, "reestimated_gain", sum[1] - sum[0]);
+    }
+    return SBN_OK;
+}
+
 /* Weights are large and made again by the same command. */
 static sbn_status remove_models(const char *out, const sbni_trial *t)
 {
@@ -70,18 +113,18 @@ sbn_status sbni_trial_run(const sbni_design *d, const sbni_trial *t,
     sbn_status cause = status == SBN_E_PEER ? sbn_peer_status() : status;
     if (cause == SBN_E_NONFINITE || cause == SBN_E_RANGE) {
         sbni_record_diverged(10, record);
-        for (int i = 0; i < d->n_shifts; i++) {
-            char name[SBNI_VALUE_NAME];
-            snprintf(name, sizeof name, "stored/%s", d->shift[i] ? d->shift[i] : "none");
-            sbni_record_set(record, name, sbni_record_get(record, "test_error"));
-        }
+        for (int i = 0; i < d->n_shifts; i++)
+            set_shifted(record, "stored", d->shift[i],
+                        sbni_record_get(record, "test_error"));
     } else {
         if (status != SBN_OK) return sbni_fail_in(status, "trial %s", t->key);
         SBN_TRY(sbni_trial_path(cfg->out, t, "metrics.jsonl", path));
-        SBN_TRY(sbn_group_agree(group, sbni_record_collect(path, record)));
+        SBN_TRY(
+            sbn_group_agree(group, sbni_record_collect(path, d->study->early, record)));
         double images = sbni_record_get(record, "steps_to_target") * (double)run.batch;
         sbni_record_set(record, "epochs_to_target", images / (double)t->n_train);
-        /*SHIFTS*/
+        SBN_TRY(sbni_trial_path(cfg->out, t, "model.safetensors", path));
+        SBN_TRY(evaluate_shifts(d, t, path, group, record));
     }
     record->seconds = sbni_clock_s() - began_s;
     return sbn_group_agree(group,
