@@ -10,12 +10,12 @@
 
 #include "cli/commands.h"
 #include "cli/stall.h"
+#include "cli/startup.h"
 #include "comm/alike.h"
 #include "comm/group.h"
 #include "core/status.h"
 #include "kernels/kernels.h"
 #include "options/options.h"
-#include "version.h"
 
 static const struct {
     const char *name, *about;
@@ -111,10 +111,9 @@ static sbn_status find_command(int argc, char **argv, int *which)
 static sbn_status dispatch(int argc, char **argv, sbn_group *group)
 {
     int which;
-    char text[256];
+    SBN_TRY(sbni_check_builds(group));
     SBN_TRY(sbn_group_agree(group, find_command(argc, argv, &which)));
-    snprintf(text, sizeof text, "%s (%s) %s", SBNI_VERSION, SBNI_REVISION, argv[1]);
-    SBN_TRY(sbni_compare_text(group, "version and command", text));
+    SBN_TRY(sbni_compare_text(group, "the command", argv[1]));
     if (which < COMMANDS) {
         SBN_TRY(sbn_group_agree(group, check_isa()));
         SBN_TRY(choose_threads(group));
@@ -122,7 +121,7 @@ static sbn_status dispatch(int argc, char **argv, sbn_group *group)
     }
     if (sbn_group_rank(group) != 0) return SBN_OK;
     if (!strcmp(argv[1], "--version"))
-        printf("syncbn %s (%s)\n", SBNI_VERSION, SBNI_REVISION);
+        printf("syncbn %s\n", sbni_build_version());
     else
         print_help();
     return SBN_OK;
@@ -160,6 +159,7 @@ int main(int argc, char **argv)
     sbn_watch *watch = NULL;
     sbn_status status = sbn_group_create(MPI_COMM_WORLD, &group);
     bool speaks = !group || sbn_group_rank(group) == 0;
+    if (status == SBN_OK) status = sbni_check_launcher(group, &speaks);
     if (status == SBN_OK)
         status = sbn_watch_create(group, SBNI_STALL_LIMIT_S, sbni_stalled, NULL, &watch);
     if (status == SBN_OK) status = dispatch(argc, argv, group);

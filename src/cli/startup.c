@@ -1,0 +1,60 @@
+#include "cli/startup.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/alike.h"
+#include "core/status.h"
+
+/* A launcher's number of processes and of this one among them, as it tells its processes
+ * by the environment. */
+typedef struct launcher {
+    const char *size, *rank, *name;
+} launcher;
+
+static const launcher launchers[] = {
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "Open MPI's mpirun"},
+    {"PMI_SIZE", "PMI_RANK", "an mpiexec of MPICH's kind, or srun --mpi=pmi2"},
+    /* of the step, which a batch script's own shell is not in */
+    {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"},
+};
+enum { LAUNCHERS = sizeof launchers / sizeof *launchers };
+
+static int number(const char *name)
+{
+    const char *text = name ? getenv(name) : NULL;
+    return text ? atoi(text) : -1;
+}
+
+/* The launcher that belongs to the MPI library in use, and what to do about another. */
+static const launcher *own_launcher(void)
+{
+    bool open = strstr(sbni_mpi_version(), "Open MPI") != NULL;
+    return &launchers[open ? 0 : 1];
+}
+
+sbn_status sbni_check_launcher(const sbn_group *group, bool *speaks)
+{
+    const launcher *own = own_launcher();
+    if (sbn_group_size(group) > 1 || number(own->size) == 1) return SBN_OK;
+    for (int i = 0; i < LAUNCHERS; i++) {
+        const launcher *l = &launchers[i];
+        int size = number(l->size), rank = number(l->rank);
+        if (size < 2 || rank < 0) continue;
+        *speaks = rank == 0;
+        return sbni_fail(SBN_E_MISMATCH,
+                         "started as one of %d processes by %s (%s=%d), but %s, which "
+                         "this program is built with, sees it alone; start it by that "
+                         "library's own mpirun, or by srun --mpi=pmix",
+                         size, l->name, l->size, size, sbni_mpi_version());
+    }
+    return SBN_OK;
+}
+
+sbn_status sbni_check_builds(sbn_group *group)
+{
+    const sbni_named list[] = {{"build", sbni_build_words()},
+                               {"version", sbni_build_version()},
+                               {"MPI library", sbni_mpi_version()}};
+    return sbni_alike(group, "", list, sizeof list / sizeof *list);
+}

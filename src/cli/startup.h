@@ -1,0 +1,21 @@
+/* What must hold before the processes of a run talk to each other. */
+#ifndef SBNI_CLI_STARTUP_H
+#define SBNI_CLI_STARTUP_H
+
+#include "syncbn/group.h"
+
+/* Refuse a process that believes to be alone where a launcher started several: of another
+ * MPI, each would make a run of its own. SBN_E_MISMATCH; *speaks: whether this process
+ * is the one of them that says so. Local. */
+sbn_status sbni_check_launcher(const sbn_group *group, bool *speaks);
+
+/* Compare what the processes' programs are: SBN_E_MISMATCH names what differs, and who
+ * has what. @collective 16 bytes */
+sbn_status sbni_check_builds(sbn_group *group);
+
+/* What a build is: version with revision, and the sizes and order of bytes in messages;
+ * cli/build.c. Owned by the program. */
+const char *sbni_build_version(void);
+const char *sbni_build_words(void);
+
+#endif
