@@ -13,9 +13,18 @@ job= # a run in the background, to end with the test
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=$(mktemp -d) || exit 1
 
+# Open MPI's files lie where they can be told from those of other jobs.
+mkdir "$work/.mpi" && export OMPI_MCA_orte_tmpdir_base=$work/.mpi
+shared=/dev/shm/${work##*/}
+if mkdir "$shared" 2>/dev/null; then
+  export OMPI_MCA_btl_vader_backing_directory=$shared
+else
+  shared=
+fi
+
 clean_up() {
   if [ -n "$job" ]; then kill "$job" && wait "$job"; fi 2>/dev/null
-  rm -rf "$work"
+  rm -rf "$work" ${shared:+"$shared"}
 }
 trap clean_up EXIT
 trap 'exit 1' INT TERM
@@ -34,7 +43,26 @@ fail() {
   printf 'FAILED  %s\n' "$*"
 }
 skip() { printf 'skipped %s\n' "$*"; }
+# Processes that were started here, and run.
+ours() {
+  local process
+  for process in /proc/[0-9]*; do
+    case $(readlink "$process/cwd" 2>/dev/null) in "$work" | "$work"/*) ;; *) continue ;; esac
+    [ "${process#/proc/}" = $$ ] || [ "${process#/proc/}" = "$BASHPID" ] ||
+      grep -q '^State:.[ZX]' "$process/status" 2>/dev/null ||
+      tr '\0' ' ' 2>/dev/null <"$process/cmdline"
+  done
+}
+nobody_left() { [ -z "$(exec 2>/dev/null && ours)" ]; }
+# What runs leave beside their folders: processes, shared memory, files of MPI.
+nothing_left() {
+  local files
+  wait_for 10 nobody_left || fail "processes are left: $(ours | head -c 300)"
+  files=$(find "$work/.mpi" ${shared:+"$shared"} -type f | head -n 5)
+  [ -z "$files" ] || fail "files of MPI are left: $files"
+}
 finish() {
+  nothing_left
   printf '%d passed, %d failed\n' "$passed" "$failed"
   exit $((failed > 0))
 }

@@ -101,6 +101,8 @@ while [ $SECONDS -lt "$deadline" ]; do
     sed 's/^/        | /' job.txt
   fi
   wait_for 15 nobody || fail "start $starts, $fault at np=$np: a process is left"
+  # a launcher that is killed leaves its files
+  if [ "$fault" = kill-launcher ]; then rm -rf "${shared:?}"/* .mpi/*; fi
   grep -q 'going on from checkpoint-previous' job.txt && note_event 'fallbacks'
   grep -qE 'nor is there another|hold different|are not those' job.txt && fail "$(cat job.txt)"
   if ((RANDOM % 3 == 0)); then
