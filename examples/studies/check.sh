@@ -66,9 +66,9 @@ check_norm_batch() {
 
 check_ghost() {
   local s=$1/summary.csv small whole best
-  small=$(get "$s" 'batch 128' '' test_error mean)
-  whole=$(get "$s" 'same rate' 2048 test_error mean)
-  best=$(rows "$s" | awk -F';' '$5 == "test_error" && $2 != "" && $2 < 2048 && (b == "" || $7 < b) { b = $7 }
+  small=$(get "$s" 'batch 64' '' test_error mean)
+  whole=$(get "$s" 'same rate' 1024 test_error mean)
+  best=$(rows "$s" | awk -F';' '$5 == "test_error" && $2 != "" && $2 < 1024 && (b == "" || $7 < b) { b = $7 }
     END { print b }')
   holds "ghost: a large batch is worse than a small one after as many epochs" 'whole > small' \
     whole="$whole" small="$small"
