@@ -60,7 +60,19 @@ kill -USR1 "$job"
 end_of_job
 check "a stopped study: exit code 75" test "$code" = 75
 check "a stopped study: a line says how to go on" grep -q 'stopped by a signal' job.txt
+# a mark in what an unfinished trial wrote is still there in the end, if that went on
+mark() {
+  local metrics
+  for metrics in stopped/trials/*/metrics.jsonl; do
+    [ -e "${metrics%/*}/checkpoint.safetensors" ] || continue
+    sed -i '1s/}$/,"mark":1}/' "$metrics" && marked+=("$metrics")
+  done
+  [ ${#marked[@]} -gt 0 ]
+}
+marked=()
+check "trials that were at work have checkpoints" mark
 works "a stopped study goes on" 1 "${longer[@]}" --out stopped
+check "it went on within these trials" grep -q '"mark":1' "${marked[@]}"
 check "a stopped study ends as an undisturbed one" same_report undisturbed stopped
 
 # a rate at which nothing stays finite is a result, not a failure

@@ -118,6 +118,28 @@ static void presets_are_sound(void **state)
         }
 }
 
+/* Group norm and tracked layers of the nets that come along. */
+static void nets_are_looked_at(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *net;
+        int groups;
+        const char *norm, *before;
+    } want[] = {{"cnn", 5, "dense1_bn", "dense1"},
+                {"mlp", 5, "dense3_bn", "dense3"},
+                {"resnet8", 8, "stage3_bn2", "stage3_conv2"}};
+    for (int i = 0; i < 3; i++) {
+        sbni_netview view;
+        OK(sbni_netview_read(want[i].net, &view));
+        assert_int_equal(view.groups, want[i].groups);
+        assert_string_equal(view.norm, want[i].norm);
+        assert_string_equal(view.before, want[i].before);
+    }
+    sbni_netview none;
+    FAILS(SBN_E_ARG, sbni_netview_read("bogus", &none));
+}
+
 static void grids_are_products(void **state)
 {
     (void)state;
@@ -200,6 +222,7 @@ static void results_of_metrics(void **state)
                 {"steps_to_target", 2},
                 {"mean_noise/a", 0.375},
                 {"var_noise/a", 0.5},
+                {"mean_noise", 0.375},
                 {"noise_scale", 100},
                 /* deviations 0, 1, 1 of three percentiles over a distance of 3 */
                 {"drift", 2.0 / 3 / 3}};
@@ -313,6 +336,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(pairs_by_seed),
     cmocka_unit_test(settings_replace_each_other),
     cmocka_unit_test(presets_are_sound),
+    cmocka_unit_test(nets_are_looked_at),
     cmocka_unit_test(grids_are_products),
     cmocka_unit_test(results_of_metrics),
     cmocka_unit_test(items_are_taken_once),

@@ -213,6 +213,8 @@ static sbn_status fill(sbni_design *d, int seeds, const sbni_pairs *given)
     SBN_TRY(sbni_pairs_add(&d->base, given));
     snprintf(d->x, sizeof d->x, "%s", s->x);
     d->first_seed = (uint64_t)sbni_design_number(d, "seed", 1);
+    const char *net = sbni_pairs_get(&d->base, "net");
+    if (net) SBN_TRY(sbni_netview_read(net, &d->net));
     s->build(d, d->quick);
     SBN_TRY(d->status);
     SBN_TRY(check_given(d, given));

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "study/netview.h"
 #include "study/pairs.h"
 
 enum { SBNI_KEY_BYTES = 160, SBNI_ARM_NAME = 64 };
@@ -93,8 +94,9 @@ struct sbni_design {
     sbni_point *points;
     sbni_trial *trials;
     int n_arms, n_points, n_trials;
-    const sbni_texts *vary;                     /* of the user, for a grid */
-    char x[SBNI_ARM_NAME];                      /* what varies, for axes and tables */
+    sbni_netview net;       /* that all trials have unless it varies */
+    const sbni_texts *vary; /* of the user, for a grid */
+    char x[SBNI_ARM_NAME];  /* what varies, for axes and tables */
     char x_words[SBNI_X_WORDS][SBNI_PAIR_NAME]; /* names of x = 0, 1, …, where it is no
                                                    number */
     const char *shift[SBNI_SHIFTS]; /* after training, settings of evaluations */

@@ -79,7 +79,7 @@ void sbni_put_verdict(FILE *text, int holds, const char *source, const char *cla
     else
         fprintf(text,
                 "Whether this agrees with %s, where %s, is not decided by these runs: "
-                "an interval holds 0.\n",
+                "an interval holds 0, or one run has none.\n",
                 source, claim);
 }
 

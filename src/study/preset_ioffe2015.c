@@ -7,8 +7,11 @@
 static void build(sbni_design *d, bool quick)
 {
     (void)quick;
-    int with = sbni_design_arm(d, "with norm", "norm=batch track=dense3_bn:0");
-    int without = sbni_design_arm(d, "without", "norm=none track=dense3:0");
+    char settings[2][128];
+    snprintf(settings[0], 128, "norm=batch track=%s:0", d->net.norm);
+    snprintf(settings[1], 128, "norm=none track=%s:0", d->net.before);
+    int with = sbni_design_arm(d, "with norm", settings[0]);
+    int without = sbni_design_arm(d, "without", settings[1]);
     d->arms[with].flat = d->arms[without].flat = true;
     sbni_design_point(d, with, 0, "%s", "");
     sbni_design_point(d, without, 0, "%s", "");
@@ -69,7 +72,7 @@ static const sbni_table tables[] = {
     {0}};
 
 static const sbni_figure figures[] = {
-    {"accuracy", "3 layers of 100 sigmoids, batch 60", "step", "test accuracy",
+    {"accuracy", "Test accuracy against steps", "step", "test accuracy",
      SBNI_FIGURE_STEPS, "eval.test_accuracy", "", 0},
     {"percentiles", "15th, 50th, 85th percentile of an input to the last hidden layer",
      "step", "value", SBNI_FIGURE_BAND, "activations.p15|activations.p50|activations.p85",

@@ -4,10 +4,12 @@
 
 static void build(sbni_design *d, bool quick)
 {
-    static const char *const arms[][2] = {{"batch norm", "norm=batch"},
-                                          {"renorm", "norm=renorm"},
-                                          {"group norm", "norm=group:5"},
-                                          {"none", "norm=none"}};
+    char group[32];
+    snprintf(group, sizeof group, "norm=group:%d", d->net.groups);
+    const char *const arms[][2] = {{"batch norm", "norm=batch"},
+                                   {"renorm", "norm=renorm"},
+                                   {"group norm", group},
+                                   {"none", "norm=none"}};
     static const int classes[] = {1, 2, 5, 10};
     for (int i = 0; i < 4; i++) {
         int arm = sbni_design_arm(d, arms[i][0], arms[i][1]);

@@ -11,9 +11,11 @@ static void build(sbni_design *d, bool quick)
         sbni_design_point(d, bn, n, "norm-batch=%d", n);
         sbni_design_point(d, rn, n, "norm-batch=%d", n);
     }
-    static const char *const flat[][2] = {{"group norm", "norm=group:5"},
-                                          {"none", "norm=none"},
-                                          {"none, dropout 0.5", "norm=none dropout=0.5"}};
+    char group[32];
+    snprintf(group, sizeof group, "norm=group:%d", d->net.groups);
+    const char *const flat[][2] = {{"group norm", group},
+                                   {"none", "norm=none"},
+                                   {"none, dropout 0.5", "norm=none dropout=0.5"}};
     for (int i = 0; i < 3; i++) {
         int arm = sbni_design_arm(d, flat[i][0], flat[i][1]);
         d->arms[arm].flat = true;
@@ -60,10 +62,8 @@ static const sbni_table tables[] = {
     {"precise_gap", "Test error − training error, points, with precise statistics", true,
      false},
     {"batch_loss", "Loss in training mode, last tenth of the steps", false, false},
-    {"mean_noise/conv2_bn", "Noise of the mean, in deviations, conv2_bn", false, false},
-    {"mean_noise/dense1_bn", "Noise of the mean, in deviations, dense1_bn", false, false},
-    {"var_noise/conv2_bn", "Noise of the variance, relative, conv2_bn", false, false},
-    {"var_noise/dense1_bn", "Noise of the variance, relative, dense1_bn", false, false},
+    {"mean_noise", "Noise of the mean, in deviations, mean of the layers", false, false},
+    {"var_noise", "Noise of the variance, relative, mean of the layers", false, false},
     {0}};
 
 static const sbni_figure figures[] = {
@@ -75,10 +75,8 @@ static const sbni_figure figures[] = {
      "test error − training error, points", SBNI_FIGURE_POINTS, "precise_gap", "",
      SBNI_LOG_X | SBNI_PERCENT},
     {"noise", "Noise of a norm batch's statistics", NULL,
-     "rms deviation from the batch's", SBNI_FIGURE_POINTS,
-     "mean_noise/conv2_bn|mean_noise/dense1_bn|var_noise/conv2_bn|var_noise/dense1_bn",
-     "mean, conv2|mean, dense1|variance, conv2|variance, dense1",
-     SBNI_LOG_X | SBNI_LOG_Y},
+     "rms deviation from the batch's", SBNI_FIGURE_POINTS, "mean_noise|var_noise",
+     "mean|variance", SBNI_LOG_X | SBNI_LOG_Y},
     {0}};
 
 const sbni_study sbni_study_norm_batch = {
@@ -114,9 +112,12 @@ const sbni_study sbni_study_norm_batch = {
         "- Noise is the rms over channels of (mean of a norm batch − mean of the batch) "
         "in "
         "standard deviations, and of variance over variance − 1; independent samples "
-        "give about 1/√n and √(2/n) for a layer with one value per sample.\n",
-    .common = "net=cnn batch=64 lr=0.05 momentum=0.9 schedule=cosine stat-noise=on "
-              "log-every=20 renorm-r-max=3 renorm-d-max=5",
+        "give about 1/√n and √(2/n) for a layer with one value per "
+        "sample. Layer by layer: mean_noise/NAME in `summary.csv`.
+        ",
+            .common =
+            "net=cnn batch=64 lr=0.05 momentum=0.9 schedule=cosine stat-noise=on "
+            "log-every=20 renorm-r-max=3 renorm-d-max=5",
     .full = "epochs=3 eval-train=10000 precise-stats=10000 renorm-warmup=200 "
             "renorm-r-steps=600 renorm-d-steps=600",
     .quick = "epochs=2 limit-train=15000 eval-train=5000 precise-stats=5000 "

@@ -4,14 +4,15 @@
 
 static void build(sbni_design *d, bool quick)
 {
+    char group[32];
+    snprintf(group, sizeof group, "norm=group:%d", d->net.groups);
     static const char *const shifts[] = {NULL,        "contrast:0.5", "contrast:0.25",
                                          "noise:0.1", "noise:0.3",    "blur:1",
                                          "blur:2",    "invert:1"};
     for (int i = 0; i < 8; i++)
         if (!quick || i % 2 == 0 || i == 7) d->shift[d->n_shifts++] = shifts[i];
-    static const char *const arms[][2] = {{"batch norm", "norm=batch"},
-                                          {"group norm", "norm=group:5"},
-                                          {"none", "norm=none"}};
+    const char *const arms[][2] = {
+        {"batch norm", "norm=batch"}, {"group norm", group}, {"none", "norm=none"}};
     for (int i = 0; i < 3; i++) {
         int arm = sbni_design_arm(d, arms[i][0], arms[i][1]);
         d->arms[arm].flat = true;

@@ -205,13 +205,21 @@ static sbn_status collect_line(json_t *line, void *context)
 static void set_noise(collecting *c)
 {
     char name[SBNI_VALUE_NAME];
+    double mean_noise = 0, var_noise = 0;
+    int layers = 0;
     for (int i = 0; i < LAYERS && c->layer[i].n; i++) {
         const noise *at = &c->layer[i];
         snprintf(name, sizeof name, "mean_noise/%s", at->layer);
         sbni_record_set(c->record, name, at->mean / at->n);
         snprintf(name, sizeof name, "var_noise/%s", at->layer);
         sbni_record_set(c->record, name, at->var / at->n);
+        mean_noise += at->mean / at->n;
+        var_noise += at->var / at->n;
+        layers++;
     }
+    if (!layers) return;
+    sbni_record_set(c->record, "mean_noise", mean_noise / layers);
+    sbni_record_set(c->record, "var_noise", var_noise / layers);
 }
 
 static sbn_status set_batch_loss(const char *metrics, sbni_record *r)

@@ -34,7 +34,8 @@ double sbni_record_get(const sbni_record *record, const char *name);
  * error_at/STEP of the first `early` ones, gap (test_error
  * − train_error); precise_test_error … of the precise one; batch_loss, mean loss of the
  * steps of its last tenth; steps, epochs, reached, and steps_to_target of a run that
- * reached its target; mean_noise/LAYER and var_noise/LAYER, means over its records;
+ * reached its target; mean_noise/LAYER and var_noise/LAYER, means over its records,
+ * and mean_noise, var_noise, their means over the layers;
  * noise_scale, trace over grad_sq of the run's second half, each a mean before;
  * drift, how far percentiles move: mean of their deviations over the steps, relative to
  * the mean distance of the 15th from the 85th. Error rates in 0 … 1.

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "study/trial.h"
 #include "train/file.h"
@@ -170,6 +171,14 @@ static void put_file(FILE *f, const char *out, const char *name)
     fclose(text);
 }
 
+/* A net may have nothing of what a figure shows. */
+static bool has_picture(const char *out, const char *name)
+{
+    char path[SBNI_PATH_BYTES];
+    int n = snprintf(path, sizeof path, "%s/%s.svg", out, name);
+    return n < (int)sizeof path && access(path, F_OK) == 0;
+}
+
 static void put_figures(FILE *f, const sbni_summary *s, const char *out, bool pictures)
 {
     const sbni_figure *g = s->design->study->figures;
@@ -179,6 +188,7 @@ static void put_figures(FILE *f, const sbni_summary *s, const char *out, bool pi
                    "gnuplot-nox`). With it, the same command draws them from what is "
                    "here.\n");
     for (int i = 0; pictures && g[i].file; i++) {
+        if (!has_picture(out, g[i].file)) continue;
         fprintf(f, "\n![%s](%s.svg)\n", g[i].title, g[i].file);
         if (i) continue;
         fprintf(f, "\n```\n");
