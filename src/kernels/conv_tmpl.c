@@ -226,10 +226,13 @@ void K(bias_grad)(const void *dyv, int64_t c, int64_t s, void *dbiasv)
     const T *dy = dyv;
     T *dbias = dbiasv;
     for (int64_t i = 0; i < c; i++) {
-        vd sum = {0};
+        vd sum[PARTS] = {{0}};
         double tail = 0;
         int64_t j = 0;
-        for (; j + LANES <= s; j += LANES) sum += widen(load(dy + i * s + j));
+        for (; j + ROUND <= s; j += ROUND)
+#pragma GCC unroll 4
+            for (int k = 0; k < PARTS; k++)
+                sum[k] += widen(load(dy + i * s + j + k * LANES));
         for (; j < s; j++) tail += (double)dy[i * s + j];
         dbias[i] += (T)(lanes_sum(sum) + tail);
     }

@@ -10,32 +10,32 @@
 
 static double sum_about(const T *x, int64_t m, double p)
 {
-    vd a = {0}, b = {0};
+    vd sum[2 * PARTS] = {{0}};
     double tail = 0;
     int64_t j = 0;
-    for (; j + 2 * LANES <= m; j += 2 * LANES) {
-        a += widen(load(x + j)) - p;
-        b += widen(load(x + j + LANES)) - p;
-    }
+    for (; j + 2 * ROUND <= m; j += 2 * ROUND)
+#pragma GCC unroll 8
+        for (int k = 0; k < 2 * PARTS; k++) sum[k] += widen(load(x + j + k * LANES)) - p;
     for (; j < m; j++) tail += (double)x[j] - p;
-    return lanes_sum(a + b) + tail;
+    return both_sum(sum) + tail;
 }
 
 static double squares_about(const T *x, int64_t m, double p)
 {
-    vd a = {0}, b = {0};
+    vd sum[2 * PARTS] = {{0}};
     double tail = 0;
     int64_t j = 0;
-    for (; j + 2 * LANES <= m; j += 2 * LANES) {
-        vd d = widen(load(x + j)) - p, e = widen(load(x + j + LANES)) - p;
-        a += d * d;
-        b += e * e;
-    }
+    for (; j + 2 * ROUND <= m; j += 2 * ROUND)
+#pragma GCC unroll 8
+        for (int k = 0; k < 2 * PARTS; k++) {
+            vd d = widen(load(x + j + k * LANES)) - p;
+            sum[k] += d * d;
+        }
     for (; j < m; j++) {
         double d = (double)x[j] - p;
         tail += d * d;
     }
-    return lanes_sum(a + b) + tail;
+    return both_sum(sum) + tail;
 }
 
 /* The mean as two T, from its value in one double and the values' mean distance from
@@ -87,14 +87,16 @@ void K(groupnorm)(const void *xv, int64_t n, int64_t c, int64_t s, int64_t group
 static void channel_sums(const T *dy, const T *x, int64_t s, split mean, double *sum_dy,
                          double *sum_dy_d)
 {
-    vd a = {0}, b = {0};
+    vd a[PARTS] = {{0}}, b[PARTS] = {{0}};
     double tail_dy = 0, tail_dy_d = 0;
     int64_t j = 0;
-    for (; j + LANES <= s; j += LANES) {
-        vd g = widen(load(dy + j));
-        a += g;
-        b += g * widen((load(x + j) - mean.hi) - mean.lo);
-    }
+    for (; j + ROUND <= s; j += ROUND)
+#pragma GCC unroll 4
+        for (int k = 0; k < PARTS; k++) {
+            vd g = widen(load(dy + j + k * LANES));
+            a[k] += g;
+            b[k] += g * widen((load(x + j + k * LANES) - mean.hi) - mean.lo);
+        }
     for (; j < s; j++) {
         double g = (double)dy[j];
         tail_dy += g;

@@ -14,16 +14,17 @@ typedef __typeof__((vt){0} > (vt){0}) vm;
 /* Elements of a cache line. */
 enum { LINE = 64 / sizeof(S) };
 
-#if SBNI_LANES == 8
-typedef int64_t vdm __attribute__((vector_size(8 * LANES)));
-
 /* a + b, to the bit, by the processor's multipliers where its adders have more to do. */
 INLINE vd plus(vd a, vd b)
 {
-#ifdef __AVX512F__
+#if defined __AVX512F__ && SBNI_LANES == 8
     __m512d one = _mm512_set1_pd(1);
     __asm__("" : "+x"(one)); /* else the compiler makes an addition of it */
     return (vd)_mm512_fmadd_pd((__m512d)b, one, (__m512d)a);
+#elif defined __AVX2__ && SBNI_LANES == 4
+    __m256d one = _mm256_set1_pd(1);
+    __asm__("" : "+x"(one)); /* the same */
+    return (vd)_mm256_fmadd_pd((__m256d)b, one, (__m256d)a);
 #else
     return a + b;
 #endif
@@ -32,10 +33,11 @@ INLINE vd plus(vd a, vd b)
 /* v in the first n lanes, 0 in the others. */
 INLINE vd keep_first(vd v, int64_t n)
 {
-    const vdm lane = {0, 1, 2, 3, 4, 5, 6, 7};
-    return (vd)((vdm)v & (vdm)(lane < n));
+    typedef int64_t mask __attribute__((vector_size(8 * LANES)));
+    mask lane = {0};
+    for (int k = 0; k < LANES; k++) lane[k] = k;
+    return (vd)((mask)v & (mask)(lane < n));
 }
-#endif
 
 #if SBNI_STORE_BF16
 /* As put does, lane by lane. */
@@ -110,21 +112,21 @@ INLINE void store_first(S *p, vt v, int64_t n)
     _mm256_mask_storeu_ps(p, (__mmask8)FIRST(n), (__m256)v);
 }
 #endif
-#elif defined(__AVX2__) && !SBNI_TYPE_F64 && !SBNI_STORE_BF16
-INLINE __m256i first(int64_t n)
-{
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n),
-                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
+#else
+#if defined __AVX2__ && !SBNI_STORE_BF16
 INLINE vt load_first(const S *p, int64_t n)
 {
-    return (vt)_mm256_maskload_ps(p, first(n));
-}
-
-INLINE void store_first(S *p, vt v, int64_t n)
-{
-    _mm256_maskstore_ps(p, first(n), (__m256)v);
+#if SBNI_TYPE_F64
+    __m256i mask =
+        _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+    return (vt)_mm256_maskload_pd(p, mask);
+#elif SBNI_LANES == 8
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return (vt)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane));
+#else
+    __m128i lane = _mm_setr_epi32(0, 1, 2, 3);
+    return (vt)_mm_maskload_ps(p, _mm_cmpgt_epi32(_mm_set1_epi32((int)n), lane));
+#endif
 }
 #else
 INLINE vt load_first(const S *p, int64_t n)
@@ -133,17 +135,22 @@ INLINE vt load_first(const S *p, int64_t n)
     for (int64_t k = 0; k < n; k++) all[k] = p[k];
     return load(all);
 }
+#endif
 
+/* By halves: masked stores are slow where they exist at all. */
 INLINE void store_first(S *p, vt v, int64_t n)
 {
     S all[LANES];
     store(all, v);
-    for (int64_t k = 0; k < n; k++) p[k] = all[k];
+    int64_t k = 0;
+    if (LANES > 4 && n & 4) memcpy(p, all, 4 * sizeof(S)), k = 4;
+    if (LANES > 2 && n & 2) memcpy(p + k, all + k, 2 * sizeof(S)), k += 2;
+    if (n & 1) p[k] = all[k];
 }
 #endif
 
 /* The same of doubles. */
-#if defined(__AVX512F__) && SBNI_LANES == 8
+#if defined __AVX512F__ && SBNI_LANES == 8
 INLINE vd load_first_d(const double *p, int64_t n)
 {
     return (vd)_mm512_maskz_loadu_pd((__mmask8)FIRST(n), p);
@@ -172,18 +179,19 @@ INLINE void store_first_d(double *p, vd v, int64_t n)
 INLINE void store_past(S *p, vt v)
 {
 #ifdef __SSE2__
-    enum { PARTS = LANES * sizeof(S) / 16 };
+    enum { COUNT = LANES * sizeof(S) / 16 };
+    if (!COUNT) store(p, v);
     S all[LANES];
     store(all, v);
 #ifdef __AVX2__
-    if (PARTS > 1) {
-        for (int k = 0; k < (int)PARTS; k += 2)
+    if (COUNT > 1) {
+        for (int k = 0; k < (int)COUNT; k += 2)
             _mm256_stream_si256((void *)((char *)p + 16 * k),
                                 _mm256_loadu_si256((const void *)((char *)all + 16 * k)));
         return;
     }
 #endif
-    for (int k = 0; k < (int)PARTS; k++)
+    for (int k = 0; k < (int)COUNT; k++)
         _mm_stream_si128((void *)((char *)p + 16 * k),
                          _mm_loadu_si128((const void *)((char *)all + 16 * k)));
 #else

@@ -1,13 +1,11 @@
-/* No sums here, so vectors are as wide as a register. */
-#if defined __AVX512F__ && !SBNI_TYPE_F64
-#define SBNI_LANES 16
-#endif
+/* No sums here, so a register is full of T. */
+#define SBNI_LANES (SBNI_WIDE * (2 - SBNI_TYPE_F64))
 #include "kernels/norm_tmpl.h"
 
 /* What is done to every element once the sums are known, in both forms. */
 
-/* The views of a call, and where one run of each lies. */
-enum { X, DY, Z, Y, DX, DZ, VIEWS };
+/* The views of a call, and where one run of each lies. OUT is y or dx. */
+enum { X, DY, Z, OUT, DZ, VIEWS };
 typedef struct views {
     const sbni_view *of[VIEWS]; /* NULL: not there */
 } views;
@@ -15,15 +13,20 @@ typedef struct run {
     S *at[VIEWS];
 } run;
 
-/* What a call does. The first three are constant where it is compiled; the others only
- * steer branches that always go the same way. */
+/* What a call does: constant where a form of its own is compiled for it. */
 typedef struct what {
-    bool reads_x, add, relu, wants_dx, wants_dz;
-    bool past; /* stores pass the cache by; then there is one output */
+    bool reads_x, add, relu, wants_out, wants_dz;
+    bool past;  /* stores pass the cache by; then there is one output */
+    bool often; /* worth a form for pixels of few channels */
 } what;
 
+/* What becomes of some elements. */
+typedef struct made {
+    vt out, dz;
+} made;
+
 /* The work on n ≤ LANES elements, at place j of a run. */
-typedef void lanes(const run *p, int64_t j, int64_t n, const vectors *f, const what w);
+typedef made lanes(const run *p, int64_t j, int64_t n, const vectors *f, const what w);
 
 INLINE void put_v(S *p, vt v, int64_t n, const bool past)
 {
@@ -35,17 +38,23 @@ INLINE void put_v(S *p, vt v, int64_t n, const bool past)
         store(p, v);
 }
 
+INLINE void put_made(const run *p, int64_t j, int64_t n, const made *m, const what w)
+{
+    if (w.wants_out) put_v(p->at[OUT] + j, m->out, n, w.past);
+    if (w.wants_dz) put_v(p->at[DZ] + j, m->dz, n, w.past);
+}
+
 /* The value before relu is what backward must find again to the bit. NaN stays NaN. */
-INLINE void normalize_lanes(const run *p, int64_t j, int64_t n, const vectors *f,
+INLINE made normalize_lanes(const run *p, int64_t j, int64_t n, const vectors *f,
                             const what w)
 {
     vt v = ((load_upto(p->at[X] + j, n) - f->hi) - f->lo) * f->scale + f->shift;
     if (w.add) v += load_upto(p->at[Z] + j, n);
     if (w.relu) v = (vt)((vm)v & ~(v < 0));
-    put_v(p->at[Y] + j, v, n, w.past);
+    return (made){.out = v};
 }
 
-INLINE void dx_lanes(const run *p, int64_t j, int64_t n, const vectors *f, const what w)
+INLINE made dx_lanes(const run *p, int64_t j, int64_t n, const vectors *f, const what w)
 {
     vt u = {0}, g = load_upto(p->at[DY] + j, n);
     if (w.reads_x) u = (load_upto(p->at[X] + j, n) - f->hi) - f->lo;
@@ -54,39 +63,60 @@ INLINE void dx_lanes(const run *p, int64_t j, int64_t n, const vectors *f, const
         if (w.add) v += load_upto(p->at[Z] + j, n);
         g = gate_v(g, v);
     }
-    if (w.wants_dx) put_v(p->at[DX] + j, (f->a * g - f->b) - f->k * u, n, w.past);
-    if (w.wants_dz) put_v(p->at[DZ] + j, g, n, w.past);
+    return (made){.out = (f->a * g - f->b) - f->k * u, .dz = g};
 }
 
-/* [j, end) of a run where no store may pass the cache by. */
+/* Factors of a run's channels from j on; ch NULL: all are f. */
+INLINE vectors factors_at(const vectors *f, const sbni_channels *ch,
+                          const sbni_dx_factors *dx, int64_t j, int64_t n)
+{
+    return ch ? vectors_at(ch, dx, j, n, true) : *f;
+}
+
+/* [j, end) of a run where no whole vector can be written. */
 INLINE void walk_edge(const run *p, int64_t j, int64_t end, const vectors *f,
                       const sbni_channels *ch, const sbni_dx_factors *dx, what w,
                       lanes *work)
 {
     w.past = false;
+#pragma GCC unroll 1
     for (; j < end; j += LANES) {
-        const vectors v = ch ? vectors_at(ch, dx, j, at_most(end - j), true) : *f;
-        work(p, j, at_most(end - j), &v, w);
+        const int64_t n = at_most(end - j);
+        const vectors v = factors_at(f, ch, dx, j, n);
+        const made m = work(p, j, n, &v, w);
+        put_made(p, j, n, &m, w);
     }
 }
 
-/* A run of n elements; ch NULL: they share the factors f, else each has its own. */
+/* A run of n elements; ch NULL: they share the factors f, else each has its own. What
+ * does not fill a vector at the end is done in one that begins earlier, made before
+ * anything is written over what it reads. */
 INLINE void walk_run(const run *p, int64_t n, const vectors *f, const sbni_channels *ch,
                      const sbni_dx_factors *dx, const what w, lanes *work)
 {
     int64_t from = 0, step = LANES;
     if (w.past) {
-        from = to_line(p->at[Y] ? p->at[Y] : w.wants_dx ? p->at[DX] : p->at[DZ], n);
+        from = to_line(p->at[w.wants_out ? OUT : DZ], n);
         step = LINE;
     }
     const int64_t to = n - (n - from) % step;
-    if (from > 0) walk_edge(p, 0, from, f, ch, dx, w, work);
+    const bool laps = !w.past && n >= LANES && to < n;
+    made last = {{0}, {0}};
+    if (laps) {
+        const vectors v = factors_at(f, ch, dx, n - LANES, LANES);
+        last = work(p, n - LANES, LANES, &v, w);
+    } else if (from > 0 || to < n) {
+#pragma GCC unroll 1
+        for (int side = 0; side < 2; side++)
+            walk_edge(p, side ? to : 0, side ? n : from, f, ch, dx, w, work);
+    }
 #pragma GCC unroll 2
     for (int64_t j = from; j < to; j += LANES) {
-        const vectors v = ch ? vectors_at(ch, dx, j, LANES, true) : *f;
-        work(p, j, LANES, &v, w);
+        const vectors v = factors_at(f, ch, dx, j, LANES);
+        const made m = work(p, j, LANES, &v, w);
+        put_made(p, j, LANES, &m, w);
     }
-    if (to < n) walk_edge(p, to, n, f, ch, dx, w, work);
+    if (laps) put_made(p, n - LANES, LANES, &last, w);
 }
 
 INLINE void walk_planes(const sbni_block *b, const views *v, const sbni_channels *ch,
@@ -107,13 +137,18 @@ INLINE void walk_planes(const sbni_block *b, const views *v, const sbni_channels
     }
 }
 
-/* Pixels that share the loads of their channels' factors. Past the cache only where all
- * are whole lines. */
-INLINE void walk_pixels(const run *p, int64_t c, const vectors *last,
-                        const sbni_channels *ch, const sbni_dx_factors *dx, const what w,
-                        lanes *work)
+/* Pixels of at least LANES channels that share the loads of their factors, the last ones
+ * as in walk_run. Past the cache only where all are whole lines. */
+INLINE void walk_pixels(const run *p, int64_t c, const sbni_channels *ch,
+                        const sbni_dx_factors *dx, const what w, lanes *work)
 {
     enum { BLOCK = LINE > 2 * LANES ? LINE : 2 * LANES };
+    const bool laps = c % LANES > 0;
+    made last[PIXELS] = {{{0}, {0}}};
+    if (laps) {
+        const vectors f = vectors_at(ch, dx, c - LANES, LANES, true);
+        for (int k = 0; k < PIXELS; k++) last[k] = work(p + k, c - LANES, LANES, &f, w);
+    }
     int64_t i = 0;
     for (; i + BLOCK <= c; i += BLOCK) {
         vectors f[BLOCK / LANES];
@@ -123,61 +158,77 @@ INLINE void walk_pixels(const run *p, int64_t c, const vectors *last,
             for (int r = X; r <= DY; r++)
                 if (p->at[r])
                     fetch_next(p[0].at[r], p[1].at[r] - p[0].at[r], PIXELS, k, i, BLOCK);
-            for (int v = 0; v < BLOCK / LANES; v++)
-                work(p + k, i + v * LANES, LANES, &f[v], w);
+            for (int v = 0; v < BLOCK / LANES; v++) {
+                const made m = work(p + k, i + v * LANES, LANES, &f[v], w);
+                put_made(p + k, i + v * LANES, LANES, &m, w);
+            }
         }
     }
     for (; i + LANES <= c; i += LANES) {
         const vectors f = vectors_at(ch, dx, i, LANES, true);
-        for (int k = 0; k < PIXELS; k++) work(p + k, i, LANES, &f, w);
+        for (int k = 0; k < PIXELS; k++) {
+            const made m = work(p + k, i, LANES, &f, w);
+            put_made(p + k, i, LANES, &m, w);
+        }
     }
-#pragma GCC unroll 1
-    for (int k = 0; i < c && k < PIXELS; k++) work(p + k, i, c - i, last, w);
+    for (int k = 0; laps && k < PIXELS; k++)
+        put_made(p + k, c - LANES, LANES, &last[k], w);
+}
+
+/* Where pixel j lies, or sample j of one pixel, behind the first ones. */
+INLINE run pixel_at(const sbni_block *b, const views *v, const run *first, bool flat,
+                    int64_t j)
+{
+    run p = {{0}};
+#pragma GCC unroll 8
+    for (int k = 0; k < VIEWS; k++)
+        if (v->of[k])
+            p.at[k] = first->at[k] +
+                      (flat ? b->rows[j] * v->of[k]->stride_n : j * v->of[k]->stride_s);
+    return p;
 }
 
 INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *ch,
                       const sbni_dx_factors *dx, const what w, lanes *work)
 {
-    const int64_t tail = b->c % LANES;
-    const vectors last = vectors_at(ch, dx, b->c - tail, tail, true);
-    const sbni_view *out = v->of[Y] ? v->of[Y] : v->of[DX] ? v->of[DX] : v->of[DZ];
+    const sbni_view *out = v->of[OUT] ? v->of[OUT] : v->of[DZ];
     const bool in_lines = (uintptr_t)out->data % 64 == 0 && b->c % LINE == 0 &&
                           out->stride_n % LINE == 0 && out->stride_s % LINE == 0;
+    const bool side_by_side = b->c >= LANES && (!w.past || in_lines);
     /* neighbours: pixels of a sample, or samples of one pixel */
     const bool flat = b->s == 1;
     const int64_t outer = flat ? 1 : b->n, inner = flat ? b->n : b->s;
     for (int64_t r = 0; r < outer; r++) {
         run first = {{0}};
+#pragma GCC unroll 8
         for (int k = 0; k < VIEWS; k++)
             if (v->of[k]) first.at[k] = pixel(v->of[k], flat ? 0 : b->rows[r], 0);
-        for (int64_t j = 0, count; j < inner; j += count) {
+        int64_t j = 0;
+        for (; side_by_side && j + PIXELS <= inner; j += PIXELS) {
             run p[PIXELS];
-            count = inner - j < PIXELS ? inner - j : PIXELS;
-            for (int64_t o = 0; o < count; o++)
-                for (int k = 0; k < VIEWS; k++) {
-                    const sbni_view *of = v->of[k];
-                    p[o].at[k] = !of    ? NULL
-                                 : flat ? first.at[k] + b->rows[j + o] * of->stride_n
-                                        : first.at[k] + (j + o) * of->stride_s;
-                }
-            if ((!w.past || in_lines) && count == PIXELS)
-                walk_pixels(p, b->c, &last, ch, dx, w, work);
-            else
-                for (int64_t o = 0; o < count; o++)
-                    walk_run(p + o, b->c, NULL, ch, dx, w, work);
+#pragma GCC unroll 4
+            for (int k = 0; k < PIXELS; k++) p[k] = pixel_at(b, v, &first, flat, j + k);
+            walk_pixels(p, b->c, ch, dx, w, work);
+        }
+        for (; j < inner; j++) {
+            const run p = pixel_at(b, v, &first, flat, j);
+            walk_run(&p, b->c, NULL, ch, dx, w, work);
         }
     }
 }
 
-/* Pixels of a few channels, `width` vectors of them: their factors stay in registers. */
+/* Pixels of a few channels, `width` vectors of them: their factors stay in registers. The
+ * last vector begins where it ends with the pixel, so all are made before one is written.
+ */
 INLINE void walk_narrow(const sbni_block *b, const views *v, const sbni_channels *ch,
                         const sbni_dx_factors *dx, const what w, lanes *work,
                         const int width)
 {
-    const int64_t n = b->c - (width - 1) * LANES;
-    vectors f[REST];
+    const int64_t n = at_most(b->c), last = b->c - n;
+    vectors f[NARROW];
+#pragma GCC unroll 4
     for (int l = 0; l < width; l++)
-        f[l] = vectors_at(ch, dx, l * LANES, lanes_of(l, width, n), true);
+        f[l] = vectors_at(ch, dx, l < width - 1 ? l * LANES : last, n, true);
     for (int64_t r = 0; r < b->n; r++) {
         run p = {{0}};
         int64_t step[VIEWS] = {0};
@@ -185,8 +236,15 @@ INLINE void walk_narrow(const sbni_block *b, const views *v, const sbni_channels
             if (v->of[k])
                 p.at[k] = pixel(v->of[k], b->rows[r], 0), step[k] = v->of[k]->stride_s;
         for (int64_t j = 0; j < b->s; j++) {
+            made m[NARROW];
+#pragma GCC unroll 4
             for (int l = 0; l < width; l++)
-                work(&p, l * LANES, lanes_of(l, width, n), &f[l], w);
+                m[l] = work(&p, l < width - 1 ? l * LANES : last, width > 1 ? LANES : n,
+                            &f[l], w);
+#pragma GCC unroll 4
+            for (int l = 0; l < width; l++)
+                put_made(&p, l < width - 1 ? l * LANES : last, width > 1 ? LANES : n,
+                         &m[l], w);
             for (int k = 0; k < VIEWS; k++) p.at[k] += step[k];
         }
     }
@@ -197,7 +255,7 @@ INLINE void walk(const sbni_block *b, const views *v, const sbni_channels *ch,
 {
     if (b->planes)
         walk_planes(b, v, ch, dx, w, work);
-    else if (w.past || b->c > REST * LANES)
+    else if (w.past || !w.often || b->c > NARROW * LANES)
         walk_rows(b, v, ch, dx, w, work);
     else if (b->c > 2 * LANES)
         walk_narrow(b, v, ch, dx, w, work, 3);
@@ -207,41 +265,60 @@ INLINE void walk(const sbni_block *b, const views *v, const sbni_channels *ch,
         walk_narrow(b, v, ch, dx, w, work, 1);
 }
 
-INLINE void normalize(const sbni_block *b, const views *v, const sbni_channels *ch,
-                      const bool add, const bool relu)
+/* One of the two passes; the copies of what describes it are known to lie nowhere that it
+ * writes. */
+INLINE void pass(const sbni_block *block, const views *v, const sbni_channels *channels,
+                 const sbni_dx_factors *factors, const what w, lanes *work)
 {
-    const what w = {.add = add, .relu = relu, .past = b->past};
-    walk(b, v, ch, NULL, w, normalize_lanes);
-    if (b->past) past_end();
+    const sbni_block b = *block;
+    const sbni_channels ch = *channels;
+    const sbni_dx_factors dx = factors ? *factors : (sbni_dx_factors){0};
+    sbni_view of[VIEWS];
+    views copy = {{0}};
+#pragma GCC unroll 8
+    for (int k = 0; k < VIEWS; k++)
+        if (v->of[k]) of[k] = *v->of[k], copy.of[k] = &of[k];
+    walk(&b, &copy, &ch, factors ? &dx : NULL, w, work);
+}
+
+/* What is done often has a form of its own each for stores to and past the cache. */
+INLINE void passes(const sbni_block *b, const views *v, const sbni_channels *ch,
+                   const sbni_dx_factors *dx, what w, lanes *work)
+{
+    w.often = true;
+    if (b->past) {
+        w.past = true;
+        pass(b, v, ch, dx, w, work);
+        past_end();
+    } else {
+        w.past = false;
+        pass(b, v, ch, dx, w, work);
+    }
+}
+
+/* All else. */
+INLINE void other_pass(const sbni_block *b, const views *v, const sbni_channels *ch,
+                       const sbni_dx_factors *dx, const what w, lanes *work)
+{
+    pass(b, v, ch, dx, w, work);
+    if (w.past) past_end();
 }
 
 void K(norm_normalize)(const sbni_block *b, const sbni_view *x, const sbni_channels *ch,
                        const sbni_fused *fused, const sbni_view *y)
 {
     const sbni_view *z = fused->add;
-    const views v = {{[X] = x, [Z] = z, [Y] = y}};
-    if (z && fused->relu)
-        normalize(b, &v, ch, true, true);
-    else if (z)
-        normalize(b, &v, ch, true, false);
+    const views v = {{[X] = x, [Z] = z, [OUT] = y}}, plain = {{[X] = x, [OUT] = y}};
+    if (z)
+        other_pass(
+            b, &v, ch, NULL,
+            (what){.add = true, .relu = fused->relu, .wants_out = true, .past = b->past},
+            normalize_lanes);
     else if (fused->relu)
-        normalize(b, &v, ch, false, true);
+        passes(b, &plain, ch, NULL, (what){.relu = true, .wants_out = true},
+               normalize_lanes);
     else
-        normalize(b, &v, ch, false, false);
-}
-
-INLINE void backward_dx(const sbni_block *b, const views *v, const sbni_channels *ch,
-                        const sbni_dx_factors *dx, const bool reads_x, const bool add,
-                        const bool relu)
-{
-    const what w = {.reads_x = reads_x,
-                    .add = add,
-                    .relu = relu,
-                    .wants_dx = v->of[DX] != NULL,
-                    .wants_dz = v->of[DZ] != NULL,
-                    .past = b->past && !(v->of[DX] && v->of[DZ])};
-    walk(b, v, ch, dx, w, dx_lanes);
-    if (b->past) past_end();
+        passes(b, &plain, ch, NULL, (what){.wants_out = true}, normalize_lanes);
 }
 
 void K(norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_view *x,
@@ -249,16 +326,22 @@ void K(norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_vi
                          const sbni_fused *fused, const sbni_view *dx,
                          const sbni_view *dadd)
 {
-    const sbni_view *z = fused->add;
-    views v = {{x, dy, fused->relu ? z : NULL, NULL, dx, dadd}};
-    if (!x)
-        backward_dx(b, &v, ch, f, false, false, false);
-    else if (fused->relu && z)
-        backward_dx(b, &v, ch, f, true, true, true);
+    const sbni_view *z = fused->relu ? fused->add : NULL;
+    const views v = {{x, dy, z, dx, dadd}}, plain = {{x, dy, NULL, dx, NULL}};
+    if (!x || z || dadd || !dx)
+        other_pass(b, &v, ch, f,
+                   (what){.reads_x = x != NULL,
+                          .add = z != NULL,
+                          .relu = x && fused->relu,
+                          .wants_out = dx != NULL,
+                          .wants_dz = dadd != NULL,
+                          .past = b->past && !(dx && dadd)},
+                   dx_lanes);
     else if (fused->relu)
-        backward_dx(b, &v, ch, f, true, false, true);
+        passes(b, &plain, ch, f, (what){.reads_x = true, .relu = true, .wants_out = true},
+               dx_lanes);
     else
-        backward_dx(b, &v, ch, f, true, false, false);
+        passes(b, &plain, ch, f, (what){.reads_x = true, .wants_out = true}, dx_lanes);
 }
 
 void K(norm_clear)(const sbni_block *b, const sbni_view *y)

@@ -4,34 +4,44 @@
  * channel) and rows (runs of channels of one pixel; (n,c) data is all rows). The last
  * vector of a run may be a part of one, whose other lanes add 0. */
 
-/* Sums of a channel or of a vector of them, two of each to keep the adders busy. */
+/* Sums of a channel, two of each to keep the adders busy. */
 typedef struct moments {
-    vd d, dd, odd_d, odd_dd;
+    vd d[2 * PARTS], dd[2 * PARTS];
 } moments;
+
+/* One round: ROUND values from px on into the even or odd sums. */
+INLINE void add_round(moments *sum, const S *px, double p, const int odd)
+{
+#pragma GCC unroll 8
+    for (int k = 0; k < PARTS; k++) {
+        vd u = widen(load(px + k * LANES)) - p;
+        sum->d[odd * PARTS + k] = plus(sum->d[odd * PARTS + k], u);
+        sum->dd[odd * PARTS + k] += u * u;
+    }
+}
 
 INLINE void add_moments(moments *sum, const S *px, int64_t from, int64_t end, double p)
 {
     int64_t j = from;
-    for (; j + 2 * LANES <= end; j += 2 * LANES) {
-        vd u = widen(load(px + j)) - p, v = widen(load(px + j + LANES)) - p;
-        sum->d = plus(sum->d, u), sum->odd_d = plus(sum->odd_d, v);
-        sum->dd += u * u, sum->odd_dd += v * v;
+    for (; j + 2 * ROUND <= end; j += 2 * ROUND) {
+        add_round(sum, px + j, p, 0);
+        add_round(sum, px + j + ROUND, p, 1);
     }
-    if (j + LANES <= end) {
-        vd u = widen(load(px + j)) - p;
-        sum->d += u, sum->dd += u * u;
-        j += LANES;
+    if (j + ROUND <= end) {
+        add_round(sum, px + j, p, 0);
+        j += ROUND;
     }
-    if (j < end) {
-        vd u = keep_first(widen(load_first(px + j, end - j)) - p, end - j);
-        sum->odd_d += u, sum->odd_dd += u * u;
+    for (int k = 0; k < PARTS && j < end; k++, j += LANES) {
+        int64_t n = at_most(end - j);
+        vd u = keep_first(widen(load_upto(px + j, n)) - p, n);
+        sum->d[PARTS + k] += u, sum->dd[PARTS + k] += u * u;
     }
 }
 
 INLINE void end_moments(const moments *sum, double *sum_d, double *sum_dd)
 {
-    *sum_d += lanes_sum(sum->d + sum->odd_d);
-    *sum_dd += lanes_sum(sum->dd + sum->odd_dd);
+    *sum_d += both_sum(sum->d);
+    *sum_dd += both_sum(sum->dd);
 }
 
 /* Planes that are long are summed in the order of memory, each for itself; short ones
@@ -42,7 +52,7 @@ static void moments_planes(const sbni_block *b, const sbni_view *x, const double
     const bool together = b->s < LONG_PLANE;
     for (int64_t i = 0; i < b->c; i++) sum_d[i] = sum_dd[i] = 0;
     for (int64_t i = 0; together && i < b->c; i++) {
-        moments sum = {{0}, {0}, {0}, {0}};
+        moments sum = {{{0}}, {{0}}};
         for (int64_t r = 0; r < b->n; r++) {
             const S *px = plane(x, b->rows[r], i);
             fetch_planes(px, b->s);
@@ -53,7 +63,7 @@ static void moments_planes(const sbni_block *b, const sbni_view *x, const double
     for (int64_t r = 0; !together && r < b->n; r++)
         for (int64_t i = 0; i < b->c; i++)
             for (int64_t from = 0; from < b->s; from += PIECE) {
-                moments sum = {{0}, {0}, {0}, {0}};
+                moments sum = {{{0}}, {{0}}};
                 add_moments(&sum, plane(x, b->rows[r], i), from, piece_end(b, from),
                             pivot[i]);
                 end_moments(&sum, sum_d + i, sum_dd + i);
@@ -66,10 +76,12 @@ INLINE void moments_strip(S *const *px, int count, int64_t i, const int width, i
                           const double *pivot, double *sum_d, double *sum_dd)
 {
     vd p[REST] = {{0}}, d[REST] = {{0}}, dd[REST] = {{0}};
+#pragma GCC unroll 8
     for (int v = 0; v < width; v++)
         p[v] = load_d(pivot + i + v * LANES, lanes_of(v, width, n));
     for (int k = 0; k < count; k++) {
         fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES);
+#pragma GCC unroll 8
         for (int v = 0; v < width; v++) {
             const S *at = px[k] + i + v * LANES;
             vd u = widen(load_upto(at, lanes_of(v, width, n))) - p[v];
@@ -77,6 +89,7 @@ INLINE void moments_strip(S *const *px, int count, int64_t i, const int width, i
             dd[v] += u * u;
         }
     }
+#pragma GCC unroll 8
     for (int v = 0; v < width; v++) {
         add_d(sum_d + i + v * LANES, d[v], lanes_of(v, width, n));
         add_d(sum_dd + i + v * LANES, dd[v], lanes_of(v, width, n));
@@ -95,12 +108,26 @@ static void moments_rows(const sbni_block *b, const sbni_view *x, const double *
         int64_t i = 0;
         for (; i + REST * LANES < c; i += STRIP * LANES)
             moments_strip(px, count, i, STRIP, LANES, pivot, sum_d, sum_dd);
-        if (c - i > 2 * LANES)
-            moments_strip(px, count, i, 3, c - i - 2 * LANES, pivot, sum_d, sum_dd);
-        else if (c - i > LANES)
-            moments_strip(px, count, i, 2, c - i - LANES, pivot, sum_d, sum_dd);
-        else
-            moments_strip(px, count, i, 1, c - i, pivot, sum_d, sum_dd);
+        const int64_t n = (c - i - 1) % LANES + 1;
+        switch ((c - i - n) / LANES) {
+        case 0:
+            moments_strip(px, count, i, 1, n, pivot, sum_d, sum_dd);
+            break;
+        case 1:
+            moments_strip(px, count, i, 2, n, pivot, sum_d, sum_dd);
+            break;
+        case 2:
+            moments_strip(px, count, i, 3, n, pivot, sum_d, sum_dd);
+            break;
+#if SBNI_WIDE < 8
+        case 3:
+            moments_strip(px, count, i, 4, n, pivot, sum_d, sum_dd);
+            break;
+        case 4:
+            moments_strip(px, count, i, 5, n, pivot, sum_d, sum_dd);
+            break;
+#endif
+        }
     }
 }
 
@@ -128,42 +155,61 @@ void K(norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
     }
 }
 
-/* Sums of a channel or of a vector of them. */
-typedef struct sums {
-    vd dy, dy_d;
-} sums;
-
 /* Where dy, x and, with add, z lie. */
 typedef struct places {
     const S *dy, *x, *z;
 } places;
 
-/* Add n lanes of dy and dy·(x-mean), dy behind relu. */
-INLINE void add_gradients(sums *sum, const places *p, int64_t j, int64_t n,
-                          const vectors *f, const bool add, const bool relu)
+/* What sums need of some channels: their mean, in one double where it has room, and the
+ * factors of relu's argument. */
+typedef struct about {
+    vd mean, low;
+    vectors f;
+} about;
+
+INLINE about about_at(const sbni_channels *ch, int64_t i, int64_t n, const bool rows)
 {
-    vt u = (load_upto(p->x + j, n) - f->hi) - f->lo, g = load_upto(p->dy + j, n);
+    about a = {.f = vectors_at(ch, NULL, i, n, rows)};
+    a.mean = widen(a.f.hi), a.low = widen(a.f.lo);
+    if (sizeof(T) < sizeof(double)) a.mean += a.low;
+    return a;
+}
+
+/* Add n lanes of dy and dy·(x-mean), dy behind relu. */
+INLINE void add_gradients(vd *sum_dy, vd *sum_dy_d, const places *p, int64_t j, int64_t n,
+                          const about *a, const bool add, const bool relu)
+{
+    const vectors *f = &a->f;
+    vt x = load_upto(p->x + j, n), g = load_upto(p->dy + j, n);
     if (relu) {
-        vt y = u * f->scale + f->shift;
+        vt y = ((x - f->hi) - f->lo) * f->scale + f->shift;
         if (add) y += load_upto(p->z + j, n);
         g = gate_v(g, y);
     }
-    vd wide = widen(g);
-    sum->dy = plus(sum->dy, wide);
-    sum->dy_d += wide * widen(u);
+    vd wide = widen(g), u = widen(x) - a->mean;
+    if (sizeof(T) == sizeof(double)) u -= a->low;
+    *sum_dy = plus(*sum_dy, wide);
+    *sum_dy_d += wide * u;
 }
 
-INLINE void add_plane(sums *even, sums *odd, const places *p, int64_t from, int64_t end,
-                      const vectors *f, const bool add, const bool relu)
+/* Sums of a channel, as moments. */
+typedef struct sums {
+    vd dy[2 * PARTS], dy_d[2 * PARTS];
+} sums;
+
+INLINE void add_plane(sums *sum, const places *p, int64_t from, int64_t end,
+                      const about *a, const bool add, const bool relu)
 {
     int64_t j = from;
-    for (; j + 2 * LANES <= end; j += 2 * LANES) {
-        add_gradients(even, p, j, LANES, f, add, relu);
-        add_gradients(odd, p, j + LANES, LANES, f, add, relu);
-    }
-    for (; j < end; j += LANES) {
-        add_gradients(even, p, j, at_most(end - j), f, add, relu);
-    }
+    for (; j + 2 * ROUND <= end; j += 2 * ROUND)
+#pragma GCC unroll 8
+        for (int k = 0; k < 2 * PARTS; k++)
+            add_gradients(&sum->dy[k], &sum->dy_d[k], p, j + k * LANES, LANES, a, add,
+                          relu);
+    for (; j < end; j += ROUND)
+        for (int k = 0; k < PARTS && j + k * LANES < end; k++)
+            add_gradients(&sum->dy[k], &sum->dy_d[k], p, j + k * LANES,
+                          at_most(end - j - k * LANES), a, add, relu);
 }
 
 INLINE places places_at(const sbni_view *dy, const sbni_view *x, const sbni_view *z,
@@ -172,10 +218,10 @@ INLINE places places_at(const sbni_view *dy, const sbni_view *x, const sbni_view
     return (places){plane(dy, row, i), plane(x, row, i), add ? plane(z, row, i) : NULL};
 }
 
-INLINE void end_sums(const sums *even, const sums *odd, double *sum_dy, double *sum_dy_d)
+INLINE void end_sums(const sums *sum, double *sum_dy, double *sum_dy_d)
 {
-    *sum_dy += lanes_sum(even->dy + odd->dy);
-    *sum_dy_d += lanes_sum(even->dy_d + odd->dy_d);
+    *sum_dy += both_sum(sum->dy);
+    *sum_dy_d += both_sum(sum->dy_d);
 }
 
 /* In the order of moments_planes. */
@@ -186,24 +232,24 @@ INLINE void sums_planes(const sbni_block *b, const sbni_view *dy, const sbni_vie
     const bool together = b->s < LONG_PLANE;
     for (int64_t i = 0; i < b->c; i++) sum_dy[i] = sum_dy_d[i] = 0;
     for (int64_t i = 0; together && i < b->c; i++) {
-        const vectors f = vectors_at(ch, NULL, i, 1, false);
-        sums even = {{0}, {0}}, odd = {{0}, {0}};
+        const about a = about_at(ch, i, 1, false);
+        sums sum = {{{0}}, {{0}}};
         for (int64_t r = 0; r < b->n; r++) {
             const places p = places_at(dy, x, z, b->rows[r], i, add);
             fetch_planes(p.x, b->s);
             fetch_planes(p.dy, b->s);
-            add_plane(&even, &odd, &p, 0, b->s, &f, add, relu);
+            add_plane(&sum, &p, 0, b->s, &a, add, relu);
         }
-        end_sums(&even, &odd, sum_dy + i, sum_dy_d + i);
+        end_sums(&sum, sum_dy + i, sum_dy_d + i);
     }
     for (int64_t r = 0; !together && r < b->n; r++)
         for (int64_t i = 0; i < b->c; i++) {
-            const vectors f = vectors_at(ch, NULL, i, 1, false);
+            const about a = about_at(ch, i, 1, false);
             const places p = places_at(dy, x, z, b->rows[r], i, add);
             for (int64_t from = 0; from < b->s; from += PIECE) {
-                sums even = {{0}, {0}}, odd = {{0}, {0}};
-                add_plane(&even, &odd, &p, from, piece_end(b, from), &f, add, relu);
-                end_sums(&even, &odd, sum_dy + i, sum_dy_d + i);
+                sums sum = {{{0}}, {{0}}};
+                add_plane(&sum, &p, from, piece_end(b, from), &a, add, relu);
+                end_sums(&sum, sum_dy + i, sum_dy_d + i);
             }
         }
 }
@@ -213,21 +259,24 @@ INLINE void sums_strip(S *const *pg, S *const *px, S *const *pz, int count, int6
                        const int width, int64_t n, const sbni_channels *ch,
                        double *sum_dy, double *sum_dy_d, const bool add, const bool relu)
 {
-    sums sum[REST] = {{{0}, {0}}};
-    vectors f[REST];
+    vd dy[REST] = {{0}}, dy_d[REST] = {{0}};
+    about a[REST];
+#pragma GCC unroll 8
     for (int v = 0; v < width; v++)
-        f[v] = vectors_at(ch, NULL, i + v * LANES, lanes_of(v, width, n), true);
+        a[v] = about_at(ch, i + v * LANES, lanes_of(v, width, n), true);
     for (int k = 0; k < count; k++) {
         const places p = {pg[k], px[k], add ? pz[k] : NULL};
         fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES);
         fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i, width * LANES);
+#pragma GCC unroll 8
         for (int v = 0; v < width; v++)
-            add_gradients(&sum[v], &p, i + v * LANES, lanes_of(v, width, n), &f[v], add,
-                          relu);
+            add_gradients(&dy[v], &dy_d[v], &p, i + v * LANES, lanes_of(v, width, n),
+                          &a[v], add, relu);
     }
+#pragma GCC unroll 8
     for (int v = 0; v < width; v++) {
-        add_d(sum_dy + i + v * LANES, sum[v].dy, lanes_of(v, width, n));
-        add_d(sum_dy_d + i + v * LANES, sum[v].dy_d, lanes_of(v, width, n));
+        add_d(sum_dy + i + v * LANES, dy[v], lanes_of(v, width, n));
+        add_d(sum_dy_d + i + v * LANES, dy_d[v], lanes_of(v, width, n));
     }
 }
 
@@ -247,14 +296,26 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
         for (; i + REST * LANES < c; i += STRIP * LANES)
             sums_strip(pg, px, pz, count, i, STRIP, LANES, ch, sum_dy, sum_dy_d, add,
                        relu);
-        if (c - i > 2 * LANES)
-            sums_strip(pg, px, pz, count, i, 3, c - i - 2 * LANES, ch, sum_dy, sum_dy_d,
-                       add, relu);
-        else if (c - i > LANES)
-            sums_strip(pg, px, pz, count, i, 2, c - i - LANES, ch, sum_dy, sum_dy_d, add,
-                       relu);
-        else
-            sums_strip(pg, px, pz, count, i, 1, c - i, ch, sum_dy, sum_dy_d, add, relu);
+        const int64_t n = (c - i - 1) % LANES + 1;
+        switch ((c - i - n) / LANES) {
+        case 0:
+            sums_strip(pg, px, pz, count, i, 1, n, ch, sum_dy, sum_dy_d, add, relu);
+            break;
+        case 1:
+            sums_strip(pg, px, pz, count, i, 2, n, ch, sum_dy, sum_dy_d, add, relu);
+            break;
+        case 2:
+            sums_strip(pg, px, pz, count, i, 3, n, ch, sum_dy, sum_dy_d, add, relu);
+            break;
+#if SBNI_WIDE < 8
+        case 3:
+            sums_strip(pg, px, pz, count, i, 4, n, ch, sum_dy, sum_dy_d, add, relu);
+            break;
+        case 4:
+            sums_strip(pg, px, pz, count, i, 5, n, ch, sum_dy, sum_dy_d, add, relu);
+            break;
+#endif
+        }
     }
 }
 

@@ -10,9 +10,10 @@ enum {
     ROWS =
         16, /* the same for pixels with channels last; a whole slice of (n,c) data, so
                that its sums are those of the same data with gaps, planes of one pixel */
-    LONG_PLANE = 128,  /* pixels from which planes are summed one by one */
-    STRIP = 2,         /* vectors of channels that are summed side by side */
-    REST = 3,          /* the same of a pixel's last ones, or of all that it has */
+    LONG_PLANE = 128,           /* pixels from which planes are summed one by one */
+    STRIP = LANES == 8 ? 2 : 4, /* vectors of channels that are summed side by side */
+    REST = STRIP + 1,  /* the same of a pixel's last ones, or of all that it has */
+    NARROW = 3,        /* vectors of channels whose factors stay in registers */
     PIXELS = 2,        /* pixels that share the loads of their channels' factors */
     AHEAD = 64 * LINE, /* least distance of what is fetched beforehand */
 };

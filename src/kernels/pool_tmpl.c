@@ -1,3 +1,5 @@
+/* No sums here, and windows of eight. */
+#define SBNI_LANES 8
 #include "kernels/tmpl.h"
 
 /* The common window, 2, in vectors of 8 or 4 outputs; a row that no width divides ends in

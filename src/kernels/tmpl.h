@@ -45,10 +45,19 @@ typedef T S;
 /* The name of a kernel in this table: K(relu) is sbni_relu_avx2_f32. */
 #define K(name) SBNI_PASTE(sbni_##name, SBNI_TAG)
 
-/* Eight lanes; the compiler splits them where registers are narrower. The order of a sum
- * is that of the lanes, whatever the machine. Templates without sums may have others. */
+/* Doubles of a register. */
+#if defined __AVX512F__
+#define SBNI_WIDE 8
+#elif defined __AVX__
+#define SBNI_WIDE 4
+#else
+#define SBNI_WIDE 2
+#endif
+
+/* Lanes of the vectors of a template: as many as a register has doubles, or, in templates
+ * without sums, values of T. The compiler keeps wider vectors in memory. */
 #ifndef SBNI_LANES
-#define SBNI_LANES 8
+#define SBNI_LANES SBNI_WIDE
 #endif
 enum { LANES = SBNI_LANES };
 typedef double vd __attribute__((vector_size(8 * LANES)));
@@ -104,10 +113,16 @@ static inline void store(T *p, vt v)
 }
 #endif
 
+/* gcc 12 makes several instructions of a conversion that is one. */
 static inline vd widen(vt v)
 {
-#if defined(__AVX512F__) && !SBNI_TYPE_F64 && SBNI_LANES == 8
-    return (vd)_mm512_cvtps_pd((__m256)v); /* gcc 12 makes five instructions of it */
+#if defined __AVX512F__ && !SBNI_TYPE_F64 && SBNI_LANES == 8
+    return (vd)_mm512_cvtps_pd((__m256)v);
+#elif defined __AVX__ && !SBNI_TYPE_F64 && SBNI_LANES == 4
+    return (vd)_mm256_cvtps_pd((__m128)v);
+#elif defined __SSE2__ && !SBNI_TYPE_F64 && SBNI_LANES == 2
+    __m128 low = {v[0], v[1]};
+    return (vd)_mm_cvtps_pd(low);
 #else
     return __builtin_convertvector(v, vd);
 #endif
@@ -120,10 +135,23 @@ static inline uint64_t bits(double v)
     return b;
 }
 
-/* Sum of the lanes as a fixed tree. */
-static inline double lanes_sum(vd v)
+/* The order of a sum is that of ROUND lanes on every machine: value j of a run joins lane
+ * j % ROUND, and the lanes are added up as a fixed tree. */
+enum { ROUND = 8, PARTS = ROUND / LANES > 0 ? ROUND / LANES : 1 };
+
+static inline double lanes_sum(const vd *part)
 {
+    double v[ROUND];
+    memcpy(v, part, sizeof v);
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+/* The same of 2·PARTS, as runs that are summed two rounds at a time leave them. */
+static inline double both_sum(const vd *part)
+{
+    vd all[PARTS];
+    for (int k = 0; k < PARTS; k++) all[k] = part[k] + part[PARTS + k];
+    return lanes_sum(all);
 }
 
 /* Every kernel of the tables. */

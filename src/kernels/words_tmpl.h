@@ -12,13 +12,7 @@
 #include "core/grid.h"
 
 /* As wide as a register. Channels do not mix, so the width leaves no trace. */
-#if defined __AVX512F__
-enum { WIDE = 8 };
-#elif defined __AVX__
-enum { WIDE = 4 };
-#else
-enum { WIDE = 2 };
-#endif
+enum { WIDE = SBNI_WIDE };
 typedef double wd __attribute__((vector_size(8 * WIDE)));
 typedef uint64_t wu __attribute__((vector_size(8 * WIDE)));
 
