@@ -16,7 +16,8 @@ INLINE void add_round(moments *sum, const S *px, double p, const int odd)
     for (int k = 0; k < PARTS; k++) {
         vd u = widen(load(px + k * LANES)) - p;
         sum->d[odd * PARTS + k] = plus(sum->d[odd * PARTS + k], u);
-        sum->dd[odd * PARTS + k] += u * u;
+        vd *dd = &sum->dd[odd * PARTS + k];
+        *dd = odd ? plus(*dd, u * u) : *dd + u * u;
     }
 }
 
@@ -86,7 +87,7 @@ INLINE void moments_strip(S *const *px, int count, int64_t i, const int width, i
             const S *at = px[k] + i + v * LANES;
             vd u = widen(load_upto(at, lanes_of(v, width, n))) - p[v];
             d[v] = plus(d[v], u);
-            dd[v] += u * u;
+            dd[v] = v % 2 ? plus(dd[v], u * u) : dd[v] + u * u;
         }
     }
 #pragma GCC unroll 8
@@ -189,7 +190,7 @@ INLINE void add_gradients(vd *sum_dy, vd *sum_dy_d, const places *p, int64_t j, 
     vd wide = widen(g), u = widen(x) - a->mean;
     if (sizeof(T) == sizeof(double)) u -= a->low;
     *sum_dy = plus(*sum_dy, wide);
-    *sum_dy_d += wide * u;
+    *sum_dy_d = plus(*sum_dy_d, wide * u);
 }
 
 /* Sums of a channel, as moments. */
