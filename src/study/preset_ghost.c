@@ -9,12 +9,13 @@ enum { SMALL = 64, LEAST = 16 };
 static void build(sbni_design *d, bool quick)
 {
     int batch = (int)sbni_design_number(d, "batch", 1024);
+    (void)quick;
     double lr = sbni_design_number(d, "lr", 0.05), ratio = (double)batch / SMALL;
     static const char *const names[] = {"same rate", "√ scaling", "linear scaling"};
     const double rates[] = {lr, lr * sqrt(ratio), lr * ratio};
     for (int i = 0; i < 3; i++) {
         int arm = sbni_design_arm(d, names[i], "");
-        for (int n = LEAST; n < batch; n *= quick ? 8 : 4)
+        for (int n = LEAST; n < batch; n *= 8)
             sbni_design_point(d, arm, n, "norm-batch=%d lr=%.6g", n, rates[i]);
         if (batch > LEAST)
             sbni_design_point(d, arm, batch, "norm-batch=%d lr=%.6g", batch, rates[i]);

@@ -110,7 +110,7 @@ const sbni_study sbni_study_non_iid = {
         "is bad with them as well, the weights themselves lean on the batches.\n",
     .common = "net=cnn batch=200 norm-batch=20 lr=0.02 momentum=0.9 schedule=cosine "
               "norm-running=norm-batches log-every=20 renorm-r-max=3 renorm-d-max=5",
-    .full = "epochs=3 precise-stats=10000 renorm-warmup=100 renorm-r-steps=400 "
+    .full = "epochs=2 precise-stats=10000 renorm-warmup=100 renorm-r-steps=400 "
             "renorm-d-steps=400",
     .quick = "epochs=3 limit-train=20000 precise-stats=5000 limit-test=5000 "
              "renorm-warmup=40 renorm-r-steps=140 renorm-d-steps=140",

@@ -116,7 +116,7 @@ const sbni_study sbni_study_norm_batch = {
         "sample. Layer by layer: mean_noise/NAME in `summary.csv`.\n",
     .common = "net=cnn batch=64 lr=0.05 momentum=0.9 schedule=cosine stat-noise=on "
               "log-every=20 renorm-r-max=3 renorm-d-max=5",
-    .full = "epochs=3 eval-train=10000 precise-stats=10000 renorm-warmup=200 "
+    .full = "epochs=2 eval-train=10000 precise-stats=10000 renorm-warmup=200 "
             "renorm-r-steps=600 renorm-d-steps=600",
     .quick = "epochs=2 limit-train=15000 eval-train=5000 precise-stats=5000 "
              "limit-test=5000 renorm-warmup=40 renorm-r-steps=120 renorm-d-steps=120",

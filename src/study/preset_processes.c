@@ -68,7 +68,7 @@ const sbni_study sbni_study_processes = {
         "on "
         "the number of processes is a promise of the program, tested elsewhere.\n",
     .common = "net=cnn batch=64 lr=0.05 momentum=0.9 schedule=cosine log-every=20",
-    .full = "epochs=3 precise-stats=10000",
+    .full = "epochs=2 precise-stats=10000",
     .quick = "epochs=2 limit-train=15000 precise-stats=5000 limit-test=5000",
     .seeds = {5, 3},
     .x = "processes",

@@ -106,7 +106,7 @@ const sbni_study sbni_study_learning_rate = {
     .source = "Ioffe & Szegedy 2015 (arXiv 1502.03167, section 3.3)",
     .notes = NOTES,
     .common = "net=cnn batch=64 momentum=0.9 log-every=20",
-    .full = "epochs=2",
+    .full = "epochs=1",
     .quick = "epochs=1 limit-train=15000 limit-test=5000",
     .seeds = {5, 3},
     .x = "learning rate",
@@ -129,7 +129,7 @@ const sbni_study sbni_study_init = {
         NOTES "- The last layer has no norm behind it: its scale is the scale of the "
               "outputs, for both methods.\n",
     .common = "net=cnn batch=64 lr=0.05 momentum=0.9 log-every=20",
-    .full = "epochs=2",
+    .full = "epochs=1",
     .quick = "epochs=1 limit-train=15000 limit-test=5000",
     .seeds = {5, 3},
     .x = "factor of the initial weights",
