@@ -98,6 +98,30 @@ else
   skip "pictures: no gnuplot"
 fi
 
+# the check of shapes: on what is kept with the examples, on made summaries, and on wrong ones
+shapes=$tests/../examples/studies/check.sh
+check "the kept studies have the shapes that the literature tells" "$shapes"
+mkdir norm-batch
+cat >norm-batch/summary.csv <<'END'
+method,x,metric,n,mean,sd,low,high
+"batch norm",2,test_error,5,0.4,0.01,0.39,0.41
+"batch norm",4,test_error,5,0.16,0.01,0.15,0.17
+"batch norm",32,test_error,5,0.13,0.01,0.12,0.14
+"renorm",2,test_error,5,0.3,0.01,0.29,0.31
+"group norm",,test_error,5,0.14,0.01,0.13,0.15
+END
+cat >norm-batch/differences.csv <<'END'
+method,x,metric,n,mean,sd,low,high
+"renorm",2,test_error,5,-0.1,0.01,-0.11,-0.09
+"group norm",2,test_error,5,-0.26,0.01,-0.27,-0.25
+END
+check "the shapes of a made study" "$shapes" norm-batch
+fails() { ! "$@" >differences.txt; }
+sed -i 's/"renorm",2,test_error,5,0.3,/"renorm",2,test_error,5,0.1,/' norm-batch/summary.csv
+check "renorm better than group norm is no such shape" fails "$shapes" norm-batch
+sed -i '/"group norm"/d' norm-batch/summary.csv
+check "a row that is missing is told" fails "$shapes" norm-batch
+
 works "help" 1 study --help
 check "help lists the studies" grep -q '  norm-batch  *[A-Z]' stdout.txt
 check "help lists the options of training" grep -q -- '--norm-momentum' stdout.txt

@@ -129,6 +129,7 @@ check_processes() {
     together="$(get "$s" 'synchronized norm' '' test_error high)"
 }
 
+shopt -s nullglob
 if [ $# = 0 ]; then set -- "$(dirname "$0")"/*/; fi
 for folder in "$@"; do
   folder=${folder%/}
