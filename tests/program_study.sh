@@ -7,8 +7,10 @@ set -u
 
 mkdir data
 "$make_idx" data 200 60 || exit 1
+# shellcheck disable=SC2054 # commas belong to the values
 grid=(study grid --data data --vary norm-batch=4,20 --vary norm=batch,renorm,none --batch 20
   --epochs 2 --seeds 2 --lr 0.05)
+# shellcheck disable=SC2054
 longer=(study grid --data data --vary norm=batch,renorm,none --batch 20 --epochs 30 --seeds 2)
 
 reports=(report.md summary.csv differences.csv trials.jsonl design.txt test_error.gp)

@@ -53,8 +53,9 @@ enum { OWN = sizeof own / sizeof *own };
 /* Options of train that are the study's business. */
 static bool is_left_out(const char *name)
 {
-    static const char *const names[] = {"out",      "resume",      "progress",
-                                        "max-time", "comm-report", "no-overlap"};
+    static const char *const names[] = {"out",        "resume",      "progress",
+                                        "max-time",   "comm-report", "no-overlap",
+                                        "stall-limit"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i])) return true;
     return false;

@@ -14,6 +14,7 @@
 #include "study/figure.h"
 #include "study/report.h"
 #include "study/trial.h"
+#include "syncbn/watch.h"
 #include "train/file.h"
 
 typedef struct study {
@@ -236,6 +237,8 @@ static sbn_status run(study *s)
         .keep_models = s->cfg->keep_models,
         .end_s = s->cfg->max_time_s > 0 ? s->began_s + s->cfg->max_time_s : 0,
         .stop = s->cfg->stop};
+    /* who has no trial left waits for the others' for as long as they take */
+    sbn_watch_set_limit(s->group->watch, 0);
     sbn_status status = work(s);
     /* the others finish what they are at, and take no more */
     if (status != SBN_OK && s->claims) {
