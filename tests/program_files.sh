@@ -165,6 +165,8 @@ says 'batches counted' 'conv2_bn.num_batches_tracked +I64 +scalar +9' \
 says 'settings' '^norm-batch: 32$' inspect run/checkpoint.safetensors
 says 'groups' '^norm: group:5$' inspect group/checkpoint.safetensors
 says 'limits' '^renorm-r-max: 3$' inspect renorm/checkpoint.safetensors
+says 'that a file is whole' '^digests of header and tensors: as written' \
+  inspect run/checkpoint.safetensors
 says 'the step' '^  step +I64 +scalar +9' inspect run/checkpoint.safetensors
 says 'the last loss' '^9 steps, loss .*; 3 evaluations' inspect $metrics
 says 'evaluations of a folder' '^9 steps, loss .*; 3 evaluations' inspect run

@@ -61,6 +61,8 @@ refused 'both damaged' 65 "$newest is damaged: .*; nor is there another.*$previo
 rm kept/$previous
 refused 'the only one damaged' 65 "$newest is damaged: tensor .* differs from its digest" \
   4 "${train[@]}" --steps 40 --resume --out kept
+run 1 inspect kept/$newest
+check 'a look at it tells, behind what it holds' test "$code" = 65 -a -s stdout.txt
 flip_at whole/model.safetensors 11
 refused 'weights damaged' 65 'model.safetensors is damaged: tensor' 2 eval whole --data data
 

@@ -93,7 +93,7 @@ while [ $SECONDS -lt "$deadline" ]; do
   nap_ms $wait_ms
   strike "$fault"
   wait_for 60 ended || fail "start $starts, $fault: no end"
-  end_of_job 2>/dev/null # the shell tells of a killed launcher
+  end_of_job
   note_event "$fault"
   if [ "$expected" = + ]; then good=$((code != 0)); else good=$((code == expected)); fi
   if [ $good = 0 ]; then
@@ -110,7 +110,7 @@ while [ $SECONDS -lt "$deadline" ]; do
     kind=${kinds[RANDOM % 4]}
     damage "$kind" && note_event "file: $kind"
   fi
-done
+done 2>shell.txt # where bash tells of each launcher that was killed
 
 last=$(grep '"kind":"step"' run/metrics.jsonl | tail -n 1 | grep -o '"step":[0-9]*' | cut -d: -f2)
 end=$((${last:-0} + 20))

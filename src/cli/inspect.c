@@ -14,6 +14,7 @@
 #include "nn/netfile.h"
 #include "syncbn/data.h"
 #include "syncbn/model.h"
+#include "train/digests.h"
 #include "train/safetensors.h"
 
 static const sbni_option options[] = {{0}};
@@ -140,8 +141,12 @@ static sbn_status inspect_tensors(const char *path)
         print_range(t);
         printf("\n");
     }
+    /* last, since what a damaged file holds may be worth a look */
+    sbn_status status = sbni_digests_check(path, file, false);
+    if (status == SBN_OK && sbni_st_metadata(file, SBNI_DIGESTS_KEY))
+        printf("digests of header and tensors: as written\n");
     sbni_st_close(&file);
-    return SBN_OK;
+    return status;
 }
 
 /* Running summary of the lines of a metrics file. */
