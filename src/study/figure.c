@@ -297,6 +297,9 @@ static void put_axes(const drawing *d)
                   "set offsets graph 0.03, graph 0.03, graph 0.05, graph 0.02\n");
     if (g->look & SBNI_LOG_X) fprintf(d->f, "set logscale x\n");
     if (g->look & SBNI_LOG_Y) fprintf(d->f, "set logscale y\n");
+    if (g->kind == SBNI_FIGURE_STEPS || g->kind == SBNI_FIGURE_BAND)
+        fprintf(d->f, "set offsets 0, 0, 0, 0\nset autoscale xfix\n");
+    if (g->kind == SBNI_FIGURE_STEPS) fprintf(d->f, "set yrange [0<*:*<1]\n");
     /* intervals may reach beyond what an error can be */
     if (g->look & SBNI_PERCENT && !strstr(g->metrics, "gap"))
         fprintf(d->f, "set yrange [0<*:*<100]\n");

@@ -104,7 +104,7 @@ const sbni_study sbni_study_ioffe2015 = {
     .full = "steps=50000 eval-every=1000 track-every=250",
     .quick = "steps=6000 eval-every=500 track-every=100",
     .seeds = {5, 3},
-    .x = "method",
+    .x = "",
     .early = 10,
     .build = build,
     .find = find,

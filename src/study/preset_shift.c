@@ -82,7 +82,7 @@ const sbni_study sbni_study_shift = {
     .full = "epochs=3",
     .quick = "epochs=2 limit-train=15000 limit-test=5000",
     .seeds = {5, 3},
-    .x = "method",
+    .x = "",
     .build = build,
     .find = find,
     .tables = tables,

@@ -55,7 +55,7 @@ static void put_table(FILE *f, const sbni_summary *s, const sbni_table *t, bool 
     put_head(f, d, d->x, paired);
     for (int i = 0; i < n; i++) {
         fprintf(f, "| ");
-        sbni_design_put_x(d, x[i], f);
+        if (!d->arms[0].flat || n > 1) sbni_design_put_x(d, x[i], f);
         fprintf(f, " |");
         for (int arm = paired; arm < d->n_arms; arm++) {
             int point = sbni_summary_point(s, arm, x[i]);

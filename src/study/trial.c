@@ -117,6 +117,11 @@ sbn_status sbni_trial_run(const sbni_design *d, const sbni_trial *t,
             set_shifted(record, "stored", d->shift[i],
                         sbni_record_get(record, "test_error"));
     } else {
+        if (cause == SBN_E_STOPPED)
+            return sbni_fail(SBN_E_STOPPED,
+                             "stopped on request in trial %s, saved; the same command "
+                             "goes on from there",
+                             t->key);
         if (status != SBN_OK) return sbni_fail_in(status, "trial %s", t->key);
         SBN_TRY(sbni_trial_path(cfg->out, t, "metrics.jsonl", path));
         SBN_TRY(
