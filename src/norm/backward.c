@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <omp.h>
+#include <stddef.h>
 
 /* What was fused into the forward; z is where its view may lie. */
 static sbni_fused fused_of(const sbn_norm *norm, int64_t first, sbni_view *z)

@@ -1,6 +1,7 @@
 #include "norm/norm.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 
 /* What a call may be given: shapes, types, layouts, and who may share memory. */
 

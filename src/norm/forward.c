@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <omp.h>
+#include <stddef.h>
 
 void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *message)
 {

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 
 /* The elementwise half of forward: factors, y, and forwards without a message. */
 

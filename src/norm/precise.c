@@ -1,5 +1,7 @@
 #include "norm/norm.h"
 
+#include <stddef.h>
+
 /* Precise statistics: those of a whole data set. */
 
 sbn_status sbn_norm_precise_begin(sbn_norm *norm)

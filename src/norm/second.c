@@ -1,6 +1,7 @@
 #include "norm/norm.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 
 /* Backward of backward, MATH.md (12). */
 

@@ -1,5 +1,7 @@
 #include "norm/slices.h"
 
+#include <stddef.h>
+
 #include "norm/norm.h"
 
 _Static_assert(SBN_SLICE == 16, "a row for each sample");

@@ -1,6 +1,7 @@
 #include "syncbn/trainer.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 
 #include "comm/alike.h"
 #include "comm/group.h"
