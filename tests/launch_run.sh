@@ -84,6 +84,14 @@ judge 'by its node file' prints -- '-np 4 --hostfile nodes '
 PBS_NODEFILE=nodes expect 'launch/local in PBS' 0 0 "$local" --dry-run -np 2 syncbn train
 judge 'stays here' omits 'hostfile'
 
+cat >hydra <<'END'
+#!/bin/sh
+echo 'HYDRA build details:'
+END
+chmod +x hydra
+expect 'MPICH' 0 0 "$run" --dry-run --mpirun ./hydra --hostfile hosts -np 3 syncbn train
+judge 'in its own words' prints './hydra -np 3 -hosts h1:3.*,h2:2.*,h3:1 '
+
 # --- Slurm ----------------------------------------------------------------------
 mkdir bin no-pmix
 cat >bin/srun <<'END'
