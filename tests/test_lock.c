@@ -73,6 +73,8 @@ static void one_at_a_time(void **state)
     OK(sbni_lock_take(test_folder(), &lock));
     snprintf(by, sizeof by, "process %ld on host ", (long)getpid());
     is_held(by);
+    write_lock(""); /* the lock counts, not the text */
+    is_held(" is in use by another run, since 2");
     sbni_lock_release(&lock);
     is_free(NULL);
     sbni_lock_release(&lock);
