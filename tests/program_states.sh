@@ -142,9 +142,9 @@ two_kinds() { # TEXT CODE PATTERN ARGUMENT... : ARGUMENT...
   judge_refusal
 }
 t=("${train[@]}")
-two_kinds 'other batch' 78 '--batch: .* 60 on process 0 and 50 on process 2' \
+two_kinds 'other batch' 78 '--batch: .* 60 on processes 0, 1, 50 on processes 2, 3' \
   "${t[@]}" : "${t[@]}" --batch 50
-two_kinds 'other rate' 78 '--lr: .* 0.05 on process 0 and 0.1 ' "${t[@]}" : "${t[@]}" --lr 0.1
+two_kinds 'other rate' 78 '--lr: .* 0.05 on processes 0, 1, 0.1 on processes 2, 3' "${t[@]}" : "${t[@]}" --lr 0.1
 two_kinds 'other seed' 78 '--seed: ' "${t[@]}" : "${t[@]}" --seed 2
 two_kinds 'other folder' 78 '--out: ' "${t[@]}" --out a : "${t[@]}" --out b
 two_kinds 'other schedule' 78 '--schedule: .*constant.*step' "${t[@]}" : \
