@@ -28,8 +28,9 @@ typedef enum sbn_progress_style {
 
 /** Settings of a run. All but `out`, `resume`, `limit_test`, `shift`, `checkpoint_every`,
  * `check_every`, `eval_every`, `log_every`, `eval_train`, `precise`, `track`,
- * `track_every`, `stat_noise`, `noise_scale`, `progress`, `overlap`, `max_time_s`, `warn`
- * and `stop` decide the weights; `steps`, `epochs` and `target` by how long it is. */
+ * `track_every`, `stat_noise`, `noise_scale`, `max_skips`, `progress`, `overlap`,
+ * `max_time_s`, `warn` and `stop` decide the weights; `steps`, `epochs` and `target` by
+ * how long it is. */
 typedef struct sbn_trainer_config {
     const char *net;  /**< as in sbn_model_config */
     const char *data; /**< as in sbn_dataset_probe */
@@ -97,6 +98,8 @@ typedef struct sbn_trainer_config {
                             the estimate is that for norm batches of this size */
     sbn_progress_style progress;
     bool overlap;      /**< as in sbn_model_config */
+    int64_t max_skips; /**< a step that is not finite is undone and left out, unless so
+                          many before it were; 0: it ends the run */
     double max_time_s; /**< end behind the first step after so many seconds; 0: none */
     void (*warn)(
         const char *line);             /**< told on the group's process 0 what a run got
@@ -112,7 +115,8 @@ typedef struct sbn_trainer_result {
     double images_per_s; /**< while training */
     double test_loss, test_accuracy;
     sbn_model_memory memory; /**< of this process's model; of no meaning to evaluation */
-    bool reached; /**< the last evaluation's test accuracy is at least the target */
+    bool reached;    /**< the last evaluation's test accuracy is at least the target */
+    int64_t skipped; /**< steps of this run, as max_skips says */
 } sbn_trainer_result;
 
 /** cnn on Fashion-MNIST, batch 64, lr 0.05, momentum 0.9, 5 epochs, seed 1. */

@@ -33,6 +33,10 @@ static void report(const sbni_train_settings *s, const sbn_trainer_result *r)
                r_max == 1 && d_max == 0 ? ", which is batch norm; see --renorm-warmup"
                                         : "");
     }
+    if (r->skipped)
+        printf("%lld steps were not finite and are left out: lines of metrics.jsonl with "
+               "\"nonfinite\":true\n",
+               (long long)r->skipped);
     printf("results in %s\n", s->run.out);
 }
 

@@ -154,8 +154,12 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
 static sbn_status own_status(const sbni_reduce *reduce, sbn_status mine, const char *what)
 {
     SBN_TRY(mine);
+    if (reduce->send[SBNI_HEAD_NONFINITE] && reduce->blame)
+        SBN_TRY(reduce->blame(reduce->owner));
+    bool back = strcmp(reduce->traffic->sums.phase, "backward") == 0;
     SBN_CHECK(!reduce->send[SBNI_HEAD_NONFINITE], SBN_E_NONFINITE,
-              "%s: NaN or infinity in its input", what);
+              "%s: NaN or infinity in %s", what,
+              back ? "the gradient of its output" : "its input");
     SBN_CHECK(!(uint32_t)reduce->send[SBNI_HEAD_LARGE], SBN_E_RANGE,
               "%s: a value too large for the exact sums (about 1e13)", what);
     return SBN_OK;

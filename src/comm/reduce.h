@@ -29,7 +29,11 @@ typedef struct sbni_reduce {
     bool fine;             /* some process's sum was too fine; set with the verdict */
     MPI_Request request;
     bool outstanding;
-    int poked;                /* what MPI said when poked */
+    int poked; /* what MPI said when poked */
+    /* Writes where NaN or infinity of this process comes from, and returns
+     * SBN_E_NONFINITE, or SBN_OK where it can't say; NULL: nobody can. */
+    sbn_status (*blame)(void *owner);
+    void *owner;
     struct sbni_reduce *next; /* of the group's outstanding ones */
 } sbni_reduce;
 

@@ -152,6 +152,7 @@ struct sbn_model {
 
     sbni_track track;
 
+    int runs_done;         /* of the last forward, the one under way included */
     const int32_t *labels; /* NULL: this process has none that are usable */
     double loss_weight;    /* 1 / samples of the batch */
     int64_t vote;          /* travels with the gradients */
@@ -261,5 +262,9 @@ void sbni_norm_layer_moments(const sbni_layer *layer, sbni_task task);
 void sbni_norm_layer_sums(const sbn_model *model, const sbni_layer *layer,
                           sbni_task task);
 void sbni_norm_layer_dx(const sbn_model *model, const sbni_layer *layer, sbni_task task);
+
+/* nn/blame.c: SBN_E_NONFINITE with the layer of the last forward in whose output this
+ * process's share first was not finite, and the sample; SBN_OK: none was. */
+sbn_status sbni_model_blame(void *model);
 
 #endif

@@ -18,6 +18,7 @@ sbn_status sbni_norm_layers_create(sbn_model *m)
         cfg.relu = layer->relu;
         if (m->cfg.norm == SBN_MODEL_NORM_RENORM) cfg.correction = SBN_CORRECTION_RENORM;
         SBN_TRY(sbn_norm_create(&cfg, m->group, &layer->norm));
+        sbni_norm_slices_set_blame(layer->norm, sbni_model_blame, m);
     }
     return SBN_OK;
 }

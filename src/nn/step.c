@@ -88,6 +88,7 @@ static sbn_status sum_moments(sbni_ops ops)
 sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int runs)
 {
     for (int r = 0; r < runs; r++) {
+        m->runs_done = r + 1;
         sbni_ops ops = m->runs[r].forward;
         for (int i = 0; i < ops.count; i++)
             if (ops.at[i].kind == SBNI_OP_MOMENTS)
@@ -121,10 +122,12 @@ static sbn_status add_to_sum(double loss, uint64_t *words)
 
 /* This process's loss, correct count and vote, into the words that travel with the
  * gradients. */
-static sbn_status add_loss(const sbn_model *m, uint64_t *words)
+static sbn_status add_loss(sbn_model *m, uint64_t *words)
 {
     for (int64_t k = 0; k < m->slice_count; k++) {
-        SBN_TRY(add_to_sum(m->slice_loss[k], words));
+        sbn_status status = add_to_sum(m->slice_loss[k], words);
+        if (status == SBN_E_NONFINITE) SBN_TRY(sbni_model_blame(m));
+        SBN_TRY(status);
         words[SBNI_SUM_WORDS] += (uint64_t)m->slice_correct[k];
     }
     words[SBNI_SUM_WORDS + 1] = (uint64_t)m->vote;

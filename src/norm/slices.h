@@ -54,4 +54,7 @@ sbn_status sbni_norm_slices_backward_end(sbn_norm *norm);
 void sbni_norm_slice_dx(const sbn_norm *norm, const sbni_slice *slice, const void *z,
                         const void *dy, void *dx, void *dz);
 
+/* Who can tell where the layer's input became NaN or infinite (sbni_reduce.blame). */
+void sbni_norm_slices_set_blame(sbn_norm *norm, sbn_status (*blame)(void *), void *owner);
+
 #endif

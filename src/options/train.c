@@ -170,6 +170,15 @@ const sbni_option sbni_train_options[] = {
      "save and end with exit code 75 behind the first step after so long; so do the "
      "signals USR1, TERM and INT, and a file named halt in the folder (default: none)",
      0, 1e-3, 0, 0},
+    {"nonfinite", SBNI_OPTION_CHOICE, AT(nonfinite), "stop|skip",
+     "what a step does whose loss, statistics or gradients are NaN, infinite or too "
+     "large: "
+     "end the run with exit code 77, or be left out, with weights, statistics and "
+     "optimizer as they were before it (default stop)",
+     "stop|skip", 0, 0, 0},
+    {"max-skips", SBNI_OPTION_INT, AT(max_skips), "N",
+     "nonfinite skip: end the run where more such steps follow each other (default 10)",
+     0, 1, 0, 0},
     SBNI_STALL_OPTION(AT(stall_limit_s)),
     {"progress", SBNI_OPTION_CHOICE, AT(progress), "auto|tty|lines|none",
      "how progress is shown on standard error (default auto)", "auto|tty|lines|none", 0,
@@ -185,6 +194,7 @@ const sbni_option sbni_train_options[] = {
 sbni_train_settings sbni_train_settings_default(void)
 {
     sbni_train_settings s = {.run = sbn_trainer_config_default(), .norm = "batch"};
+    s.max_skips = 10;
     s.stall_limit_s = SBNI_STALL_LIMIT_S;
     s.run.out = "out/train";
     s.run.schedule.every = 1000;
@@ -198,6 +208,7 @@ sbn_status sbni_train_settings_resolve(sbni_train_settings *s)
     s->run.schedule.kind = (sbn_schedule_kind)s->schedule;
     s->run.norm_running = (sbn_running)s->running;
     s->run.optimizer = (sbn_optimizer_kind)s->optimizer;
+    s->run.max_skips = s->nonfinite ? s->max_skips : 0;
     s->run.overlap = !s->no_overlap;
     s->run.progress = (sbn_progress_style)s->progress;
     return SBN_OK;

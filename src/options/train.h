@@ -13,6 +13,8 @@ typedef struct sbni_train_settings {
     int schedule, progress, running, optimizer;
     bool comm_report, no_overlap;
     double stall_limit_s;
+    int nonfinite;
+    int64_t max_skips;
 } sbni_train_settings;
 
 extern const sbni_option sbni_train_options[];

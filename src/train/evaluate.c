@@ -265,7 +265,8 @@ sbn_status sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
                                    tested.loss,
                                    (double)tested.correct / (double)n,
                                    {0},
-                                   false};
+                                   false,
+                                   0};
 fail:
     sbn_model_destroy(&model);
     sbni_hostdata_close(&test);

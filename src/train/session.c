@@ -219,6 +219,7 @@ void sbni_session_close(sbni_session *s)
     snprintf(text, sizeof text, "%s", sbn_last_error());
     sbni_progress_destroy(&s->progress);
     sbni_probe_close(s);
+    sbni_skip_close(&s->skip);
     if (sbni_metrics_close(&s->metrics) != SBN_OK) sbni_fail(SBN_E_IO, "%s", text);
     sbni_lock_release(&s->lock);
     sbn_sampler_destroy(&s->sampler);

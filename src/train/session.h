@@ -14,6 +14,7 @@
 #include "train/metrics.h"
 #include "train/probe.h"
 #include "train/progress.h"
+#include "train/skip.h"
 #include "train/stop.h"
 
 /* Files are written by process 0 alone. */
@@ -42,6 +43,7 @@ struct sbni_session {
     bool reached;           /* the target, at the last evaluation */
     sbni_probe probe;
     sbni_stop stop;
+    sbni_skip skip;
     int64_t votes;      /* to end early, after the last step */
     sbn_status written; /* of process 0's files, agreed on at the next evaluation */
 };

@@ -53,6 +53,8 @@ sbn_status sbni_settings_check(const sbn_trainer_config *c)
               "expected warm-up >= 0 and a reduction every step or more, got %" PRId64
               " and %" PRId64,
               s->warmup, s->every);
+    SBN_CHECK(c->max_skips >= 0, SBN_E_ARG, "expected skips >= 0, got %" PRId64,
+              c->max_skips);
     SBN_CHECK(c->max_time_s >= 0 && isfinite(c->max_time_s), SBN_E_ARG,
               "expected a limit of time >= 0, got %g", c->max_time_s);
     SBN_CHECK(c->limit_train >= 0 && c->limit_test >= 0 && c->checkpoint_every >= 0 &&
@@ -218,6 +220,7 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
     put_real(&l, "target", c->target);
     put(&l, "shift", "%s", c->shift ? c->shift : "");
     put(&l, "check-every", "%" PRId64, c->check_every);
+    put(&l, "max-skips", "%" PRId64, c->max_skips);
     put(&l, "track", "%s", c->track ? c->track : "");
     put(&l, "track-every", "%" PRId64, (int64_t)c->track_every);
     put(&l, "stat-noise", "%s", c->stat_noise ? "on" : "off");

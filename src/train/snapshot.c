@@ -26,8 +26,9 @@ static int64_t walk(sbn_model *model, char *bytes, bool restores)
 
 sbn_status sbni_snapshot_take(sbn_model *model, sbni_snapshot *snapshot)
 {
-    SBN_TRY(
-        sbni_alloc(walk(model, NULL, false), 1, "running statistics", &snapshot->bytes));
+    int64_t bytes = walk(model, NULL, false);
+    if (!snapshot->bytes)
+        SBN_TRY(sbni_alloc(bytes, 1, "running statistics", &snapshot->bytes));
     walk(model, snapshot->bytes, false);
     return SBN_OK;
 }

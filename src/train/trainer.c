@@ -66,22 +66,32 @@ static void log_step(sbni_session *s)
                                        s->lr, renorm ? &clipped : NULL);
 }
 
-static sbn_status train_step(sbni_session *s)
+/* Of the step under way, and what is measured before it. */
+static sbn_status gradient(sbni_session *s, const int64_t *index, int64_t total,
+                           sbn_model_result *result)
 {
-    const int64_t *index;
-    int64_t total, first, n;
-    sbn_sampler_batch(s->sampler, s->step, &index, &total);
-    s->step++;
-    sbni_call_step(s->group, s->step);
-    SBN_TRY(set_limits(s));
+    int64_t first, n;
     SBN_TRY(sbni_probe_gradients(s, index, total));
     sbn_model_set_step(s->model, s->step - 1);
     SBN_TRY(sbn_model_share(s->model, total, &first, &n));
     sbni_session_fetch(s, index + first, n);
     sbn_model_set_vote(s->model, sbni_stop_vote(&s->stop));
+    return sbn_model_gradient(s->model, s->labels, total, result);
+}
+
+static sbn_status train_step(sbni_session *s)
+{
+    const int64_t *index;
+    int64_t total;
+    bool skipped;
     sbn_model_result result;
-    sbn_status status = sbn_model_gradient(s->model, s->labels, total, &result);
-    if (status != SBN_OK) return sbni_fail_in(status, "step %" PRId64, s->step);
+    sbn_sampler_batch(s->sampler, s->step, &index, &total);
+    s->step++;
+    sbni_call_step(s->group, s->step);
+    SBN_TRY(set_limits(s));
+    SBN_TRY(sbni_skip_prepare(s));
+    SBN_TRY(sbni_skip_judge(s, gradient(s, index, total, &result), &skipped));
+    if (skipped) return SBN_OK;
     s->loss = result.loss;
     s->lr = sbn_schedule_lr(&s->schedule, s->step);
     sbn_optimizer_step(s->optimizer, s->step, s->lr);
@@ -165,6 +175,7 @@ static sbn_status look_back(sbni_session *s)
 static sbn_status train(sbni_session *s)
 {
     sbn_group_clear_traffic(s->group); /* waiting for data says nothing of messages */
+    SBN_TRY(sbn_group_agree(s->group, sbni_skip_prepare(s)));
     SBN_TRY(look_back(s));
     while (s->step < s->steps && !s->reached) {
         double start = sbni_clock_s();
@@ -194,7 +205,8 @@ static sbn_status finish(sbni_session *s, sbn_trainer_result *result)
                                    s->test.loss,
                                    s->test.accuracy,
                                    sbn_model_get_memory(s->model),
-                                   s->reached};
+                                   s->reached,
+                                   s->skip.all};
     sbn_status status = SBN_OK;
     if (s->writes) {
         char path[SBNI_PATH_BYTES];
