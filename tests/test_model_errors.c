@@ -92,7 +92,7 @@ static void trap_31_bad_values_name_their_layer(void **state)
             const sbn_model_tensor *t = net_tensor(model, "e.weight");
             double *before = net_values(t, dtype);
             expect(spoiled(model, dtype, &b, bad[i]), SBN_E_NONFINITE,
-                   "n: NaN or infinity");
+                   "the net: NaN or infinity in its input, sample ");
             double *after = net_values(t, dtype);
             same_bits(before, after, 8 * t->count);
             const int64_t *seen = net_tensor(model, "n.num_batches_tracked")->data;
@@ -115,7 +115,12 @@ static void trap_31_bad_loss(void **state)
     sbn_model *model = net_make(&cfg, test_group);
     net_batch b = net_batch_make(model, 37, 1);
     expect(spoiled(model, SBN_F32, &b, NAN), SBN_E_NONFINITE,
-           "the loss is NaN or infinite");
+           "the net: NaN or infinity in its input, sample ");
+    /* finite, and beyond its type behind the first layer */
+    const sbn_model_tensor *weight = net_tensor(model, "c.weight");
+    for (int64_t i = 0; i < weight->count; i++) ((float *)weight->data)[i] *= 1e4f;
+    expect(spoiled(model, SBN_F32, &b, 3.4e38), SBN_E_NONFINITE,
+           "c: NaN or infinity in its output, sample ");
     sbn_model_result got;
     OK(net_gradient(model, SBN_F32, &b, 37, &got));
     net_batch_free(&b);

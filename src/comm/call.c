@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "comm/board.h"
+#include "comm/lockstep.h"
 #include "comm/watch.h"
 
 _Static_assert(SBNI_CALL_TEXT == 8 * SBNI_SEAT_WORDS, "a text is stored word by word");
@@ -18,11 +19,11 @@ sbni_call sbni_call_of(const char *name, const char *phase, int64_t words)
     return call;
 }
 
-/* One number that differs when the call does. */
-static uint64_t digest(const sbni_call *call)
+uint64_t sbni_call_digest(const sbni_call *call)
 {
-    uint64_t word,
-        h = (uint64_t)call->call * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)call->words;
+    const uint64_t factor = UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t word, h = (uint64_t)call->call * factor + (uint64_t)call->words;
+    h = h * factor + (uint64_t)call->layer;
     for (int i = 0; i < SBNI_SEAT_WORDS; i++) {
         memcpy(&word, call->text + 8 * i, 8);
         h = (h ^ word) * UINT64_C(0xff51afd7ed558ccd);
@@ -52,7 +53,7 @@ static void come(sbn_watch *watch, sbni_call *call)
     sbni_seat *seat = sbni_watch_seat(watch);
     call->number = atomic_load_explicit(&seat->arrived, memory_order_relaxed) + 1;
     tell(seat, call);
-    put(&seat->past[call->number % SBNI_SEAT_PAST], digest(call));
+    put(&seat->past[call->number % SBNI_SEAT_PAST], sbni_call_digest(call));
     atomic_store_explicit(&seat->arrived, call->number, memory_order_release);
 }
 
@@ -64,12 +65,11 @@ static void wait_for(sbn_watch *watch, const sbni_call *call)
     atomic_store_explicit(&seat->waits, call->number, memory_order_release);
 }
 
-static void enter(sbn_watch *watch, const char *text, int64_t words)
+static void enter(sbn_watch *watch, sbni_call *call)
 {
-    sbni_call call = sbni_call_of(text, "", words);
-    call.call = ++watch->entered;
-    come(watch, &call);
-    wait_for(watch, &call);
+    call->call = ++watch->entered;
+    come(watch, call);
+    wait_for(watch, call);
 }
 
 static void go_on(sbn_watch *watch)
@@ -81,7 +81,11 @@ static void go_on(sbn_watch *watch)
 sbn_status sbni_call_comes(sbn_group *group, sbni_call *call)
 {
     if (group->watch) come(group->watch, call);
-    return SBN_OK;
+    if (!group->checks && !group->broken) return SBN_OK;
+    sbni_call_waits(group, call);
+    sbn_status status = sbni_lockstep(group, call);
+    sbni_call_goes_on(group);
+    return status;
 }
 
 void sbni_call_waits(sbn_group *group, const sbni_call *call)
@@ -96,8 +100,12 @@ void sbni_call_goes_on(sbn_group *group)
 
 sbn_status sbni_call_enter(sbn_group *group, const char *text, int64_t words)
 {
-    if (group->watch) enter(group->watch, text, words);
-    return SBN_OK;
+    if (!group->watch && !group->checks && !group->broken) return SBN_OK;
+    sbni_call call = sbni_call_of(text, "", words);
+    if (group->watch) enter(group->watch, &call);
+    sbn_status status = sbni_lockstep(group, &call);
+    if (status != SBN_OK) sbni_call_goes_on(group);
+    return status;
 }
 
 void sbni_call_has_time(sbn_group *group)
@@ -120,7 +128,8 @@ void sbn_watch_set_step(sbn_watch *watch, int64_t step)
 
 void sbn_watch_enter(sbn_watch *watch, const char *what)
 {
-    if (watch && watch->watcher) enter(watch, what, 0);
+    sbni_call call = sbni_call_of(what, "", 0);
+    if (watch && watch->watcher) enter(watch, &call);
 }
 
 void sbn_watch_leave(sbn_watch *watch)

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "comm/alike.h"
+#include "comm/lockstep.h"
 #include "comm/watch.h"
 #include "core/clock.h"
 #include "core/memory.h"
@@ -46,6 +47,8 @@ bool sbni_group_is_funneled(void)
            (level >= MPI_THREAD_FUNNELED && main_thread);
 }
 
+static sbn_status agree(sbn_group *group, sbn_status mine, bool *wants);
+
 /* What can be told without a message, for every way to make a group. */
 static sbn_status check_comm(MPI_Comm comm, sbn_group **group, const char *call)
 {
@@ -69,6 +72,7 @@ static sbn_status check_comm(MPI_Comm comm, sbn_group **group, const char *call)
 static void own(sbn_group *group, MPI_Comm comm)
 {
     group->comm = comm;
+    group->check = MPI_COMM_NULL;
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm, &group->rank);
     MPI_Comm_size(comm, &group->size);
@@ -86,7 +90,9 @@ sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
     sbn_status status =
         group ? sbni_alloc(1, sizeof *g, "group", &g)
               : sbni_fail(SBN_E_ARG, "sbn_group_create: expected a place for the group");
-    status = sbn_group_agree(&all, status);
+    bool checks = sbni_lockstep_is_wanted();
+    status = agree(&all, status, &checks);
+    if (status == SBN_OK && checks && all.size > 1) status = sbni_lockstep_begin(&all);
     if (status != SBN_OK) {
         MPI_Comm_free(&all.comm);
         sbni_free(g);
@@ -119,7 +125,7 @@ static sbn_status split(sbn_group *whole, sbn_status mine, int color, int key,
     }
     own(g, part);
     *group = g;
-    return SBN_OK;
+    return whole->checks ? sbni_lockstep_begin(g) : SBN_OK;
 }
 
 sbn_status sbn_group_split(MPI_Comm comm, int color, int key, sbn_group **group)
@@ -163,12 +169,18 @@ void sbn_group_destroy(sbn_group **group)
     if (!group || !*group) return;
     int finalized = 0;
     MPI_Finalized(&finalized);
+    /* the others may be in another call, and hear of it */
+    if (!finalized && (*group)->checks) {
+        sbni_call_enter(*group, "sbn_group_destroy", 0);
+        sbni_call_goes_on(*group);
+    }
     for (sbni_lane *lane = (*group)->lanes, *next; lane; lane = next) {
         next = lane->next;
         if (!finalized) MPI_Comm_free(&lane->comm);
         sbni_free(lane);
     }
     if (!finalized) MPI_Comm_free(&(*group)->comm);
+    if ((*group)->check != MPI_COMM_NULL && !finalized) MPI_Comm_free(&(*group)->check);
     if ((*group)->watch) (*group)->watch->group = NULL;
     sbni_traffic_free((*group)->rows);
     sbni_free(*group);
@@ -185,16 +197,20 @@ int sbn_group_size(const sbn_group *group)
     return group->size;
 }
 
-sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
+/* wants: whether this process wants check mode; then whether one does. */
+static sbn_status agree(sbn_group *group, sbn_status mine, bool *wants)
 {
     if (group->size == 1) return mine;
-    int failing = mine == SBN_OK ? INT_MAX : group->rank, first = INT_MAX;
+    int fine = *wants ? INT_MAX - 1 : INT_MAX, first = INT_MAX,
+        failing = mine == SBN_OK ? fine : group->rank;
     double began_s = sbni_clock_s();
-    SBN_TRY(sbni_call_enter(group, "agreement", 1));
+    sbn_status entered = sbni_call_enter(group, "agreement", 1);
+    if (entered != SBN_OK) return mine != SBN_OK ? mine : entered;
     int code = MPI_Allreduce(&failing, &first, 1, MPI_INT, MPI_MIN, group->comm);
     count_other(group, sizeof failing, began_s);
     SBN_TRY(sbni_mpi(code, "MPI_Allreduce"));
-    if (first == INT_MAX) return SBN_OK;
+    *wants = first == INT_MAX - 1;
+    if (first >= INT_MAX - 1) return SBN_OK;
     struct {
         int32_t status, peer;
         char text[SBNI_ERROR_BYTES];
@@ -207,6 +223,12 @@ sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
     SBN_TRY(sbni_group_broadcast(group, &report, sizeof report, first));
     if (mine != SBN_OK) return mine;
     return sbni_fail_peer(first, (sbn_status)report.status, report.text);
+}
+
+sbn_status sbn_group_agree(sbn_group *group, sbn_status mine)
+{
+    bool wants = false;
+    return agree(group, mine, &wants);
 }
 
 sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine)

@@ -26,6 +26,10 @@ struct sbn_group {
     sbni_traffic other;              /* of all else */
     struct sbni_reduce *outstanding; /* sums begun and not ended, the latest first */
     int rank, size;
+    MPI_Comm check; /* of comm/lockstep.h */
+    bool checks, telling,
+        broken;              /* in check mode; and whether calls were found to differ */
+    uint64_t checked;        /* calls so far in check mode */
     struct sbn_watch *watch; /* NULL: nobody watches, or this process is alone */
     uint32_t layers;         /* made so far: numbers the layers alike on all processes */
 };

@@ -28,6 +28,7 @@ sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase
         sbni_section(norm->cfg.channels, norm->batches, words) - SBNI_HEAD_WORDS;
     sbn_status status = sbni_reduce_create(norm->group, length, reduce);
     if (status == SBN_OK) status = sbni_reduce_label(reduce, norm->name, phase);
+    reduce->call.layer = norm->id + INT64_C(1);
     return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", norm->name);
 }
 
