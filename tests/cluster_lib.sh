@@ -34,7 +34,7 @@ enter_world() {
   "${spaces[@]}" true 2>/dev/null || leave_out 'namespaces cannot be made here'
   "${spaces[@]}" sh -c 'ip link add net0 type bridge' 2>/dev/null ||
     leave_out 'bridges cannot be made here'
-  CLUSTER_WORLD=1 exec timeout -k 5 "$world_limit_s" "${spaces[@]}" "$0" "$@"
+  CLUSTER_WORLD=1 exec timeout -k 1 "$world_limit_s" "${spaces[@]}" "$0" "$@"
 }
 
 # The tree with its program at /mnt/tree, which all hosts see; file systems in memory; one
