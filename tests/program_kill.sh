@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # A process is killed at a random moment, again and again, each time among another number
 # of processes; the run that is resumed ends with the weights of the undisturbed one.
-# SBN_KILL_RUNS kills (5), drawn from SBN_KILL_SEED, which is printed.
+# SBN_KILL_RUNS kills (5, under sanitizers 2), drawn from SBN_KILL_SEED, which is printed.
 # shellcheck disable=SC2317 # functions are called by name
 set -u
 . "$(dirname "$0")/program_lib.sh"
 
-runs=${SBN_KILL_RUNS:-5}
+runs=${SBN_KILL_RUNS:-$((slowness == 1 ? 5 : 2))}
 seed=${SBN_KILL_SEED:-$((SRANDOM % 32768))}
 RANDOM=$seed
 printf 'SBN_KILL_SEED=%d SBN_KILL_RUNS=%d\n' "$seed" "$runs"
