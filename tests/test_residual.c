@@ -178,10 +178,13 @@ static int count_kind(const sbn_model *m, sbni_layer_kind kind)
 static char *apart(const char *text)
 {
     char *out = calloc(4, strlen(text) + 1), *to = out;
-    assert_non_null(out);
-    for (const char *line = text; *line; line += strcspn(line, "\n") + 1) {
+    if (!out) abort();
+    for (const char *line = text; *line;) {
+        size_t n = strcspn(line, "\n") + 1; /* every line has its end */
         if (!strncmp(line, "end\n", 4)) to = stpcpy(to, "avgpool size=1\n");
-        to += sprintf(to, "%.*s\n", (int)strcspn(line, "\n"), line);
+        memcpy(to, line, n);
+        to += n;
+        line += n;
     }
     return out;
 }
