@@ -32,7 +32,8 @@ cd "$work" || exit 1
 
 # Open MPI explains every exit code that is not 0, unless told to be quiet.
 quiet=()
-if "$mpirun" --version 2>/dev/null | grep -q 'Open MPI'; then quiet=(--quiet); fi
+# It calls itself OpenRTE where it goes by the name mpirun.openmpi.
+if "$mpirun" --version 2>/dev/null | grep -q -e 'Open MPI' -e OpenRTE; then quiet=(--quiet); fi
 
 pass() {
   passed=$((passed + 1))
