@@ -42,7 +42,9 @@ typedef struct sbn_stall {
  * What to do about a stall; runs in the watch's thread while the program's own waits in
  * MPI. Usually: print stall->text where stall->speaks, then end the process with _exit,
  * by which the launcher learns that the job has failed and ends the rest. When it returns
- * the watch goes on and calls again after as much time.
+ * the watch goes on and calls again after as much time. It is called, to end, also on a
+ * process that does not wait once the one that spoke has ended: on one that was stopped,
+ * and woke as the launcher ended it.
  */
 typedef void (*sbn_stall_handler)(const sbn_stall *stall, void *context);
 

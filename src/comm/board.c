@@ -108,7 +108,7 @@ sbn_status sbni_board_create(sbn_group *group, sbni_board *b)
     if (!b->memory) status = sbni_alloc(1, bytes_of(1), "watch", &b->memory);
     SBN_GOTO(sbn_group_agree(group, status));
     SBN_GOTO(gather_cards(group, leader, b));
-    b->spoken = b->memory;
+    b->speaker = b->memory;
     b->seats = (sbni_seat *)((char *)b->memory + HEAD_BYTES);
     for (int i = 0; i < b->here; i++)
         if (b->ranks[i] == group->rank) b->mine = &b->seats[i];

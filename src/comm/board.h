@@ -26,7 +26,7 @@ typedef struct sbni_seat {
 typedef struct sbni_board {
     void *memory; /* ends with the process; no name of it is left anywhere */
     int64_t bytes;
-    _Atomic uint32_t *spoken; /* a process of this host tells of a stall */
+    _Atomic uint32_t *speaker; /* of this host, which tells of a stall: its seat + 1 */
     sbni_seat *seats, *mine;
     int here, size;                 /* processes of this host, and of all */
     int *leader;                    /* [size] the first process of each one's host */

@@ -59,29 +59,42 @@ static void see_others(sbni_watcher *w, double passed_s)
     }
 }
 
-/* One process of the host speaks: the first that comes to it. */
 static void handle(sbni_watcher *w)
 {
-    const sbni_board *b = &w->watch->board;
     sbn_stall stall;
-    uint32_t nobody = 0;
-    if (!w->speaks && w->silent_s < 0)
-        w->speaks = atomic_compare_exchange_strong(b->spoken, &nobody, 1);
-    if (!w->speaks && w->silent_s < SILENT_S) {
-        if (w->silent_s < 0) w->silent_s = 0;
-        return;
-    }
-    sbni_stall_tell(b, w->watch->rank, w->quiet, w->waited_s, w->what, w->text, &stall);
+    sbni_stall_tell(&w->watch->board, w->watch->rank, w->quiet, w->waited_s, w->what,
+                    w->text, &stall);
     stall.speaks = w->speaks;
     w->handler(&stall, w->context);
     w->waited_s = 0;
     w->silent_s = -1;
 }
 
+/* One process of the host speaks: the first that comes to it. */
+static void speak(sbni_watcher *w)
+{
+    const sbni_board *b = &w->watch->board;
+    uint32_t nobody = 0, me = (uint32_t)(b->mine - b->seats) + 1;
+    if (!w->speaks && w->silent_s < 0)
+        w->speaks = atomic_compare_exchange_strong(b->speaker, &nobody, me);
+    if (w->speaks || w->silent_s >= SILENT_S)
+        handle(w);
+    else if (w->silent_s < 0)
+        w->silent_s = 0;
+}
+
+/* The process that spoke ended: so do the others, whatever they are at; of them the one
+ * that was stopped, and goes on when it is told to end. */
+static bool speaker_is_gone(const sbni_watcher *w)
+{
+    uint32_t speaker = atomic_load(w->watch->board.speaker);
+    return !w->speaks && speaker > 0 && w->quiet[speaker - 1];
+}
+
 /* It waits no more, or in another call. */
 static void forget(sbni_watcher *w, uint64_t number)
 {
-    if (w->speaks) atomic_store(w->watch->board.spoken, 0);
+    if (w->speaks) atomic_store(w->watch->board.speaker, 0);
     w->speaks = false;
     w->number = number;
     w->waited_s = 0;
@@ -95,6 +108,10 @@ static void look(sbni_watcher *w, double passed_s)
     uint64_t number = atomic_load_explicit(&b->mine->waits, memory_order_acquire);
     atomic_fetch_add_explicit(&b->mine->beats, 1, memory_order_relaxed);
     see_others(w, passed_s);
+    if (speaker_is_gone(w)) {
+        handle(w);
+        return;
+    }
     if (number == 0 || number != w->number) {
         forget(w, number);
         return;
@@ -108,7 +125,7 @@ static void look(sbni_watcher *w, double passed_s)
     for (int i = 0; i < b->here && !known; i++)
         known = has_time ? w->quiet[i]
                          : sbni_stall_absence(b, i, number, w->quiet[i]) != SBNI_THERE;
-    if (known || (!has_time && w->waited_s > w->limit_s + ELSEWHERE_S)) handle(w);
+    if (known || (!has_time && w->waited_s > w->limit_s + ELSEWHERE_S)) speak(w);
 }
 
 static struct timespec after(double s)

@@ -1,7 +1,9 @@
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "kernels/gemm.h"
 
 #include <cblas.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 /* What OpenBLAS maps for each thread that is in a product at the same time, and keeps. */
 enum { WORK_BYTES = (128 << 20) + (1 << 20), MAX_THREADS = 256, SIDE = 128 };
@@ -19,9 +21,12 @@ int64_t sbni_gemm_reserve(int threads)
     if (threads > MAX_THREADS) threads = MAX_THREADS;
     if (threads <= reserved) return 0;
     int got = 0;
-    while (got < threads && (work[got] = malloc(WORK_BYTES)))
-        *(volatile char *)work[got++] = 0; /* or a compiler would do without */
-    for (int i = 0; i < got; i++) free(work[i]);
+    /* as OpenBLAS does: of memory that nobody writes none is used */
+    while (got < threads &&
+           (work[got] = mmap(NULL, WORK_BYTES, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED)
+        got++;
+    for (int i = 0; i < got; i++) munmap(work[i], WORK_BYTES);
     if (got < threads) return WORK_BYTES;
     /* now that they are there, at least the first is taken: by a product that is too
      * large for the code that needs none */
