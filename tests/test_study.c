@@ -330,6 +330,38 @@ static void sentences_name_no_winner_in_noise(void **state)
     assert_int_equal(sbni_all_hold((int[]){0, -1}, 2), -1);
 }
 
+/* Around the best of a method, to both sides, as far as the next gap. */
+static void ranges_have_two_ends(void **state)
+{
+    (void)state;
+    static const double errors[2][6] = {{0.9, 0.13, 0.12, 0.1, 0.125, 0.11},
+                                        {0.9, 0.9, 0.9, 0.12, 0.2, 0.12}};
+    static const double want[2][2] = {{0.2, 3.2}, {0.8, 0.8}};
+    sbni_request r = {.study = &sbni_study_grid, .seeds = 1};
+    r.vary = (sbni_texts){{"norm=batch,none", "lr=0.1,0.2,0.4,0.8,1.6,3.2"}, 2};
+    OK(sbni_pairs_set(&r.given, "data", "synthetic"));
+    sbni_design *d;
+    OK(sbni_design_create(&r, &d));
+    assert_int_equal(d->n_points, 12);
+    sbni_record records[12] = {0};
+    bool chosen[12];
+    for (int i = 0; i < 12; i++) {
+        int at = 0;
+        while (d->points[i].x > 0.11 * pow(2, at)) at++;
+        sbni_record_set(&records[d->points[i].trial[0]], "test_error",
+                        errors[d->points[i].arm][at]);
+        chosen[i] = true;
+    }
+    sbni_summary s = {.design = d, .records = records, .chosen = chosen};
+    double range[2];
+    for (int arm = 0; arm < 2; arm++) {
+        assert_true(sbni_good_range(&s, arm, "test_error", 0.0301, range));
+        for (int end = 0; end < 2; end++) CLOSE(range[end], want[arm][end], 1e-15);
+    }
+    assert_false(sbni_good_range(&s, 1, "test_error", 0.01, range));
+    sbni_design_destroy(&d);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(quantiles_of_tables),
     cmocka_unit_test(intervals_by_hand),
@@ -342,5 +374,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(items_are_taken_once),
     cmocka_unit_test(nothing_after_a_stop),
     cmocka_unit_test(sentences_name_no_winner_in_noise),
+    cmocka_unit_test(ranges_have_two_ends),
 };
 TEST_MAIN(tests)

@@ -56,18 +56,15 @@ bool sbni_good_range(const sbni_summary *s, int arm, const char *metric, double 
     int best = sbni_best_point(s, arm, metric);
     for (int i = 0; best >= 0 && i < n; i++)
         if (x[i] == s->design->points[best].x) at = i;
-    int ends[2] = {at, at};
+    if (at < 0 || !(sbni_summary_of(s, best, metric).mean <= least + margin))
+        return false;
     for (int side = 0; side < 2; side++)
         for (int i = at; i >= 0 && i < n; i += side ? 1 : -1) {
             sbni_sample v = sbni_summary_of(s, sbni_summary_point(s, arm, x[i]), metric);
             if (!(v.mean <= least + margin)) break;
-            ends[side] = i;
-            if (i == at) range[0] = range[1] = x[i];
             range[side] = x[i];
         }
-    if (at < 0) return false;
-    sbni_sample v = sbni_summary_of(s, best, metric);
-    return v.mean <= least + margin && ends[0] <= ends[1];
+    return true;
 }
 
 void sbni_put_verdict(FILE *text, int holds, const char *source, const char *claim)
