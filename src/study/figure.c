@@ -268,9 +268,14 @@ static void put_plot(const drawing *d, bool text)
         else if (words)
             fprintf(d->f, "1:2:3:4 with yerrorbars pt %d ps 1.4 lw 2.5 lc rgb '%s'", mark,
                     colour);
+        else if (c->flat) /* what has error bars is never dashed */
+            fprintf(d->f,
+                    "1:2:3:4 with yerrorbars pt 0 lw 1.5 lc rgb '%s' notitle, \\\n    "
+                    "$d%d using 1:2 with lines lw 2.5 dt 2 lc rgb '%s'",
+                    colour, i, colour);
         else
-            fprintf(d->f, "1:2:3:4 with yerrorlines pt %d ps %s lw 2.5 dt %d lc rgb '%s'",
-                    mark, c->flat ? "0.4" : "1.4", c->flat ? 2 : 1, colour);
+            fprintf(d->f, "1:2:3:4 with yerrorlines pt %d ps 1.4 lw 2.5 lc rgb '%s'",
+                    mark, colour);
         fprintf(d->f, " title ");
         put_quoted(d->f, c->name);
     }
@@ -296,7 +301,7 @@ static void put_axes(const drawing *d)
                   "set key outside bottom center horizontal maxcols 3 samplen 2\n"
                   "set offsets graph 0.03, graph 0.03, graph 0.05, graph 0.02\n");
     if (g->look & SBNI_LOG_X) fprintf(d->f, "set logscale x\n");
-    if (g->look & SBNI_LOG_Y) fprintf(d->f, "set logscale y\n");
+    if (g->look & SBNI_LOG_Y) fprintf(d->f, "set logscale y\nset autoscale yfix\n");
     if (g->kind == SBNI_FIGURE_STEPS || g->kind == SBNI_FIGURE_BAND)
         fprintf(d->f, "set offsets 0, 0, 0, 0\nset autoscale xfix\n");
     if (g->kind == SBNI_FIGURE_STEPS) fprintf(d->f, "set yrange [0<*:*<1]\n");

@@ -29,7 +29,7 @@ void sbni_put_difference(FILE *text, const sbni_sample *d, const char *what)
 
 void sbni_put_number(FILE *text, double value)
 {
-    fprintf(text, "%.3g", value);
+    fprintf(text, fabs(value) < 100 ? "%.3g" : "%.0f", value);
 }
 
 int sbni_best_point(const sbni_summary *s, int arm, const char *metric)

@@ -19,9 +19,10 @@ static void put_value(FILE *f, const sbni_table *t, const sbni_sample *v, int se
         return;
     }
     double half = scale * (v->high - v->low) / 2;
-    const char *format = t->percent ? " %.2f" : " %.4g";
+    const char *format = t->percent ? " %.2f" : fabs(v->mean) < 1000 ? " %.4g" : " %.0f";
     fprintf(f, format, scale * v->mean);
-    if (v->n > 1) fprintf(f, t->percent ? " ± %.2f" : " ± %.2g", half);
+    format = t->percent ? " ± %.2f" : half < 100 ? " ± %.2g" : " ± %.0f";
+    if (v->n > 1) fprintf(f, format, half);
     if (v->n < seeds) fprintf(f, " (n = %d)", v->n);
     fprintf(f, " |");
 }
