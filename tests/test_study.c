@@ -158,6 +158,21 @@ static void grids_are_products(void **state)
     sbni_design_destroy(&d);
     OK(sbni_pairs_set(&r.given, "lr", "0.3"));
     FAILS(SBN_E_ARG, sbni_design_create(&r, &d));
+    /* numbers among words are words: "2" is not the place of "all" */
+    r.vary = (sbni_texts){{"norm-batch=2,4,all"}, 1};
+    OK(sbni_design_create(&r, &d));
+    for (int i = 0; i < 3; i++) assert_true(d->points[i].x == i);
+    assert_string_equal(d->x_words[0], "2");
+    assert_string_equal(d->x_words[2], "all");
+    sbni_design_destroy(&d);
+    /* what would replace each other */
+    r.vary = (sbni_texts){{"momentum=0.1,0.9", "momentum=0"}, 2};
+    FAILS(SBN_E_ARG, sbni_design_create(&r, &d));
+    r.vary = (sbni_texts){{"epochs=1,2", "steps=5"}, 2};
+    FAILS(SBN_E_ARG, sbni_design_create(&r, &d));
+    OK(sbni_pairs_set(&r.given, "steps", "50"));
+    r.vary.n = 1;
+    FAILS(SBN_E_ARG, sbni_design_create(&r, &d));
     r.vary = (sbni_texts){{"lr="}, 1};
     FAILS(SBN_E_ARG, sbni_design_create(&r, &d));
     r.vary = (sbni_texts){{"seed=1,2"}, 1};
@@ -315,6 +330,8 @@ static void sentences_name_no_winner_in_noise(void **state)
         {{5, 0.02, 0.01, 0.01, 0.03}, "2.0 points higher than A (1.0 to 3.0)"},
         {{5, 0.02, 0.01, -0.01, 0.05},
          "the same as A within the noise (difference -1.0 to 5.0 points)"},
+        {{1, 0.02, 0, 0.02, 0.02}, "2.0 points higher than A in one run"},
+        {{0, (double)NAN, 0, 0, 0}, "not to be compared with A"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *text;

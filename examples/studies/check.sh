@@ -49,13 +49,14 @@ holds() {
 }
 
 check_norm_batch() {
-  local s=$1/summary.csv d=$1/differences.csv
+  local s=$1/summary.csv d=$1/differences.csv most
+  most=$(rows "$s" | awk -F';' '$1 == "batch norm" { print $2 }' | sort -n | tail -n 1)
   holds "norm-batch: the error of batch norm rises as the norm batch falls to 4 and 2" \
     'two > four_high && four > large_high' \
     two="$(get "$s" 'batch norm' 2 test_error low)" \
     four_high="$(get "$s" 'batch norm' 4 test_error high)" \
     four="$(get "$s" 'batch norm' 4 test_error low)" \
-    large_high="$(get "$s" 'batch norm' 32 test_error high)"
+    large_high="$(get "$s" 'batch norm' "$most" test_error high)"
   holds "norm-batch: at 2 group norm, which stays, is better than batch norm" 'high < 0' \
     high="$(get "$d" 'group norm' 2 test_error high)"
   holds "norm-batch: at 2 renorm lies between" 'high < 0 && renorm > group' \
@@ -88,6 +89,8 @@ check_non_iid() {
 
 check_ioffe2015() {
   local s=$1/summary.csv d=$1/differences.csv step
+  holds "ioffe2015: there are early evaluations" 'n > 0' \
+    n="$(rows "$s" | grep -c 'error_at/')"
   for step in $(rows "$s" | awk -F';' '$5 ~ "^error_at/" { print $5 }' | sort -u -t/ -k2n); do
     holds "ioffe2015: with norm ahead, $step" 'low > 0' low="$(get "$d" without 0 "$step" low)"
   done

@@ -44,7 +44,7 @@ typedef struct sbn_stall {
  * by which the launcher learns that the job has failed and ends the rest. When it returns
  * the watch goes on and calls again after as much time. It is called, to end, also on a
  * process that does not wait once the one that spoke has ended: on one that was stopped,
- * and woke as the launcher ended it.
+ * and woke as the launcher ended it. It may set another limit, but not destroy the watch.
  */
 typedef void (*sbn_stall_handler)(const sbn_stall *stall, void *context);
 

@@ -11,10 +11,11 @@
 #PBS -l select=2:ncpus=2:mpiprocs=2
 #PBS -l walltime=00:10:00
 #PBS -j oe
-# PBS sends TERM when the time is over, and the run saves. An mpirun that was built without
-# PBS, as Debian's is, reaches the nodes by ssh, which must need no password.
+# When the time is over PBS sends TERM to mpirun as well, which leaves no time to save; so the
+# run stops by itself a minute before. An mpirun that was built without PBS, as Debian's is,
+# reaches the nodes by ssh, which must need no password.
 
 cd "$PBS_O_WORKDIR" || exit 74
 read -ra more <<<"${OPTIONS-}"
 exec launch/run --max-restarts 2 syncbn train --net cnn --data fashion-mnist --batch 64 \
-  --lr 0.05 --epochs 5 --progress lines --out "out/pbs-${PBS_JOBID%%.*}" "${more[@]}"
+  --lr 0.05 --epochs 5 --progress lines --max-time 540 --out "out/pbs-${PBS_JOBID%%.*}" "${more[@]}"

@@ -74,7 +74,7 @@ static void enter(sbn_watch *watch, sbni_call *call)
 
 static void go_on(sbn_watch *watch)
 {
-    put(&sbni_watch_seat(watch)->has_time, 0);
+    /* has_time stays: numbers are used once, and the watch reads `waits` before it */
     atomic_store_explicit(&sbni_watch_seat(watch)->waits, 0, memory_order_release);
 }
 

@@ -65,7 +65,9 @@ static void handle(sbni_watcher *w)
     sbni_stall_tell(&w->watch->board, w->watch->rank, w->quiet, w->waited_s, w->what,
                     w->text, &stall);
     stall.speaks = w->speaks;
+    pthread_mutex_unlock(&w->lock); /* it may set another limit */
     w->handler(&stall, w->context);
+    pthread_mutex_lock(&w->lock);
     w->waited_s = 0;
     w->silent_s = -1;
 }
@@ -125,6 +127,7 @@ static void look(sbni_watcher *w, double passed_s)
     for (int i = 0; i < b->here && !known; i++)
         known = has_time ? w->quiet[i]
                          : sbni_stall_absence(b, i, number, w->quiet[i]) != SBNI_THERE;
+    if (number != atomic_load_explicit(&b->mine->waits, memory_order_acquire)) return;
     if (known || (!has_time && w->waited_s > w->limit_s + ELSEWHERE_S)) speak(w);
 }
 
@@ -154,6 +157,7 @@ static void *run(void *argument)
         last_s = now_s;
         look(w, passed_s < 2 * nap_s ? passed_s : 2 * nap_s);
     }
+    if (w->speaks) atomic_store(w->watch->board.speaker, 0);
     pthread_mutex_unlock(&w->lock);
     return NULL;
 }

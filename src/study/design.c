@@ -89,16 +89,32 @@ static bool was_heard(const sbni_design *d, const char *option)
     return false;
 }
 
+bool sbni_design_same(const char *option, const char *other)
+{
+    static const char *const length[] = {"epochs", "steps"};
+    if (!strcmp(option, other)) return true;
+    for (int i = 0; i < 2; i++)
+        if (!strcmp(option, length[i])) return !strcmp(other, length[1 - i]);
+    return false;
+}
+
+static bool sets(const sbni_pairs *settings, const char *option)
+{
+    for (int i = 0; i < settings->n; i++)
+        if (sbni_design_same(settings->at[i].option, option)) return true;
+    return false;
+}
+
 /* What the study varies is not the user's to fix. */
 static sbn_status check_given(const sbni_design *d, const sbni_pairs *given)
 {
     for (int i = 0; i < given->n; i++) {
         const char *option = given->at[i].option;
-        bool varies = false;
+        bool varies = d->n_shifts && !strcmp(option, "shift");
         for (int k = 0; k < d->n_arms && !varies; k++)
-            varies = sbni_pairs_get(&d->arms[k].settings, option) != NULL;
+            varies = sets(&d->arms[k].settings, option);
         for (int k = 0; k < d->n_points && !varies; k++)
-            varies = sbni_pairs_get(&d->points[k].settings, option) != NULL;
+            varies = sets(&d->points[k].settings, option);
         SBN_CHECK(!varies || was_heard(d, option), SBN_E_ARG,
                   "--%s: the study %s varies it; other values: syncbn study grid --vary "
                   "%s=%s",
@@ -212,7 +228,9 @@ static sbn_status fill(sbni_design *d, int seeds, const sbni_pairs *given)
     SBN_TRY(sbni_pairs_read(&d->base, d->quick ? s->quick : s->full));
     SBN_TRY(sbni_pairs_add(&d->base, given));
     snprintf(d->x, sizeof d->x, "%s", s->x);
-    d->first_seed = (uint64_t)sbni_design_number(d, "seed", 1);
+    (void)sbni_design_number(d, "seed", 1); /* it is the user's to give */
+    const char *seed = sbni_pairs_get(&d->base, "seed");
+    d->first_seed = seed ? strtoull(seed, NULL, 10) : 1;
     const char *net = sbni_pairs_get(&d->base, "net");
     if (net) SBN_TRY(sbni_netview_read(net, &d->net));
     s->build(d, d->quick);

@@ -9,7 +9,7 @@
 #include "study/netview.h"
 #include "study/pairs.h"
 
-enum { SBNI_KEY_BYTES = 160, SBNI_ARM_NAME = 64 };
+enum { SBNI_KEY_BYTES = 160, SBNI_ARM_NAME = 160 };
 
 typedef struct sbni_design sbni_design;
 struct sbni_summary;
@@ -135,6 +135,9 @@ __attribute__((format(printf, 5, 6))) void sbni_design_search(sbni_design *desig
 /* Number that a setting of all trials has, from which the study makes its points: so it
  * is the user's to give even where points set it. */
 double sbni_design_number(sbni_design *design, const char *option, double otherwise);
+
+/* Whether two options set the same thing: one of them twice, or epochs and steps. */
+bool sbni_design_same(const char *option, const char *other);
 
 /* A value of what varies, as tables show it. */
 void sbni_design_put_x(const sbni_design *design, double x, FILE *text);

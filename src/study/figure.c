@@ -20,7 +20,7 @@ enum { COLOURS = 7, CURVES = 32, NAME_BYTES = 160 };
 
 /* A line of the legend with its data block. */
 typedef struct curve {
-    char name[NAME_BYTES];
+    char name[SBNI_ARM_NAME + 2 + NAME_BYTES];
     int look; /* colour and mark */
     bool flat, thin;
 } curve;
@@ -31,7 +31,7 @@ typedef struct drawing {
     const char *out;
     FILE *f;
     curve curves[CURVES];
-    int n;
+    int n, rows; /* curves, and points of all of them */
 } drawing;
 
 bool sbni_figure_possible(void)
@@ -58,8 +58,9 @@ static bool part(const char *list, int i, char *word)
     return true;
 }
 
-static void put_row(const drawing *d, double x, const sbni_sample *s)
+static void put_row(drawing *d, double x, const sbni_sample *s)
 {
+    d->rows++;
     char text[32];
     double scale = d->figure->look & SBNI_PERCENT ? 100 : 1;
     double low = s->n > 1 ? s->low : s->mean, high = s->n > 1 ? s->high : s->mean;
@@ -342,7 +343,7 @@ static sbn_status put_script(drawing *d)
         status = put_steps(d);
         break;
     }
-    if (!d->n || status != SBN_OK) return status;
+    if (!d->rows || status != SBN_OK) return status;
     fprintf(d->f, "if (exists('text_only')) {\n  unset grid\n");
     put_plot(d, true);
     fprintf(d->f, "} else {\n");
@@ -385,6 +386,6 @@ sbn_status sbni_figure_draw(const sbni_summary *summary, const sbni_figure *figu
     fclose(d.f);
     if (status == SBN_OK) status = sbni_replacement_text(path, text);
     free(text);
-    if (status == SBN_OK && draw && d.n) status = run_gnuplot(out, figure->file);
+    if (status == SBN_OK && draw && d.rows) status = run_gnuplot(out, figure->file);
     return status;
 }

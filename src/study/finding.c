@@ -14,7 +14,9 @@ void sbni_put_percent(FILE *text, const sbni_sample *s)
 void sbni_put_difference(FILE *text, const sbni_sample *d, const char *what)
 {
     int sign = sbni_sample_sign(d);
-    if (d->n < 2)
+    if (!d->n)
+        fprintf(text, "not to be compared with %s", what);
+    else if (d->n < 2)
         fprintf(text, "%.1f points %s than %s in one run", fabs(100 * d->mean),
                 d->mean < 0 ? "lower" : "higher", what);
     else if (!sign)

@@ -39,14 +39,18 @@ static bool is_number(const char *text)
     return *text && !*end;
 }
 
+static bool has_numbers(const axis *a)
+{
+    for (int k = 0; k < a->n; k++)
+        if (!is_number(a->values[k])) return false;
+    return true;
+}
+
 /* The first axis of numbers is x; without one, x counts the values of the first. */
 static int choose_x(const axis *axes, int n)
 {
-    for (int i = 0; i < n; i++) {
-        int numbers = 0;
-        for (int k = 0; k < axes[i].n; k++) numbers += is_number(axes[i].values[k]);
-        if (numbers == axes[i].n) return i;
-    }
+    for (int i = 0; i < n; i++)
+        if (has_numbers(&axes[i])) return i;
     return 0;
 }
 
@@ -56,9 +60,9 @@ static void build_grid(sbni_design *d, const axis *axes, int n)
     for (int i = 0; i < n; i++)
         if (i != x) rows *= axes[i].n;
     snprintf(d->x, sizeof d->x, "%s", axes[x].option);
-    for (int k = 0; k < axes[x].n; k++)
-        if (!is_number(axes[x].values[k]))
-            snprintf(d->x_words[k], sizeof d->x_words[k], "%.31s", axes[x].values[k]);
+    bool numbers = has_numbers(&axes[x]);
+    for (int k = 0; k < axes[x].n && !numbers; k++)
+        snprintf(d->x_words[k], sizeof d->x_words[k], "%.31s", axes[x].values[k]);
     for (int row = 0; row < rows && d->status == SBN_OK; row++) {
         char name[ROW_BYTES] = "", settings[ROW_BYTES] = "";
         size_t named = 0, set = 0;
@@ -70,12 +74,18 @@ static void build_grid(sbni_design *d, const axis *axes, int n)
                                       named ? ", " : "", axes[i].option, value);
             set += (size_t)snprintf(settings + set, sizeof settings - set, "%s=%s ",
                                     axes[i].option, value);
-            if (named >= sizeof name || set >= sizeof settings) break;
+            if (named >= SBNI_ARM_NAME || set >= sizeof settings) {
+                d->status = sbni_fail(SBN_E_ARG,
+                                      "--vary: a combination of values is too long to be "
+                                      "named: expected less than %d bytes",
+                                      SBNI_ARM_NAME);
+                return;
+            }
         }
         int arm = sbni_design_arm(d, named ? name : axes[x].option, settings);
         for (int k = 0; k < axes[x].n; k++) {
             const char *value = axes[x].values[k];
-            sbni_design_point(d, arm, is_number(value) ? strtod(value, NULL) : k, "%s=%s",
+            sbni_design_point(d, arm, numbers ? strtod(value, NULL) : k, "%s=%s",
                               axes[x].option, value);
         }
     }
@@ -90,8 +100,13 @@ static void build(sbni_design *d, bool quick)
         d->status = sbni_fail(SBN_E_ARG, "study grid: expected --vary OPTION=VALUE,…");
     if (d->vary->n > AXES)
         d->status = sbni_fail(SBN_E_ARG, "--vary: expected at most %d of them", AXES);
-    for (; d->status == SBN_OK && n < d->vary->n; n++)
+    for (; d->status == SBN_OK && n < d->vary->n; n++) {
         d->status = read_axis(d->vary->at[n], &axes[n]);
+        for (int k = 0; k < n && d->status == SBN_OK; k++)
+            if (sbni_design_same(axes[k].option, axes[n].option))
+                d->status = sbni_fail(SBN_E_ARG, "--vary: %s and %s set the same",
+                                      axes[k].option, axes[n].option);
+    }
     if (d->status == SBN_OK) build_grid(d, axes, n);
 }
 

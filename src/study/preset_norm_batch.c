@@ -7,9 +7,10 @@ static void build(sbni_design *d, bool quick)
     int most = (int)sbni_design_number(d, "batch", 64);
     int bn = sbni_design_arm(d, "batch norm", "norm=batch");
     int rn = sbni_design_arm(d, "renorm", "norm=renorm");
-    for (int n = 2; n <= most; n *= quick && n > 2 ? 4 : 2) {
-        sbni_design_point(d, bn, n, "norm-batch=%d", n);
-        sbni_design_point(d, rn, n, "norm-batch=%d", n);
+    for (int n = 2, last = 0; last < most; n *= quick && n > 2 ? 4 : 2) {
+        last = n < most ? n : most; /* the whole batch, too, where it is no power of 2 */
+        sbni_design_point(d, bn, last, "norm-batch=%d", last);
+        sbni_design_point(d, rn, last, "norm-batch=%d", last);
     }
     char group[32];
     snprintf(group, sizeof group, "norm=group:%d", d->net.groups);
@@ -33,7 +34,9 @@ static void find(const sbni_summary *s, FILE *text)
     if (best < 0 || n < 2) return;
     sbni_sample at_best = sbni_summary_of(s, best, "test_error");
     sbni_sample at_small = sbni_summary_of(s, small, "test_error");
-    sbni_sample loss = sbni_summary_difference(s, small, best, "test_error");
+    /* not from the best, which would always be worse than another */
+    int whole = sbni_summary_point(s, 0, x[n - 1]);
+    sbni_sample loss = sbni_summary_difference(s, small, whole, "test_error");
     sbni_sample saved = sbni_summary_difference(s, renorm, small, "test_error");
     sbni_sample beside = sbni_summary_difference(s, group, small, "test_error");
     fprintf(text, "The test error of batch norm is ");

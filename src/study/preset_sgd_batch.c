@@ -10,13 +10,16 @@
 static void build(sbni_design *d, bool quick)
 {
     double lr = sbni_design_number(d, "lr", 0.05);
-    int arm = sbni_design_arm(d, "norm batch 16", "");
+    int norm_batch = (int)sbni_design_number(d, "norm-batch", 16);
+    char name[32];
+    snprintf(name, sizeof name, "norm batch %d", norm_batch);
+    int arm = sbni_design_arm(d, name, "");
     for (int batch = 16; batch <= (quick ? 1024 : 4096); batch *= quick ? 4 : 2)
         for (int i = quick ? -2 : -4; i <= (quick ? 0 : 2); i++) {
             double rate = lr * sqrt(batch / 64.0) * ldexp(1, i);
             int every = batch < 4096 ? 4096 / batch : 1;
             char noise[32] = "";
-            if (batch >= 128)
+            if (batch >= 8 * norm_batch)
                 snprintf(noise, sizeof noise, " noise-scale=%d", batch < 2048 ? 20 : 5);
             sbni_design_search(d, arm, batch, rate, "batch=%d lr=%.6g eval-every=%d%s",
                                batch, rate, every, noise);
@@ -60,7 +63,9 @@ static void find(const sbni_summary *s, FILE *text)
         if (v.n < s->design->seeds) continue;
         batch[n] = x[i];
         steps[n++] = v.mean;
-        if (steps[0] * batch[0] / (steps[n - 1] * x[i]) >= 0.8) perfect = x[i];
+        bool unbroken = n == 1 || perfect == batch[n - 2];
+        if (unbroken && steps[0] * batch[0] / (steps[n - 1] * x[i]) >= 0.8)
+            perfect = x[i];
     }
     if (n < 3) {
         fprintf(text,
@@ -75,18 +80,24 @@ static void find(const sbni_summary *s, FILE *text)
         "%.0f %% of what it was",
         steps[0], batch[0], steps[n - 1], batch[n - 1], perfect, batch[n - 1],
         100 * last);
-    fprintf(text, "; the curve's knee, as least·(1 + B/batch), lies at B = %.0f",
-            fit_knee(batch, steps, n));
+    double knee = fit_knee(batch, steps, n);
+    noise = noises ? exp(noise / noises) : (double)NAN;
+    fprintf(text, "; the curve's knee, as least·(1 + B/batch), lies at B = %.0f", knee);
     if (noises)
         fprintf(text, ", the gradient noise scale by independent norm batches is %.0f",
-                exp(noise / noises));
+                noise);
     fprintf(text, ".\n");
     sbni_sample fall = sbni_summary_difference(s, sbni_summary_point(s, 0, batch[0]),
                                                sbni_summary_point(s, 0, batch[n - 1]),
                                                "steps_to_target");
-    int holds[2] = {sbni_sample_sign(&fall), last < 0.8 ? 1 : -1};
+    double apart = fabs(log10(knee / noise));
+    int holds[4] = {sbni_sample_sign(&fall), perfect > batch[0] ? 1 : -1,
+                    last < 0.8 ? 1 : -1,
+                    isnan(apart) ? 0
+                    : apart < 1  ? 1
+                                 : -1};
     sbni_put_verdict(
-        text, sbni_all_hold(holds, 2), "Shallue et al. 2019 and McCandlish et al. 2018",
+        text, sbni_all_hold(holds, 4), "Shallue et al. 2019 and McCandlish et al. 2018",
         "perfect scaling is followed by diminishing returns, around a knee of the "
         "noise scale's order (MNIST: about 900 at the end of training)");
 }
@@ -110,10 +121,12 @@ static const sbni_figure figures[] = {
 const sbni_study sbni_study_sgd_batch = {
     .name = "sgd-batch",
     .title = "How far does a larger SGD batch save steps?",
-    .question = "How many steps, and how many epochs, does it take to a given test error "
-                "as the SGD batch grows, when the statistics stay those of 16 samples?",
+    .question =
+        "How many steps, and how many epochs, does it take to a given test error "
+        "as the SGD batch grows, when the statistics stay those of as many samples?",
     .design =
-        "The normalization batch is 16 everywhere, so that only the gradient's batch "
+        "The normalization batch is the same everywhere, so that only the gradient's "
+        "batch "
         "varies. For each batch the rate is searched in factors of 2 around √ scaling, "
         "and "
         "the rate with the fewest steps is taken. A run ends at the first evaluation, "
@@ -122,7 +135,7 @@ const sbni_study sbni_study_sgd_batch = {
               "1812.06162), "
               "Goyal et al. 2017 (arXiv 1706.02677)",
     .notes =
-        "- The dashed line is perfect scaling: twice the batch, half the steps.\n"
+        "- The line without points is perfect scaling: twice the batch, half the steps.\n"
         "- The rate is chosen on the runs that are shown, so steps are a little "
         "flattered "
         "everywhere alike. Where the table of choices shows an end of the range "

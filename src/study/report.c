@@ -151,11 +151,12 @@ static void put_tables(FILE *f, const sbni_summary *s)
     for (int i = 0; i < d->n_trials; i++)
         diverged += !strcmp(s->records[i].status, "diverged");
     if (diverged)
-        fprintf(
-            f,
-            "\n%d of %d trials diverged: their loss or statistics did not stay "
-            "finite. They count with the error of guessing, 90 %%, and have no loss.\n",
-            diverged, d->n_trials);
+        fprintf(f,
+                "\n%d of %d trials diverged: their loss or statistics did not stay "
+                "finite. Their test error counts as that of guessing, 90 %%; of other "
+                "metrics "
+                "they have none.\n",
+                diverged, d->n_trials);
 }
 
 static void put_file(FILE *f, const char *out, const char *name)
@@ -288,12 +289,16 @@ static void put_report(FILE *f, const sbni_summary *s, const sbni_request *r,
     }
     put_figures(f, s, out, pictures);
     put_tables(f, s);
+    bool limit = sbni_pairs_get(&s->design->base, "limit-test") != NULL;
+    bool target = sbni_pairs_get(&s->design->base, "target") != NULL;
     fprintf(f,
             "\n## How to read this\n\n- Bars and ± are 95 %% intervals of the mean over "
             "seeds. For two methods, look at their paired difference rather than at "
             "whether intervals overlap: seeds move both the same way.\n"
-            "- Errors are those of the whole test set behind the last step; "
-            "nothing was chosen by them.\n%s",
+            "- Errors are those of %s behind the last step%s.\n%s",
+            limit ? "the first test samples (--limit-test)" : "the whole test set",
+            study->search || target ? "; runs end, or rates are chosen, by them"
+                                    : "; no weights were chosen by them",
             study->notes);
     fputs(words, f);
     put_making(f, s, r);

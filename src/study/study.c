@@ -164,27 +164,29 @@ static void tell(const study *s, const sbni_trial *t, const sbni_record *r,
     free(line);
 }
 
-/* The team's first process takes the next trial for all of it. */
-static sbn_status take(study *s, int64_t *item)
+/* The team's first process takes the next trial for all of it; `told`: how it fared with
+ * the last one, which the team agrees on here. */
+static sbn_status take(study *s, sbn_status told, int64_t *item)
 {
-    sbn_status status = SBN_OK;
-    if (s->claims) status = sbni_claims_take(s->claims, s->n, item);
+    sbn_status status = told;
+    if (status == SBN_OK && s->claims) status = sbni_claims_take(s->claims, s->n, item);
     SBN_TRY(sbn_group_agree(s->team, status));
     return sbni_group_broadcast(s->team, item, sizeof *item, 0);
 }
 
 static sbn_status work(study *s)
 {
+    sbn_status told = SBN_OK;
+    sbni_claims_state state;
     for (int64_t item;;) {
-        SBN_TRY(take(s, &item));
+        SBN_TRY(take(s, told, &item));
         if (item < 0) return SBN_OK;
         const sbni_trial *t = &s->design->trials[s->order[item]];
         sbni_record record;
         SBN_TRY(sbni_trial_run(s->design, t, &s->how, s->team, &record));
         if (!s->claims) continue;
-        sbni_claims_state state;
-        SBN_TRY(sbni_claims_finish(s->claims, t->cost, &state));
-        tell(s, t, &record, &state);
+        told = sbni_claims_finish(s->claims, t->cost, &state);
+        if (told == SBN_OK) tell(s, t, &record, &state);
     }
 }
 

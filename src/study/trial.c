@@ -35,6 +35,34 @@ static void set_shifted(sbni_record *record, const char *how, const char *shift,
     sbni_record_set(record, name, error);
 }
 
+static bool has_statistics(const sbn_trainer_config *run)
+{
+    return run->norm == SBN_MODEL_NORM_BATCH || run->norm == SBN_MODEL_NORM_RENORM;
+}
+
+/* Over the changes: with the statistics of training, with the images' own. */
+static void set_means(const sbni_design *d, const sbn_trainer_config *run,
+                      const double mean[2], sbni_record *record)
+{
+    if (d->n_shifts < 2) return;
+    sbni_record_set(record, "stored_mean", mean[0]);
+    if (!has_statistics(run)) return;
+    sbni_record_set(record, "reestimated_mean", mean[1]);
+    sbni_record_set(record, "reestimated_gain", mean[1] - mean[0]);
+}
+
+/* A net that guesses does so under any change. */
+static void set_diverged(const sbni_design *d, const sbni_trial *t, sbni_record *record)
+{
+    double error = sbni_record_get(record, "test_error");
+    for (int i = 0; i < d->n_shifts; i++) {
+        set_shifted(record, "stored", d->shift[i], error);
+        if (has_statistics(&t->run.run))
+            set_shifted(record, "reestimated", d->shift[i], error);
+    }
+    set_means(d, &t->run.run, (double[]){error, error}, record);
+}
+
 /* Under each change of the test images: with the statistics of training, and with those
  * of the changed images. */
 static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
@@ -42,13 +70,12 @@ static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
                                   sbni_record *record)
 {
     const sbn_trainer_config *run = &t->run.run;
-    bool has_statistics =
-        run->norm == SBN_MODEL_NORM_BATCH || run->norm == SBN_MODEL_NORM_RENORM;
+    bool again_too = has_statistics(run);
     double sum[2] = {0, 0};
     for (int i = 0; i < 2 * d->n_shifts; i++) {
         bool again = i % 2;
         const char *shift = d->shift[i / 2];
-        if (again && !has_statistics) continue;
+        if (again && !again_too) continue;
         sbn_evaluate_config cfg = sbn_evaluate_config_default(model);
         cfg.data = run->data;
         cfg.limit = run->limit_test;
@@ -62,11 +89,7 @@ static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
                     1 - result.test_accuracy);
         if (shift) sum[again] += (1 - result.test_accuracy) / (d->n_shifts - 1);
     }
-    if (d->n_shifts > 1) sbni_record_set(record, "stored_mean", sum[0]);
-    if (d->n_shifts > 1 && has_statistics) {
-        sbni_record_set(record, "reestimated_mean", sum[1]);
-        sbni_record_set(record, "reestimated_gain", sum[1] - sum[0]);
-    }
+    set_means(d, run, sum, record);
     return SBN_OK;
 }
 
@@ -113,9 +136,7 @@ sbn_status sbni_trial_run(const sbni_design *d, const sbni_trial *t,
     sbn_status cause = status == SBN_E_PEER ? sbn_peer_status() : status;
     if (cause == SBN_E_NONFINITE || cause == SBN_E_RANGE) {
         sbni_record_diverged(10, record);
-        for (int i = 0; i < d->n_shifts; i++)
-            set_shifted(record, "stored", d->shift[i],
-                        sbni_record_get(record, "test_error"));
+        set_diverged(d, t, record);
     } else {
         if (cause == SBN_E_STOPPED)
             return sbni_fail(SBN_E_STOPPED,

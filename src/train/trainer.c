@@ -187,11 +187,13 @@ static sbn_status train(sbni_session *s)
         int64_t every =
             s->cfg->checkpoint_every ? s->cfg->checkpoint_every : s->per_epoch;
         int64_t checks = s->cfg->check_every;
-        if (last || s->step % every == 0 || s->votes)
+        /* within a row of skips a checkpoint would forget how long it is */
+        if (last || (s->step % every == 0 && !s->skip.in_a_row) || s->votes)
             SBN_TRY(save(s));
         else if (checks && s->step % checks == 0)
             SBN_TRY(check_replicas(s));
         if (s->votes && !last) return stopped(s);
+        if (s->votes) sbni_stop_heeded(&s->stop); /* it ends anyway */
     }
     return SBN_OK;
 }
