@@ -9,8 +9,10 @@
     extern const sbni_norm_kernels sbni_norm_kernels_##isa##_f32,                        \
         sbni_norm_kernels_##isa##_f64, sbni_norm_kernels_##isa##_bf16;
 DECLARE(base)
-#if SBNI_HAVE_X86
+#if SBNI_HAVE_AVX2
 DECLARE(avx2)
+#endif
+#if SBNI_HAVE_AVX512
 DECLARE(avx512)
 #endif
 
@@ -19,12 +21,14 @@ static bool runs_base(void)
     return true;
 }
 
-#if SBNI_HAVE_X86
+#if SBNI_HAVE_AVX2
 static bool runs_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
+#endif
 
+#if SBNI_HAVE_AVX512
 static bool runs_avx512(void)
 {
     return runs_avx2() && __builtin_cpu_supports("avx512f") &&
@@ -50,8 +54,10 @@ static const struct {
     const sbni_kernels *nets[2];
     const sbni_norm_kernels *norm[3];
 } builds[] = {
-#if SBNI_HAVE_X86
+#if SBNI_HAVE_AVX512
     BUILD(avx512),
+#endif
+#if SBNI_HAVE_AVX2
     BUILD(avx2),
 #endif
     BUILD(base),
