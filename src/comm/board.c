@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/memory.h"
@@ -23,21 +24,34 @@ typedef struct card {
 static int open_memory(MPI_Comm host, int64_t bytes)
 {
     int rank, fd = -1;
-    int64_t where[2] = {0, -1}; /* process, file of it */
+    int64_t where[4] = {0, -1}; /* process, file of it; its device and inode */
+    struct stat s;
     MPI_Comm_rank(host, &rank);
     if (rank == 0) {
         fd = memfd_create("syncbn", MFD_CLOEXEC);
-        if (fd >= 0 && ftruncate(fd, bytes) == 0) {
+        if (fd >= 0 && ftruncate(fd, bytes) == 0 && fstat(fd, &s) == 0) {
             where[0] = getpid();
             where[1] = fd;
+            where[2] = (int64_t)s.st_dev;
+            where[3] = (int64_t)s.st_ino;
+        } else if (fd >= 0) {
+            close(fd);
+            fd = -1;
         }
     }
-    if (MPI_Bcast(where, 2, MPI_INT64_T, 0, host) != MPI_SUCCESS) where[1] = -1;
+    if (MPI_Bcast(where, 4, MPI_INT64_T, 0, host) != MPI_SUCCESS) where[1] = -1;
     if (rank != 0 && where[1] >= 0) {
         char path[64];
         snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)where[0],
                  (long long)where[1]);
         fd = open(path, O_RDWR | O_CLOEXEC);
+        /* in a container of its own that process is another one */
+        bool same = fd >= 0 && fstat(fd, &s) == 0 && (int64_t)s.st_dev == where[2] &&
+                    (int64_t)s.st_ino == where[3];
+        if (fd >= 0 && !same) {
+            close(fd);
+            fd = -1;
+        }
     }
     return fd;
 }
