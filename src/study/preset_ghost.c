@@ -10,7 +10,6 @@ enum { SAME, ROOT, LINEAR, N_RATES }; /* arms */
 static void build(sbni_design *d, bool quick)
 {
     int batch = (int)sbni_design_number(d, "batch", 1024);
-    (void)quick;
     double lr = sbni_design_number(d, "lr", 0.05), ratio = (double)batch / SMALL;
     static const char *const names[N_RATES] = {
         [SAME] = "same rate", [ROOT] = "√ scaling", [LINEAR] = "linear scaling"};
@@ -18,7 +17,7 @@ static void build(sbni_design *d, bool quick)
         [SAME] = lr, [ROOT] = lr * sqrt(ratio), [LINEAR] = lr * ratio};
     for (int i = 0; i < N_RATES; i++) {
         int arm = sbni_design_arm(d, names[i], "");
-        for (int n = LEAST; n < batch; n *= 8)
+        for (int n = LEAST; n < batch; n = quick ? batch : 8 * n)
             sbni_design_point(d, arm, n, "norm-batch=%d lr=%.6g", n, rates[i]);
         if (batch > LEAST)
             sbni_design_point(d, arm, batch, "norm-batch=%d lr=%.6g", batch, rates[i]);
