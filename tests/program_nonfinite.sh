@@ -55,10 +55,13 @@ unset SBN_TEST_STEP
 export SBN_TEST_SAMPLE=77
 
 # A sample of every step.
-run 2 train --data data --progress none --batch 150 --steps 9 --nonfinite skip --max-skips 2 \
-  --out many
-check "more in a row than allowed: exit code 77" test "$code" = 77
-check "says so" has '^syncbn: more than 2 steps in a row are not finite: step 3: process' stderr.txt
+row=(train --data data --progress none --batch 150 --steps 9 --nonfinite skip --max-skips 2 \
+  --checkpoint-every 1 --out many)
+for again in '' --resume; do
+  run 2 "${row[@]}" $again
+  check "more in a row than allowed${again:+, resumed}: exit code 77" test "$code" = 77
+  check "says so" has '^syncbn: more than 2 steps in a row are not finite: step 3: process' stderr.txt
+done
 export SBN_TEST_VALUE=1e30
 refused "too large" 77 'conv1_bn: \|the net\|too large\|conv2_bn' 3 "${train[@]}" --out large
 program=$sound

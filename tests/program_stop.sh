@@ -64,6 +64,10 @@ end_of_job
 stopped "a halt file" "a halt file" halted
 check "the halt file is gone" absent halted/halt
 
+mkdir ended && : >ended/halt
+works "a halt file at the last step: an end as any" 2 "${train[@]}" --steps 1 --out ended
+check "that halt file is gone, too" absent ended/halt
+
 start 3 "${train[@]}" --steps $endless --max-time 0.001 --out late
 end_of_job
 stopped "a limit of time" "its time limit" late

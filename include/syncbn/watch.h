@@ -54,12 +54,15 @@ typedef void (*sbn_stall_handler)(const sbn_stall *stall, void *context);
  *                 It is waited for by others while it works on its own, so this must be
  *                 more than the longest that one process works between two collectives:
  *                 reading data, its share of a step, writing a file. The handler is
- *                 called between limit_s and limit_s + 1.5 s.
+ *                 called between limit_s and limit_s + 1.5 s; where processes of
+ *                 another host are missing up to 2.5 s behind it, as that host can
+ *                 tell more. Where a collective may take any time, such as waiting for
+ *                 data that one process reads, only for processes that are stopped.
  * @param handler  what to do; on a process that does not speak it is called a moment
  *                 later, so that one line is printed once a job.
  * @param context  handed to the handler.
  * @param watch    receives the watch.
- * @collective over the group: it is split by hosts; 72 bytes a process, and agreements.
+ * @collective over the group: it is split by hosts; 100 bytes a process, and agreements.
  * @errors SBN_E_ARG, SBN_E_MEMORY, SBN_E_STATE (the group is watched already, or there
  * can be no more threads), SBN_E_MPI; SBN_E_PEER where only others failed.
  */

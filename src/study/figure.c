@@ -202,11 +202,11 @@ static sbn_status put_steps(drawing *d)
     return SBN_OK;
 }
 
-/* Words in the order of the metrics' first appearance in a trial. */
+/* Words in the order of the metrics in the fullest trial. */
 static void put_words(drawing *d)
 {
     const sbni_design *design = d->summary->design;
-    const sbni_record *first = &d->summary->records[0];
+    const sbni_record *first = sbni_summary_fullest(d->summary);
     char prefix[NAME_BYTES], name[NAME_BYTES], metric[2 * NAME_BYTES];
     char words[64][SBNI_VALUE_NAME];
     int n = 0;

@@ -1,25 +1,26 @@
 /* Steps to a target error against the SGD batch. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "study/finding.h"
 #include "study/presets.h"
 
 /* The rate is searched in factors of 2 below √ scaling, where the best lies, and a little
- * above. An evaluation every 4096 images
- * or so; the noise scale needs a batch well above a norm batch. */
+ * above. An evaluation every 4096 images or so; the noise scale needs a batch well above
+ * a norm batch. */
 static void build(sbni_design *d, bool quick)
 {
     double lr = sbni_design_number(d, "lr", 0.05);
-    int norm_batch = (int)sbni_design_number(d, "norm-batch", 16);
+    const char *norm_batch = sbni_pairs_get(&d->base, "norm-batch"); /* or "all" */
     char name[32];
-    snprintf(name, sizeof name, "norm batch %d", norm_batch);
-    int arm = sbni_design_arm(d, name, "");
+    snprintf(name, sizeof name, "norm batch %.16s", norm_batch);
+    int arm = sbni_design_arm(d, name, ""), samples = atoi(norm_batch);
     for (int batch = 16; batch <= (quick ? 1024 : 4096); batch *= quick ? 4 : 2)
         for (int i = quick ? -2 : -4; i <= (quick ? 0 : 2); i++) {
             double rate = lr * sqrt(batch / 64.0) * ldexp(1, i);
             int every = batch < 4096 ? 4096 / batch : 1;
             char noise[32] = "";
-            if (batch >= 8 * norm_batch)
+            if (samples > 0 && batch >= 8 * samples)
                 snprintf(noise, sizeof noise, " noise-scale=%d", batch < 2048 ? 20 : 5);
             sbni_design_search(d, arm, batch, rate, "batch=%d lr=%.6g eval-every=%d%s",
                                batch, rate, every, noise);
@@ -126,10 +127,10 @@ const sbni_study sbni_study_sgd_batch = {
         "as the SGD batch grows, when the statistics stay those of as many samples?",
     .design =
         "The normalization batch is the same everywhere, so that only the gradient's "
-        "batch "
-        "varies. For each batch the rate is searched in factors of 2 around √ scaling, "
-        "and "
-        "the rate with the fewest steps is taken. A run ends at the first evaluation, "
+        "batch varies. For each batch the rate is searched in factors of 2 below and "
+        "above "
+        "√ scaling, and the rate with the fewest steps is taken. A run ends at the first "
+        "evaluation, "
         "one every 4096 images, that reaches the target.",
     .source = "Shallue et al. 2019 (arXiv 1811.03600), McCandlish et al. 2018 (arXiv "
               "1812.06162), "

@@ -110,7 +110,7 @@ static void put_choice(FILE *f, const sbni_summary *s)
 static void put_words(FILE *f, const sbni_summary *s, const sbni_table *t)
 {
     const sbni_design *d = s->design;
-    const sbni_record *first = &s->records[0];
+    const sbni_record *first = sbni_summary_fullest(s);
     size_t length = strlen(t->metric);
     fprintf(f, "\n**%s**\n\n", t->title);
     put_head(f, d, "", 0);
@@ -154,8 +154,7 @@ static void put_tables(FILE *f, const sbni_summary *s)
         fprintf(f,
                 "\n%d of %d trials diverged: their loss or statistics did not stay "
                 "finite. Their test error counts as that of guessing, 90 %%; of other "
-                "metrics "
-                "they have none.\n",
+                "metrics they have none.\n",
                 diverged, d->n_trials);
 }
 

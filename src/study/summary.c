@@ -122,6 +122,14 @@ static void get_values(const sbni_summary *s, int point, const char *metric,
 
 enum { MOST_SEEDS = 1024 };
 
+const sbni_record *sbni_summary_fullest(const sbni_summary *s)
+{
+    const sbni_record *fullest = &s->records[0];
+    for (int i = 1; i < s->design->n_trials; i++)
+        if (s->records[i].n > fullest->n) fullest = &s->records[i];
+    return fullest;
+}
+
 sbni_sample sbni_summary_of(const sbni_summary *s, int point, const char *metric)
 {
     double v[MOST_SEEDS] = {0};

@@ -26,6 +26,9 @@ int sbni_summary_arm(const sbni_summary *summary, const char *name);
 /* The chosen point of a method at x, or its only one where it is flat; −1: none. */
 int sbni_summary_point(const sbni_summary *summary, int arm, double x);
 
+/* The trial that has most metrics: one that diverged lacks some. */
+const sbni_record *sbni_summary_fullest(const sbni_summary *summary);
+
 /* A metric at a point; difference of a from b, paired by seed. Point −1: n = 0. */
 sbni_sample sbni_summary_of(const sbni_summary *summary, int point, const char *metric);
 sbni_sample sbni_summary_difference(const sbni_summary *summary, int a, int b,
