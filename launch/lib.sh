@@ -31,6 +31,18 @@ die() {
   exit "$code"
 }
 
+# wait_through PID: its exit code. A signal that is trapped meanwhile ends wait, not the
+# process; and wait knows nothing of one that it has told of before.
+wait_through() {
+  local state
+  while
+    wait "$1" 2>/dev/null
+    state=$?
+    [ $state -gt 128 ] && kill -0 "$1" 2>/dev/null
+  do :; done
+  return $state
+}
+
 # Run quietly; on failure show what it said: ninja's first failure, or else the end.
 quietly() {
   local log code=0

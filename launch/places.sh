@@ -128,7 +128,7 @@ probe_s=10
 # Keep in $hosts and $slots those hosts that live; the names of the others go to $lost.
 # shellcheck disable=SC2034 # lost: for the script that sources this
 drop_lost_hosts() {
-  local i state children=() live_hosts=() live_slots=()
+  local i children=() live_hosts=() live_slots=()
   lost=()
   [ "$place" != alone ] || return 0
   find_remote_shell
@@ -137,14 +137,7 @@ drop_lost_hosts() {
     children[i]=$!
   done
   for i in "${!hosts[@]}"; do
-    # a signal that comes meanwhile ends wait, not the host
-    while
-      again=no
-      wait "${children[i]}"
-      state=$?
-      [ $again = yes ]
-    do :; done
-    if [ $state = 0 ]; then
+    if wait_through "${children[i]}"; then
       live_hosts+=("${hosts[i]}") live_slots+=("${slots[i]}")
     else
       lost+=("${hosts[i]}")
