@@ -132,6 +132,7 @@ cat >mpirun <<'END'
 #!/bin/sh
 [ "$1" = --version ] && echo 'mpirun (Open MPI)' && exit
 echo "$@" >>calls.txt
+echo "$SBN_RUN_ID $SBN_LOCK_WAIT" >>names.txt
 code=$(head -n 1 codes.txt)
 sed -i 1d codes.txt
 exit "${code:-0}"
@@ -149,6 +150,7 @@ tries() {
   local text=$1 want=$2 calls=$3 codes=$4
   shift 4
   : >calls.txt
+  : >names.txt
   tr ' ' '\n' <<<"$codes" >codes.txt
   code=0
   timeout -k 5 60 "$run" --mpirun ./mpirun "$@" >out.txt 2>err.txt </dev/null || code=$?
@@ -157,17 +159,21 @@ tries() {
 }
 tries 'killed, then done' 0 2 '137 0' -np 2 --max-restarts 2 ./syncbn train --out x
 judge 'it goes on' test "$(grep -c -e 'train --out x --resume$' calls.txt)" = 1
+judge 'both starts have one name' test "$(sort -u names.txt | grep -c '^.*-[0-9]*-[0-9]* *$')" = 1
 judge 'said' says 'restart 1 of 2'
 tries 'no restart unasked' 137 1 '137 0' -np 2 ./syncbn train
 tries 'stood still' 86 3 '86 86 86 0' -np 2 --max-restarts 2 ./syncbn train --resume
 judge 'what that is' says 'no progress'
 judge 'once is enough' test "$(grep -c -e 'train --resume$' calls.txt)" = 3
+judge 'who resumes anyway needs no name' test "$(sort -u names.txt)" = ' '
 for end in 64 65 74 75 77 78; do
   tries "ended for good" $end 1 "$end 0" -np 2 --max-restarts 2 ./syncbn train
   judge 'in words' says "exit code $end, [a-z]"
 done
 tries 'a host is lost' 0 2 '9 0' --hostfile hosts --max-restarts 1 ./syncbn train
 judge 'it is named' says 'lost: h2'
+judge 'its locks are waited for' test "$(cut -d' ' -f2 names.txt | xargs)" = 120
+judge 'on every host' grep -q -e '-x SBN_LOCK_WAIT' calls.txt
 judge 'the others go on' grep -q -e '-np 4 --hostfile hosts --host h1:3,h3:1 .*--resume$' calls.txt
 tries 'fewer than asked for need fewer' 0 2 '9 0' -np 3 --hostfile hosts --max-restarts 1 ./syncbn train
 judge 'as many as asked' grep -q -e '-np 3 .*--host h1' calls.txt

@@ -66,8 +66,9 @@ refused 'the only one damaged' 65 "$newest is damaged: tensor .* differs from it
   4 "${train[@]}" --steps 40 --resume --out kept
 run 1 inspect kept/$newest
 check 'a look at it tells, behind what it holds' test "$code" = 65 -a -s stdout.txt
-flip_at whole/model.safetensors 11
-refused 'weights damaged' 65 'model.safetensors is damaged: tensor' 2 eval whole --data data
+cp -r whole flipped
+flip_at flipped/model.safetensors 11
+refused 'weights damaged' 65 'model.safetensors is damaged: tensor' 2 eval flipped --data data
 
 # --- two runs, one folder -----------------------------------------------------
 
@@ -116,6 +117,20 @@ done
 run 2 "${train[@]}" --steps 100000000 --resume --out killed --max-time 0.001
 check 'temporaries of dead processes are removed' \
   test "$(cd killed && echo *.tmp-*)" = '*.tmp-*'
+
+# a launcher's second start of a run whose first died early: an earlier run's results are not its
+must 1 "${train[@]}" --steps 10 --seed 5 --out named
+id=(env SBN_RUN_ID=a)
+mpi -np 2 "${id[@]}" "$program" "${train[@]}" --steps 15 --resume --out named
+check 'a checkpoint of another run is not gone on from' test "$code" = 0 -a ! -s stderr.txt
+check 'but put aside' test -s named/checkpoint-old.safetensors
+check 'and its metrics' test "$(field step <(steps_of named) | head -n 1)" = 1
+cp named/checkpoint-old.safetensors old.safetensors
+mpi -np 1 "${id[@]}" "$program" "${train[@]}" --steps 15 --resume --out named
+check 'its own is' test "$code" = 0 -a -s named/$newest
+check 'and none is put aside' cmp old.safetensors named/checkpoint-old.safetensors
+run 3 "${train[@]}" --steps 15 --seed 5 --resume --out named
+check 'and one without a name goes on from any: other settings, 65' test "$code" = 65
 
 # --- no room, no permission ---------------------------------------------------
 
@@ -172,5 +187,30 @@ refused 'a read-only folder' 74 'disk/run/run.lock: Read-only file system' \
   3 "${tiny[@]}" --steps 12 --resume --out disk/run
 refused 'a new folder there' 74 'disk/new: Read-only file system' 2 "${tiny[@]}" --steps 12 --out disk/new
 check 'nothing changed' diff -r before disk/run
+umount disk
+
+# --- a file that the disk cannot give ------------------------------------------
+
+# the list of a file's blocks lies in a block of its own, where it can be damaged
+image() {
+  truncate -s 16M image && mkfs.ext2 -q -F -b 1024 image && mount -o loop image disk
+}
+if ! command -v debugfs mkfs.ext2 >/dev/null || ! image 2>mount.txt; then
+  skip "blocks that cannot be read: they need e2fsprogs and a loop device: $(xargs <mount.txt)"
+  finish
+fi
+cp -r whole disk/run
+inode=$(stat -c %i disk/run/$newest)
+umount disk
+block=$(debugfs -R "stat <$inode>" image 2>/dev/null | grep -o '(IND):[0-9]*' | head -n 1 | cut -d: -f2)
+# the thirteenth block of 1024 bytes and its followers are nowhere
+printf '\377%.0s' {1..64} | dd of=image bs=1024 seek="$block" conv=notrunc status=none
+mount -o loop image disk
+lost='cannot read byte [0-9]* of [0-9]*: [SI]'
+refused 'weights that the disk cannot give' 65 "$lost" \
+  2 eval --weights disk/run/$newest --net cnn --data data
+works 'a checkpoint that the disk cannot give' 2 "${train[@]}" --steps 40 --resume --out disk/run &&
+  check 'one line says from where it goes on' one_line "$lost.*; going on from $previous, step 35"
+check 'and it ends as undisturbed' same_end disk/run
 umount disk
 finish

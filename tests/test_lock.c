@@ -4,10 +4,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "core/clock.h"
 
 /* Some file systems cannot lock; this stands in for the call by the linker's --wrap. */
 static bool lockless;
@@ -82,6 +87,32 @@ static void one_at_a_time(void **state)
     FAILS(SBN_E_IO, sbni_lock_take("/nowhere/at/all", &lock));
 }
 
+static void *let_go(void *lock)
+{
+    const struct timespec nap = {.tv_sec = 2, .tv_nsec = 300000000};
+    nanosleep(&nap, NULL); /* longer than anybody waits unasked */
+    sbni_lock_release(lock);
+    return NULL;
+}
+
+static void waits_as_told(void **state)
+{
+    (void)state;
+    sbni_lock *lock, *next;
+    pthread_t thread;
+    OK(sbni_lock_take(test_folder(), &lock));
+    setenv("SBN_LOCK_WAIT", "0", 1);
+    double began_s = sbni_clock_s();
+    is_held(" is in use by another run");
+    assert_true(sbni_clock_s() - began_s < 1);
+    setenv("SBN_LOCK_WAIT", "60", 1);
+    assert_int_equal(pthread_create(&thread, NULL, let_go, &lock), 0);
+    OK(sbni_lock_take(test_folder(), &next));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    sbni_lock_release(&next);
+    unsetenv("SBN_LOCK_WAIT");
+}
+
 /* Where the system keeps locks, nobody holds what it does not say is held. */
 static void text_alone_holds_nothing(void **state)
 {
@@ -135,6 +166,7 @@ static void without_locks_the_text_decides(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(one_at_a_time),
+    cmocka_unit_test(waits_as_told),
     cmocka_unit_test(text_alone_holds_nothing),
     cmocka_unit_test(without_locks_the_text_decides),
 };

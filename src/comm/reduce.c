@@ -173,10 +173,9 @@ sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char 
     if (sum[SBNI_HEAD_TAG] != agreed)
         return sbni_fail(
             SBN_E_MISMATCH,
-            "%s: the processes are not in the same call: expected the same layer, "
-            "phase and number of calls on all of them, and for renorm the same limits "
-            "and "
-            "running statistics",
+            "%s: expected all processes in this call, with the same layer, phase, number "
+            "of calls, and for renorm limits and running statistics; got the processes "
+            "in different ones (SBN_CHECK_COLLECTIVES=1 tells who is where)",
             what);
     if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] | large)) {
         reduce->fine = sum[SBNI_HEAD_LARGE] >> FINE_BIT != 0;

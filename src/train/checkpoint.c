@@ -113,6 +113,39 @@ sbn_status sbni_model_save(const char *path, const sbn_model *model)
     return status;
 }
 
+/* "F32 [20, 10, 5, 5]" */
+static void print_kind(const sbni_st_tensor *t, char text[NAME_BYTES])
+{
+    int at = snprintf(text, NAME_BYTES, "%s [", t->dtype);
+    for (int i = 0; i < t->axes && at < NAME_BYTES; i++)
+        at += snprintf(text + at, (size_t)(NAME_BYTES - at), "%s%" PRId64, i ? ", " : "",
+                       t->shape[i]);
+    if (at < NAME_BYTES) snprintf(text + at, (size_t)(NAME_BYTES - at), "]");
+}
+
+static sbn_status not_alike(const char *path, const sbni_st_tensor *want,
+                            const sbni_st_tensor *have)
+{
+    char expected[NAME_BYTES], got[NAME_BYTES];
+    print_kind(want, expected);
+    if (!have)
+        return sbni_fail(SBN_E_DATA,
+                         "%s: expected a tensor %s of %s, found none: a checkpoint of "
+                         "another net",
+                         path, want->name, expected);
+    print_kind(have, got);
+    return sbni_fail(SBN_E_DATA,
+                     "%s: tensor %s: expected %s, got %s: a checkpoint of another net",
+                     path, want->name, expected, got);
+}
+
+static bool alike(const sbni_st_tensor *a, const sbni_st_tensor *b)
+{
+    bool same = a->axes == b->axes && !strcmp(a->dtype, b->dtype);
+    for (int i = 0; same && i < a->axes; i++) same = a->shape[i] == b->shape[i];
+    return same;
+}
+
 /* Find a tensor of the right type and shape. */
 static sbn_status find(const char *path, const sbni_st_file *file, const sbn_model *model,
                        const sbn_model_tensor *t, const char *name, const void **data)
@@ -121,17 +154,8 @@ static sbn_status find(const char *path, const sbni_st_file *file, const sbn_mod
     *data = NULL;
     /* frameworks did not always store counts; a checkpoint of ours has them */
     if (!have && t->is_integer && !sbni_st_find(file, "step")) return SBN_OK;
-    SBN_CHECK(have, SBN_E_DATA,
-              "%s: expected a tensor %s, found none: a checkpoint of another net", path,
-              name);
     sbni_st_tensor want = describe(model, t, name, NULL);
-    bool same = have->axes == want.axes && !strcmp(have->dtype, want.dtype);
-    for (int i = 0; same && i < want.axes; i++) same = have->shape[i] == want.shape[i];
-    SBN_CHECK(
-        same, SBN_E_DATA,
-        "%s: tensor %s has another shape or type than the net expects (%s of %" PRId64
-        " elements): a checkpoint of another net",
-        path, name, want.dtype, t->count);
+    if (!have || !alike(have, &want)) return not_alike(path, &want, have);
     *data = have->data;
     return SBN_OK;
 }
@@ -281,13 +305,13 @@ static sbn_status fill_state(const char *path, const sbni_st_file *file, sbn_mod
 {
     int n, exponents;
     int64_t *exponent = sbn_model_grad_exponents(model, &exponents);
-    const sbni_st_tensor *stored = sbni_st_find(file, "grad_exponents"),
-                         *at = sbni_st_find(file, "step");
-    SBN_CHECK(stored && !strcmp(stored->dtype, "I64") &&
-                  stored->bytes == 8 * (int64_t)exponents,
-              SBN_E_DATA, "%s: expected %d int64 in grad_exponents", path, exponents);
-    SBN_CHECK(at && !strcmp(at->dtype, "I64") && at->bytes == 8, SBN_E_DATA,
-              "%s: expected one int64 named step", path);
+    const sbni_st_tensor want_exponents = {"grad_exponents", "I64", 1, {exponents}, 0, 0},
+                         want_step = {"step", "I64", 0, {0}, 0, 0},
+                         *stored = sbni_st_find(file, want_exponents.name),
+                         *at = sbni_st_find(file, want_step.name);
+    if (!stored || !alike(stored, &want_exponents))
+        return not_alike(path, &want_exponents, stored);
+    if (!at || !alike(at, &want_step)) return not_alike(path, &want_step, at);
     const sbn_model_tensor *t = sbn_model_tensors(model, &n);
     const int states = sbn_optimizer_states(optimizer);
     for (int pass = 0; pass < 2; pass++) /* check all, then copy all */
@@ -308,7 +332,8 @@ static sbn_status fill_state(const char *path, const sbni_st_file *file, sbn_mod
     for (int i = 0; i < exponents; i++) {
         memcpy(&exponent[i], (const char *)stored->data + 8 * i, 8);
         SBN_CHECK(exponent[i] >= -1000 && exponent[i] <= 1000, SBN_E_DATA,
-                  "%s: exponent %d is out of range", path, i);
+                  "%s: grad_exponents[%d]: expected -1000 to 1000, got %" PRId64, path, i,
+                  exponent[i]);
     }
     return SBN_OK;
 }

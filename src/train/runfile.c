@@ -1,6 +1,7 @@
 #define _GNU_SOURCE /* gethostname under c11 */
 #include "train/runfile.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <omp.h>
 #include <stdio.h>
@@ -128,6 +129,27 @@ static json_t *memory_of(const sbn_model_memory *m)
         (json_int_t)m->gradients_bytes, "messages_bytes", (json_int_t)m->messages_bytes);
 }
 
+static const char *run_id(void)
+{
+    const char *id = getenv("SBN_RUN_ID");
+    return id && *id ? id : NULL;
+}
+
+sbn_status sbni_runfile_same(const char *path, bool *same)
+{
+    *same = true;
+    if (!run_id()) return SBN_OK;
+    FILE *file = fopen(path, "re");
+    SBN_CHECK(file || errno == ENOENT, SBN_E_IO, "cannot open %s: %s", path,
+              strerror(errno));
+    json_t *run = file ? json_loadf(file, 0, NULL) : NULL;
+    const char *id = json_string_value(json_object_get(run, "run_id"));
+    *same = id && strcmp(id, run_id()) == 0;
+    json_decref(run);
+    if (file) fclose(file);
+    return SBN_OK;
+}
+
 sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg,
                               const sbn_model_memory *memory, int np, int hosts)
 {
@@ -140,6 +162,7 @@ sbn_status sbni_runfile_write(const char *path, const sbn_trainer_config *cfg,
         settings_of(cfg), "memory", memory_of(memory), "versions", "syncbn", m.version,
         "revision", m.revision, "mpi", m.mpi, "blas", m.blas, "processes", np, "hosts",
         hosts, "threads", m.threads, "host", host, "cpu", m.cpu, "isa", m.isa);
+    if (run && run_id()) json_object_set_new(run, "run_id", json_string(run_id()));
     char *text = run ? json_dumps(run, JSON_INDENT(2)) : NULL;
     json_decref(run);
     SBN_CHECK(text, SBN_E_MEMORY, "%s: no memory", path);

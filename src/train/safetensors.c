@@ -14,6 +14,7 @@
 #include "train/file.h"
 
 enum { LENGTH_BYTES = 8, HEADER_ALIGN = 8, MAX_HEADER_BYTES = 100000000 };
+enum { BLOCK_BYTES = 1 << 16 };
 
 static const char METADATA[] = "__metadata__";
 
@@ -33,6 +34,7 @@ typedef struct entry {
 } entry;
 
 struct sbni_st_file {
+    int fd;
     void *map;
     int64_t map_bytes;
     json_t *header; /* owns the names and the metadata */
@@ -163,44 +165,53 @@ fail:
     return status;
 }
 
+/* Have the disk give bytes of the file: a mapping of those it cannot give would kill the
+ * process. They are not kept, since a file with holes claims more than any memory has. */
+static sbn_status touch(sbni_st_file *f, int64_t from, int64_t to)
+{
+    char block[BLOCK_BYTES];
+    while (from < to) {
+        size_t want = (size_t)(to - from < BLOCK_BYTES ? to - from : BLOCK_BYTES);
+        ssize_t got = pread(f->fd, block, want, from);
+        if (got < 0 && errno == EINTR) continue;
+        SBN_CHECK(got > 0, SBN_E_DATA, "cannot read byte %" PRId64 " of %" PRId64 ": %s",
+                  from, f->map_bytes, got ? strerror(errno) : "the file was cut");
+        from += got;
+    }
+    return SBN_OK;
+}
+
 static sbn_status map_file(const char *path, sbni_st_file *f)
 {
     /* Opening a pipe would otherwise wait for its writer. */
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int fd = f->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     SBN_CHECK(fd >= 0, SBN_E_IO, "cannot open %s: %s", path, strerror(errno));
     struct stat s;
-    sbn_status status = SBN_OK;
-    if (fstat(fd, &s) != 0)
-        status = sbni_fail(SBN_E_IO, "cannot read %s: %s", path, strerror(errno));
-    else if (!S_ISREG(s.st_mode))
-        status = sbni_fail(SBN_E_IO, "cannot read %s: %s", path,
-                           S_ISDIR(s.st_mode) ? strerror(EISDIR) : "Not a regular file");
-    else if (s.st_size < LENGTH_BYTES)
-        status = sbni_fail(SBN_E_DATA, "%s: %" PRId64 " bytes are too few for a header",
-                           path, (int64_t)s.st_size);
-    if (status == SBN_OK) {
-        void *map = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            status = sbni_fail(SBN_E_IO, "cannot map %s: %s", path, strerror(errno));
-        } else {
-            f->map = map;
-            f->map_bytes = s.st_size;
-        }
-    }
-    close(fd);
-    return status;
+    SBN_CHECK(fstat(fd, &s) == 0, SBN_E_IO, "cannot read %s: %s", path, strerror(errno));
+    SBN_CHECK(S_ISREG(s.st_mode), SBN_E_IO, "cannot read %s: %s", path,
+              S_ISDIR(s.st_mode) ? strerror(EISDIR) : "Not a regular file");
+    SBN_CHECK(s.st_size >= LENGTH_BYTES, SBN_E_DATA,
+              "%s: expected at least %d bytes, for the length of a header, got %" PRId64,
+              path, LENGTH_BYTES, (int64_t)s.st_size);
+    void *map = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    SBN_CHECK(map != MAP_FAILED, SBN_E_IO, "cannot map %s: %s", path, strerror(errno));
+    f->map = map;
+    f->map_bytes = s.st_size;
+    return SBN_OK;
 }
 
 static sbn_status parse_header(sbni_st_file *f, int64_t *data_begin)
 {
     const unsigned char *length = f->map;
     uint64_t bytes = 0;
+    SBN_TRY(touch(f, 0, LENGTH_BYTES));
     for (int i = 0; i < LENGTH_BYTES; i++) bytes |= (uint64_t)length[i] << 8 * i;
     SBN_CHECK(bytes <= MAX_HEADER_BYTES, SBN_E_DATA,
               "the header has %" PRIu64 " bytes, more than %d", bytes, MAX_HEADER_BYTES);
     SBN_CHECK((int64_t)bytes <= f->map_bytes - LENGTH_BYTES, SBN_E_DATA,
               "the header has %" PRIu64 " bytes, the file %" PRId64, bytes, f->map_bytes);
     *data_begin = LENGTH_BYTES + (int64_t)bytes;
+    SBN_TRY(touch(f, LENGTH_BYTES, *data_begin));
     const char *text = (const char *)f->map + LENGTH_BYTES;
     SBN_CHECK(bytes > 0 && text[0] == '{', SBN_E_DATA,
               "the header does not begin with {");
@@ -289,27 +300,36 @@ static int compare(const void *a, const void *b)
     return x->order - y->order;
 }
 
-static sbn_status place_data(sbni_st_file *f, const char *data, int64_t data_bytes)
+static sbn_status check_places(const sbni_st_file *f, int64_t data_bytes)
 {
     int64_t end = 0;
     for (int i = 0; i < f->n; i++) {
-        entry *e = &f->entries[i];
-        sbni_st_tensor *t = &e->tensor;
+        const entry *e = &f->entries[i];
+        const sbni_st_tensor *t = &e->tensor;
         SBN_CHECK(e->begin <= end, SBN_E_DATA,
                   "a hole of %" PRId64 " bytes before tensor \"%.80s\"", e->begin - end,
                   t->name);
         SBN_CHECK(e->begin == end, SBN_E_DATA,
                   "tensor \"%.80s\" overlaps the one before it", t->name);
-        t->data = data + e->begin;
         end += t->bytes;
+    }
+    SBN_CHECK(end == data_bytes, SBN_E_DATA, "%" PRId64 " bytes after the last tensor",
+              data_bytes - end);
+    return SBN_OK;
+}
+
+static sbn_status place_data(sbni_st_file *f, const char *data)
+{
+    for (int i = 0; i < f->n; i++) {
+        entry *e = &f->entries[i];
+        sbni_st_tensor *t = &e->tensor;
+        t->data = data + e->begin;
         int64_t align = dtypes[dtype_find(t->dtype)].bytes;
         if ((uintptr_t)t->data % (uintptr_t)align == 0) continue;
         SBN_TRY(sbni_alloc(t->bytes, 1, t->name, &e->copy));
         memcpy(e->copy, t->data, (size_t)t->bytes);
         t->data = e->copy;
     }
-    SBN_CHECK(end == data_bytes, SBN_E_DATA, "%" PRId64 " bytes after the last tensor",
-              data_bytes - end);
     return SBN_OK;
 }
 
@@ -333,7 +353,9 @@ static sbn_status parse(sbni_st_file *f)
         SBN_TRY(parse_tensor(name, value, data_bytes, e));
     }
     qsort(f->entries, (size_t)f->n, sizeof(entry), compare);
-    return place_data(f, (const char *)f->map + data_begin, data_bytes);
+    SBN_TRY(check_places(f, data_bytes));
+    SBN_TRY(touch(f, data_begin, f->map_bytes));
+    return place_data(f, (const char *)f->map + data_begin);
 }
 
 sbn_status sbni_st_open(const char *path, sbni_st_file **file)
@@ -341,6 +363,7 @@ sbn_status sbni_st_open(const char *path, sbni_st_file **file)
     *file = NULL;
     sbni_st_file *f = NULL;
     SBN_TRY(sbni_alloc(1, sizeof *f, "safetensors file", &f));
+    f->fd = -1;
     sbn_status status;
     SBN_GOTO(map_file(path, f));
     status = parse(f);
@@ -363,6 +386,7 @@ void sbni_st_close(sbni_st_file **file)
     sbni_free(f->entries);
     json_decref(f->header);
     if (f->map) munmap(f->map, (size_t)f->map_bytes);
+    if (f->fd >= 0) close(f->fd);
     sbni_free(f);
     *file = NULL;
 }

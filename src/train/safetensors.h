@@ -25,7 +25,8 @@ typedef struct sbni_st_tensor {
 
 /*
  * Write a file such that after a crash at any moment the old or the new file is there
- * whole: write to a temporary name in the same folder, fsync, rename, fsync the folder.
+ * whole: write to a temporary name in the same folder, fsync, rename, fsync the folder
+ * (where the file system knows no fsync of a folder, a power cut may undo the rename).
  * The bytes are a function of the arguments other than path. Tensors are stored in the
  * order given; the first is aligned to 8 bytes, the others where the order allows, so
  * give 8-byte types first. On failure what stood at path still stands.
@@ -36,7 +37,8 @@ sbn_status sbni_st_write(const char *path, const sbni_st_tensor *tensors, int n,
                          const char *const (*metadata)[2], int n_metadata);
 
 /* The same; what stood at path before is then at previous, as by
- * sbni_replacement_commit. NULL: it is gone. */
+ * sbni_replacement_commit, so where the file system makes no links there is a moment with
+ * the old file at previous and none at path. NULL: it is gone. */
 sbn_status sbni_st_write_keeping(const char *path, const char *previous,
                                  const sbni_st_tensor *tensors, int n,
                                  const char *const (*metadata)[2], int n_metadata);
@@ -44,9 +46,9 @@ sbn_status sbni_st_write_keeping(const char *path, const char *previous,
 typedef struct sbni_st_file sbni_st_file;
 
 /* Map and check a whole file. SBN_E_IO when it can't be opened, SBN_E_DATA with the
- * reason when it is not a valid safetensors file, has more than SBNI_ST_MAX_AXES axes or
- * a dtype that is not listed above. The file must not be cut while it is open; replacing
- * it is fine. */
+ * reason when it is not a valid safetensors file, has more than SBNI_ST_MAX_AXES axes, a
+ * dtype that is not listed above, or bytes that the disk cannot give. The file must not
+ * be cut while it is open; replacing it is fine. */
 sbn_status sbni_st_open(const char *path, sbni_st_file **file);
 void sbni_st_close(sbni_st_file **file); /* NULL is fine */
 

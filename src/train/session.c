@@ -160,9 +160,21 @@ static sbn_status take_folder(sbni_session *s)
     return sbni_folder_clean(s->cfg->out);
 }
 
+/* A launcher that starts a run again does not know how far it came. Where it died before
+ * it put the results of an earlier run away, that is not what it goes on from. */
+static sbn_status decide_resume(sbni_session *s)
+{
+    char path[SBNI_PATH_BYTES];
+    s->resumes = s->cfg->resume;
+    if (!s->resumes) return SBN_OK;
+    SBN_TRY(sbni_session_path(s, "run.json", path));
+    return sbni_runfile_same(path, &s->resumes);
+}
+
 static sbn_status load_checkpoint(sbni_session *s)
 {
-    if (!s->cfg->resume) return sbni_folder_retire(s->cfg->out);
+    SBN_TRY(decide_resume(s));
+    if (!s->resumes) return sbni_folder_retire(s->cfg->out);
     char *warning;
     SBN_TRY(sbni_folder_load(s->cfg->out, s->model, s->optimizer, &s->step, s->settings,
                              s->n_settings, &warning));
@@ -183,7 +195,7 @@ static sbn_status open_files(sbni_session *s, int hosts)
     sbn_model_memory memory = sbn_model_get_memory(s->model);
     SBN_TRY(sbni_runfile_write(path, s->cfg, &memory, sbn_group_size(s->group), hosts));
     SBN_TRY(sbni_session_path(s, "metrics.jsonl", path));
-    return sbni_metrics_open(path, s->cfg->resume ? s->step : -1, &s->metrics);
+    return sbni_metrics_open(path, s->resumes ? s->step : -1, &s->metrics);
 }
 
 sbn_status sbni_session_open(sbni_session *s)

@@ -21,7 +21,7 @@
 struct sbni_session {
     const sbn_trainer_config *cfg;
     sbn_group *group;
-    bool writes;
+    bool writes, resumes;
     sbni_lock *lock;       /* of the folder */
     sbni_hostdata data[2]; /* by sbn_split */
     sbni_setting settings[SBNI_MAX_SETTINGS];
