@@ -20,6 +20,8 @@ script_packages=(shellcheck python3-yaml)
 cluster_packages=(slurmctld slurmd slurm-client munge openssh-server openssh-client iproute2)
 # shellcheck disable=SC2034
 sim_packages=(libsimgrid-dev)
+# shellcheck disable=SC2034
+mpich_packages=(mpich libmpich-dev)
 
 say() { printf '%s\n' "$*"; }
 note() { printf '%s\n' "$*" >&2; }

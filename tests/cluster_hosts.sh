@@ -122,6 +122,11 @@ check 'by sshd, launch/jobs/hosts.sh' by_ssh
 check 'sshd: on two hosts' on_two_hosts hosts
 check 'sshd: the weights of one process' same short hosts
 check 'nothing is left on either host' wait_for 5 no_orphans
+# Open MPI's own sums in two levels, within a host and then between hosts; blocking ones only
+export OMPI_MCA_coll_han_priority=100
+check 'sums in two levels' by_file levels "${short[@]}" --no-overlap
+check 'two levels: the weights of one process' same short levels
+unset OMPI_MCA_coll_han_priority
 
 # A link that is cut tells nobody: each process finds out by itself, and so does what
 # started them.

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 
 static const char RESULT[] = "result.json";
+enum { CLASSES = 10 };
 
 sbn_status sbni_trial_path(const char *out, const sbni_trial *t, const char *file,
                            char path[SBNI_PATH_BYTES])
@@ -63,6 +64,18 @@ static void set_diverged(const sbni_design *d, const sbni_trial *t, sbni_record 
     set_means(d, &t->run.run, (double[]){error, error}, record);
 }
 
+static sbn_status cause_of(sbn_status status)
+{
+    return status == SBN_E_PEER ? sbn_peer_status() : status;
+}
+
+/* Numbers grew beyond what can be computed with: a result of a trial, not a failure. */
+static bool is_divergence(sbn_status status)
+{
+    sbn_status cause = cause_of(status);
+    return cause == SBN_E_NONFINITE || cause == SBN_E_RANGE;
+}
+
 /* Under each change of the test images: with the statistics of training, and with those
  * of the changed images. */
 static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
@@ -84,10 +97,14 @@ static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
         cfg.precise = again ? SBN_PRECISE_ALL : 0;
         cfg.precise_from = SBN_SPLIT_TEST;
         sbn_trainer_result result;
-        SBN_TRY(sbn_evaluate(&cfg, group, &result));
-        set_shifted(record, again ? "reestimated" : "stored", shift,
-                    1 - result.test_accuracy);
-        if (shift) sum[again] += (1 - result.test_accuracy) / (d->n_shifts - 1);
+        sbn_status status = sbn_evaluate(&cfg, group, &result);
+        double error = 1 - 1. / CLASSES;
+        if (!is_divergence(status)) {
+            SBN_TRY(status);
+            error = 1 - result.test_accuracy;
+        }
+        set_shifted(record, again ? "reestimated" : "stored", shift, error);
+        if (shift) sum[again] += error / (d->n_shifts - 1);
     }
     set_means(d, run, sum, record);
     return SBN_OK;
@@ -133,12 +150,11 @@ sbn_status sbni_trial_run(const sbni_design *d, const sbni_trial *t,
     if (cfg->end_s > 0) run.max_time_s = fmax(cfg->end_s - began_s, 1e-3);
     sbn_trainer_result result;
     sbn_status status = sbn_train(&run, group, &result);
-    sbn_status cause = status == SBN_E_PEER ? sbn_peer_status() : status;
-    if (cause == SBN_E_NONFINITE || cause == SBN_E_RANGE) {
-        sbni_record_diverged(10, record);
+    if (is_divergence(status)) {
+        sbni_record_diverged(CLASSES, record);
         set_diverged(d, t, record);
     } else {
-        if (cause == SBN_E_STOPPED)
+        if (cause_of(status) == SBN_E_STOPPED)
             return sbni_fail(SBN_E_STOPPED,
                              "stopped on request in trial %s, saved; the same command "
                              "goes on from there",

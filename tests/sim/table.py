@@ -40,18 +40,23 @@ def scaling(platform):
               " | ".join(f"{a} ({b})" for a, b in zip(*cells)) + " |")
 
 
-def levels(platform):
-    flat, two = rows(platform, 32, "flat"), rows(platform, 32, "levels")
-    if not flat:
+def compare(platform, per_host, algorithm, name):
+    """Open MPI's choice of how to sum against another."""
+    chosen, other = rows(platform, per_host, "flat"), rows(platform, per_host, algorithm)
+    if not other:
         return
-    print(f"\n{platform}, 32 processes a host; ms of messages in a step, exact sums\n")
-    print("| np | hosts | norm, flat | norm, two levels | gradients, flat "
-          "| gradients, two levels |")
+    print(f"\n{platform}, {per_host} process{'es' if per_host > 1 else ''} a host; "
+          f"ms of messages in a step, exact sums: Open MPI's choice, {name}\n")
+    print("| np | hosts | norm, chosen | norm, other | gradients, chosen "
+          "| gradients, other |")
     print("|---:|---:|---:|---:|---:|---:|")
-    for f, t in zip(flat, two):
-        print(f"| {f['np']} | {f['np'] // 32} | " + " | ".join(
-            f"{1e3 * r['exact'][part]:.3f}" for part in ("norm_s", "gradients_s")
-            for r in (f, t)) + " |")
+    for c in chosen:
+        for o in other:
+            if o["np"] != c["np"]:
+                continue
+            print(f"| {c['np']} | {c['np'] // per_host} | " + " | ".join(
+                f"{1e3 * r['exact'][part]:.3f}" for part in ("norm_s", "gradients_s")
+                for r in (c, o)) + " |")
 
 
 def plot():
@@ -86,4 +91,5 @@ if "--plot" in sys.argv:
 else:
     for each in platforms:
         scaling(each)
-        levels(each)
+        compare(each, 1, "doubling", "recursive doubling")
+        compare(each, 32, "levels", "two levels")
