@@ -29,7 +29,7 @@ bad_checkpoint 'checkpoint without its last byte' checkpoint.safetensors
 fresh && truncate -s 2000 $checkpoint
 bad_checkpoint 'checkpoint cut in its header' checkpoint.safetensors
 fresh && : >$checkpoint
-bad_checkpoint 'empty checkpoint' 'too few'
+bad_checkpoint 'empty checkpoint' 'expected at least 8 bytes'
 fresh && put_bytes $checkpoint 0 '\377\377\377\377\377\377\377\177'
 bad_checkpoint 'header larger than the file' 'header'
 fresh && put_bytes $checkpoint 20 '"""'

@@ -162,8 +162,8 @@ static void header_length_is_checked(void **state)
         size_t n;
         const char *text;
     } cases[] = {
-        {{0}, 0, "too few"},
-        {{2, 0, 0, 0, 0, 0, 0}, 7, "too few"},
+        {{0}, 0, "expected at least 8 bytes"},
+        {{2, 0, 0, 0, 0, 0, 0}, 7, "expected at least 8 bytes"},
         {{0}, 8, "does not begin with {"},
         {{3, 0, 0, 0, 0, 0, 0, 0, '{', '}'}, 10, "has 3 bytes, the file 10"},
         {{0, 0xe1, 0xf5, 5, 0, 0, 0, 0, '{', '}'}, 10, "has 100000000 bytes, the file"},

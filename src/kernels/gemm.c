@@ -8,6 +8,12 @@
 /* What OpenBLAS maps for each thread that is in a product at the same time, and keeps. */
 enum { WORK_BYTES = (128 << 20) + (1 << 20), MAX_THREADS = 256, SIDE = 128 };
 
+/* For the kernels: B is read again for every few rows of A, out of a cache. */
+enum { SMALL_BYTES = 1 << 20 };
+
+/* Shorter rows are done before their lanes' sums have paid. */
+enum { LONG_ROW = 64 };
+
 void sbni_gemm_setup(void)
 {
     openblas_set_num_threads(1);
@@ -55,4 +61,19 @@ void sbni_gemm(sbn_dtype dtype, bool transpose_a, bool transpose_b, int64_t m, i
     else
         cblas_sgemm(CblasRowMajor, ta, tb, mi, ni, ki, 1.0f, a, lda, b, ldb, (float)beta,
                     c, ni);
+}
+
+void sbni_product(const sbni_kernels *kernels, sbn_dtype dtype, bool transpose_a,
+                  bool transpose_b, int64_t m, int64_t n, int64_t k, const void *a,
+                  const void *b, bool adds, void *c)
+{
+    if (!kernels->product || n * k * sbn_dtype_bytes(dtype) > SMALL_BYTES ||
+        (transpose_b && k < LONG_ROW))
+        sbni_gemm(dtype, transpose_a, transpose_b, m, n, k, a, b, adds, c);
+    else if (transpose_b)
+        kernels->product_of_rows(m, n, k, a, b, adds, c);
+    else if (transpose_a)
+        kernels->product(m, n, k, a, 1, m, b, adds, c);
+    else
+        kernels->product(m, n, k, a, k, 1, b, adds, c);
 }

@@ -1,11 +1,12 @@
-/* Matrix product, by BLAS on one thread: the bits of a product depend on its shape alone.
- */
+/* Matrix products: small ones by the kernels, others by BLAS on one thread. The bits of a
+ * product depend on its shape alone. */
 #ifndef SBNI_GEMM_H
 #define SBNI_GEMM_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/kernels.h"
 #include "syncbn/tensor.h"
 
 /* Make BLAS use one thread in this process; call before the first product. */
@@ -20,8 +21,15 @@ int64_t sbni_gemm_reserve(int threads);
 /* Name, version and kernel of the BLAS in use. */
 const char *sbni_gemm_version(void);
 
-/* C [m,n] = op(A) op(B) + beta·C, row-major without gaps; op(A) [m,k] is A or its
- * transpose. */
+/* C [m,n] = op(A) op(B), added to C where `adds`, row-major without gaps; op(A) [m,k] is
+ * A or its transpose. By the kernels where they have it and B fits the cache; not both A
+ * and B are transposed. */
+void sbni_product(const sbni_kernels *kernels, sbn_dtype dtype, bool transpose_a,
+                  bool transpose_b, int64_t m, int64_t n, int64_t k, const void *a,
+                  const void *b, bool adds, void *c);
+
+/* The same by BLAS: C = op(A) op(B) + beta·C, row-major without gaps; op(A) [m,k] is A or
+ * its transpose. */
 void sbni_gemm(sbn_dtype dtype, bool transpose_a, bool transpose_b, int64_t m, int64_t n,
                int64_t k, const void *a, const void *b, double beta, void *c);
 

@@ -177,6 +177,17 @@ typedef struct sbni_kernels {
     void (*bias_add_rows)(void *y, int64_t n, int64_t c, const void *bias);
     void (*bias_grad_rows)(const void *dy, int64_t n, int64_t c, void *dbias);
 
+    /* C [m,n] = A·B, added to what C holds where `adds`: element (i,p) of A lies at
+     * a[i·a_row + p·a_col], B [k,n] and C are row-major. An element is a chain of fused
+     * multiply-adds in the order of p. For operands that lie in the cache. NULL, like the
+     * next, where the processor has no such instruction. */
+    void (*product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row,
+                    int64_t a_col, const void *b, bool adds, void *c);
+    /* C [m,n] = A·B' of rows A [m,k], B [n,k]; of each sum every eighth product (fourth,
+     * of doubles) is a chain, and the chains are added up as a fixed tree. */
+    void (*product_of_rows)(int64_t m, int64_t n, int64_t k, const void *a, const void *b,
+                            bool adds, void *c);
+
     /* Rows [n,classes]: y = log softmax(x). */
     void (*log_softmax)(const void *x, int64_t n, int64_t classes, void *y);
     /* Of log-probabilities y: adds -y[label] to the returned sum, counts rows whose

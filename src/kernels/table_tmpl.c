@@ -6,4 +6,7 @@
 
 extern const sbni_kernels K(kernels);
 const sbni_kernels K(kernels) = {.isa = SBNI_TEXT(SBNI_ISA),
-                                 SBNI_KERNEL_LIST(SBNI_FIELD)};
+#ifdef SBNI_FUSES
+                                 SBNI_FIELD(product) SBNI_FIELD(product_of_rows)
+#endif
+                                     SBNI_KERNEL_LIST(SBNI_FIELD)};

@@ -8,6 +8,8 @@
 
 #ifdef __SSE2__
 #include <immintrin.h>
+#elif defined __aarch64__
+#include <arm_neon.h>
 #endif
 
 #include "kernels/kernels.h"
@@ -52,6 +54,11 @@ typedef T S;
 #define SBNI_WIDE 4
 #else
 #define SBNI_WIDE 2
+#endif
+
+/* Whether a·b + c is one instruction. */
+#if defined __FMA__ || defined __aarch64__
+#define SBNI_FUSES 1
 #endif
 
 /* Lanes of the vectors of a template: as many as a register has doubles, or, in templates
@@ -190,5 +197,9 @@ static inline double both_sum(const vd *part)
 SBNI_NORM_KERNEL_LIST(SBNI_DECLARE_NORM)
 #define SBNI_DECLARE(name) extern __typeof__(*((sbni_kernels *)0)->name) K(name);
 SBNI_KERNEL_LIST(SBNI_DECLARE)
+#ifdef SBNI_FUSES
+SBNI_DECLARE(product)
+SBNI_DECLARE(product_of_rows)
+#endif
 
 #endif

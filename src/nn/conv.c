@@ -39,7 +39,8 @@ static void conv_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
         m->kernels->im2col(sbni_at(m, x, r * in->count), in->shape,
                            window_of(&layer->spec), col);
         void *to = sbni_at(m, y, r * out->count);
-        sbni_gemm(m->cfg.dtype, false, false, out->shape.c, s, k, weight, col, 0, to);
+        sbni_product(m->kernels, m->cfg.dtype, false, false, out->shape.c, s, k, weight,
+                     col, 0, to);
         m->kernels->bias_add(to, out->shape.c, s, bias);
     }
 }
@@ -61,13 +62,13 @@ static void conv_backward(sbn_model *m, const sbni_layer *layer, sbni_task task,
         if (weights) {
             m->kernels->im2col(sbni_at(m, x, r * in->count), in->shape, win,
                                scratch->col);
-            sbni_gemm(m->cfg.dtype, false, true, c, k, s, from, scratch->col, r > 0,
-                      dweight);
+            sbni_product(m->kernels, m->cfg.dtype, false, true, c, k, s, from,
+                         scratch->col, r > 0, dweight);
             m->kernels->bias_grad(from, c, s, dbias);
         }
         if (wants_dx) {
-            sbni_gemm(m->cfg.dtype, true, false, k, s, c,
-                      m->params[layer->weight].tensor.data, from, 0, scratch->col);
+            sbni_product(m->kernels, m->cfg.dtype, true, false, k, s, c,
+                         m->params[layer->weight].tensor.data, from, 0, scratch->col);
             m->kernels->col2im(scratch->col, in->shape, win,
                                sbni_at(m, dx, r * in->count));
         }
