@@ -36,12 +36,18 @@ die() {
 # wait_through PID: its exit code. A signal that is trapped meanwhile ends wait, not the
 # process; and wait knows nothing of one that it has told of before.
 wait_through() {
-  local state
+  local state last
   while
     wait "$1" 2>/dev/null
     state=$?
     [ $state -gt 128 ] && kill -0 "$1" 2>/dev/null
   do :; done
+  if [ $state -gt 128 ]; then
+    # it may have ended just as the signal came
+    wait "$1" 2>/dev/null
+    last=$?
+    [ $last = 127 ] || state=$last
+  fi
   return $state
 }
 

@@ -22,7 +22,8 @@ for file in "${scripts[@]}"; do check "$(basename "$file"): syntax" bash -n "$fi
 if command -v shellcheck >/dev/null; then
   check 'job scripts: shellcheck' shellcheck "${scripts[@]}"
   check 'launch: shellcheck' in_top shellcheck launch/run launch/local \
-    launch/test launch/demo launch/lib.sh launch/places.sh launch/outcome.sh
+    launch/test launch/demo launch/clean launch/daemon launch/lib.sh launch/places.sh \
+    launch/outcome.sh
 else
   skip 'shellcheck: not installed'
 fi

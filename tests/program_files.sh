@@ -213,12 +213,12 @@ while running; do
   for file in pid.?; do
     pid=$(cat "$file")
     high=$(awk '$1 == "VmHWM:" { print $2 }' "/proc/$pid/status" 2>/dev/null)
-    read -r private shared part < <(look "$pid")
+    read -r private segment part < <(look "$pid")
     # a process that ends while it is looked at says nothing
-    if [ -z "$high" ] || [ "${shared:-0}" = 0 ]; then continue; fi
+    if [ -z "$high" ] || [ "${segment:-0}" = 0 ]; then continue; fi
     most_private=$((private > most_private ? private : most_private))
-    images=$((shared > images ? shared : images))
-    peak=$((high - shared > peak ? high - shared : peak))
+    images=$((segment > images ? segment : images))
+    peak=$((high - segment > peak ? high - segment : peak))
     sum_parts=$((sum_parts + part))
   done
   parts=$((sum_parts > parts ? sum_parts : parts))

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/signals.h"
 #include "cli/stall.h"
 #include "cli/startup.h"
 #include "comm/alike.h"
@@ -20,14 +21,15 @@
 static const struct {
     const char *name, *about;
     sbn_status (*run)(int argc, char **argv, sbn_group *group);
+    bool saves; /* when it is asked to stop, however early */
 } commands[] = {
-    {"train", "train a net with synchronized batch norm", sbni_command_train},
-    {"eval", "evaluate saved weights on a test set", sbni_command_eval},
-    {"study", "run a designed experiment and report on it", sbni_command_study},
+    {"train", "train a net with synchronized batch norm", sbni_command_train, true},
+    {"eval", "evaluate saved weights on a test set", sbni_command_eval, false},
+    {"study", "run a designed experiment and report on it", sbni_command_study, true},
     {"bench", "measure the layer's speed, synchronization and training",
-     sbni_command_bench},
+     sbni_command_bench, false},
     {"inspect", "summarize a data set, net, checkpoint or metrics file",
-     sbni_command_inspect},
+     sbni_command_inspect, false},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -95,6 +97,14 @@ static sbn_status check_isa(void)
     return SBN_OK;
 }
 
+/* A signal that comes while MPI starts is heeded behind the first step. */
+static void listen_early(int argc, char **argv)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (argc > 1 && commands[i].saves && !strcmp(argv[1], commands[i].name))
+            sbni_listen_for_stop();
+}
+
 /* Index of a command; COMMANDS for those that only print. */
 static sbn_status find_command(int argc, char **argv, int *which)
 {
@@ -150,6 +160,7 @@ static void choose_sums(void)
 int main(int argc, char **argv)
 {
     int provided;
+    listen_early(argc, argv);
     open_standard_streams();
     choose_sums();
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);

@@ -1,5 +1,6 @@
 #include "cli/signals.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 static volatile sig_atomic_t asked_to_stop;
@@ -10,10 +11,14 @@ static void ask_to_stop(int number)
     asked_to_stop = 1;
 }
 
-/* The first signal asks; the second finds its default action, and ends the process. */
+/* The first signal of a kind asks; the second finds its default action, and ends the
+ * process. */
 const volatile sig_atomic_t *sbni_listen_for_stop(void)
 {
     static const int signals[] = {SIGUSR1, SIGTERM, SIGINT};
+    static bool listens;
+    if (listens) return &asked_to_stop;
+    listens = true;
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = ask_to_stop;

@@ -4,6 +4,8 @@
 
 #include "cli/commands.h"
 #include "cli/signals.h"
+#include "cli/stall.h"
+#include "comm/group.h"
 #include "core/memory.h"
 #include "options/train.h"
 #include "study/presets.h"
@@ -15,7 +17,7 @@ typedef struct settings {
     sbni_texts vary;
     int64_t seeds, trial_processes;
     const char *out;
-    double max_time_s;
+    double max_time_s, stall_limit_s;
 } settings;
 
 #define AT(field) offsetof(settings, field)
@@ -45,6 +47,7 @@ static const sbni_option own[] = {
      "keep the weights of finished trials", 0, 0, 0, 0},
     {"max-time", SBNI_OPTION_REAL, AT(max_time_s), "SECONDS",
      "save and end with exit code 75 after so long (default: none)", 0, 1e-3, 0, 0},
+    SBNI_STALL_OPTION(AT(stall_limit_s)),
     {"Every trial; a study has its own defaults, and some options it varies itself",
      SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
 };
@@ -123,7 +126,10 @@ static sbn_status run(const settings *s, const sbni_option *table,
         cfg->trial_processes = s->trial_processes;
         cfg->keep_models = s->keep_models;
         cfg->max_time_s = s->max_time_s;
+        cfg->stall_limit_s = s->stall_limit_s;
+        cfg->stalled = sbni_stalled;
         cfg->stop = sbni_listen_for_stop();
+        sbn_watch_set_limit(group->watch, s->stall_limit_s);
         status = sbni_study_run(cfg, group);
     }
     sbni_free(cfg);
@@ -139,7 +145,9 @@ sbn_status sbni_command_study(int argc, char **argv, sbn_group *group)
         "Run a designed experiment: its trials are shared out over the processes, and a "
         "report with tables and figures is written.",
         table, 1};
-    settings s = {.train = sbni_train_settings_default(), .trial_processes = 1};
+    settings s = {.train = sbni_train_settings_default(),
+                  .trial_processes = 1,
+                  .stall_limit_s = SBNI_STALL_LIMIT_S};
     sbni_arguments arguments;
     SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments, group));
     if (!arguments.help) return run(&s, table, &arguments, group);

@@ -98,21 +98,29 @@ void sbni_call_goes_on(sbn_group *group)
     if (group->watch) go_on(group->watch);
 }
 
-sbn_status sbni_call_enter(sbn_group *group, const char *text, int64_t words)
+static sbn_status enter_call(sbn_group *group, sbni_call *call, bool has_time)
 {
-    if (!group->watch && !group->checks && !group->broken) return SBN_OK;
-    sbni_call call = sbni_call_of(text, "", words);
-    if (group->watch) enter(group->watch, &call);
-    sbn_status status = sbni_lockstep(group, &call);
+    if (group->watch) {
+        enter(group->watch, call);
+        if (has_time) put(&sbni_watch_seat(group->watch)->has_time, call->number);
+    }
+    sbn_status status = sbni_lockstep(group, call);
     if (status != SBN_OK) sbni_call_goes_on(group);
     return status;
 }
 
-void sbni_call_has_time(sbn_group *group)
+sbn_status sbni_call_enter(sbn_group *group, const char *text, int64_t words)
 {
-    if (!group->watch) return;
-    sbni_seat *seat = sbni_watch_seat(group->watch);
-    put(&seat->has_time, atomic_load_explicit(&seat->waits, memory_order_relaxed));
+    if (!group->watch && !group->checks && !group->broken) return SBN_OK;
+    sbni_call call = sbni_call_of(text, "", words);
+    return enter_call(group, &call, false);
+}
+
+sbn_status sbni_call_enter_long(sbn_group *group, const char *text)
+{
+    if (!group->watch && !group->checks && !group->broken) return SBN_OK;
+    sbni_call call = sbni_call_of(text, "", 0);
+    return enter_call(group, &call, true);
 }
 
 void sbni_call_step(sbn_group *group, int64_t step)

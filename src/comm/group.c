@@ -237,8 +237,7 @@ sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine)
     MPI_Request request;
     int done = 0;
     if (group->size == 1) return mine;
-    SBN_TRY(sbni_call_enter(group, "agreement", 0));
-    sbni_call_has_time(group);
+    SBN_TRY(sbni_call_enter_long(group, "agreement"));
     int code = MPI_Ibarrier(group->comm, &request);
     while (code == MPI_SUCCESS) {
         code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);

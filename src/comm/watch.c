@@ -16,7 +16,7 @@ static const double LOOKS = 20, SLOWEST_S = 0.25, FASTEST_S = 0.005;
 
 /* Who does not speak waits so long for the line to be out; so does a host that misses
  * nobody of its own, as that of the missing process can tell more. */
-static const double SILENT_S = 0.3, ELSEWHERE_S = 1;
+static const double SILENT_S = 0.3, ELSEWHERE_S = 0.75;
 
 /* No beat for so many looks, and so many seconds: no sign of life. */
 static const double QUIET_LOOKS = 4, QUIET_S = 0.1;

@@ -9,8 +9,7 @@
 #include "core/memory.h"
 #include "train/file.h"
 
-/* The counter has one lock, the job another behind it. Locks go with their process. */
-enum { JOB_AT = 1024 };
+/* The counter's lock goes with its process. */
 static const int64_t STOPPED = INT64_MAX / 2;
 
 struct sbni_claims {
@@ -18,10 +17,9 @@ struct sbni_claims {
     char *path;
 };
 
-static int lock(int fd, short type, off_t at, int command)
+static int lock(int fd, short type, int command)
 {
-    struct flock region = {
-        .l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    struct flock region = {.l_type = type, .l_whence = SEEK_SET, .l_len = 1};
     int failed;
     do failed = fcntl(fd, command, &region);
     while (failed && errno == EINTR);
@@ -54,16 +52,8 @@ static sbn_status put(const sbni_claims *c, const sbni_claims_state *state)
 sbn_status sbni_claims_begin(const char *path, sbni_claims **claims)
 {
     SBN_TRY(open_file(path, O_CREAT, claims));
-    sbn_status status = SBN_OK;
-    if (lock((*claims)->fd, F_WRLCK, JOB_AT, F_SETLK))
-        status = errno == EACCES || errno == EAGAIN
-                     ? sbni_fail(SBN_E_ARG,
-                                 "another job is at work on this study (it "
-                                 "holds %s); choose another --out",
-                                 path)
-                     : sbni_fail(SBN_E_IO, "cannot lock %s: %s", path, strerror(errno));
     sbni_claims_state zero = {0, 0, 0};
-    if (status == SBN_OK) status = put(*claims, &zero);
+    sbn_status status = put(*claims, &zero);
     if (status != SBN_OK) sbni_claims_end(claims);
     return status;
 }
@@ -79,7 +69,7 @@ typedef void (*state_change)(sbni_claims_state *state, const void *with);
 static sbn_status update(sbni_claims *c, state_change change, const void *with,
                          sbni_claims_state *state)
 {
-    SBN_CHECK(lock(c->fd, F_WRLCK, 0, F_SETLKW) == 0, SBN_E_IO, "cannot lock %s: %s",
+    SBN_CHECK(lock(c->fd, F_WRLCK, F_SETLKW) == 0, SBN_E_IO, "cannot lock %s: %s",
               c->path, strerror(errno));
     sbn_status status = SBN_OK;
     if (pread(c->fd, state, sizeof *state, 0) != (ssize_t)sizeof *state)
@@ -89,7 +79,7 @@ static sbn_status update(sbni_claims *c, state_change change, const void *with,
         change(state, with);
         status = put(c, state);
     }
-    lock(c->fd, F_UNLCK, 0, F_SETLK);
+    lock(c->fd, F_UNLCK, F_SETLK);
     return status;
 }
 

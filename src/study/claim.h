@@ -17,9 +17,8 @@ typedef struct sbni_claims_state {
     double cost;  /* of these, in all */
 } sbni_claims_state;
 
-/* Begin, in one process: a new counter at 0; what an earlier job left does not matter.
- * The file stays locked against other jobs until the end. SBN_E_IO; SBN_E_ARG where
- * another job is at work on it. */
+/* Begin, in one process, which holds the folder's lock: a new counter at 0; what an
+ * earlier job left does not matter. SBN_E_IO. */
 sbn_status sbni_claims_begin(const char *path, sbni_claims **claims);
 
 /* Take part in what another process began. SBN_E_IO. */

@@ -16,11 +16,14 @@
 #include "study/trial.h"
 #include "syncbn/watch.h"
 #include "train/file.h"
+#include "train/lock.h"
 
 typedef struct study {
     const sbni_study_config *cfg;
     sbni_design *design;
     sbn_group *group, *team; /* of all, of one trial */
+    sbn_watch *watch;        /* over the team */
+    sbni_lock *lock;         /* of the folder, on process 0 */
     sbni_claims *claims;     /* of the first process of a team */
     int *order;              /* of unfinished trials */
     int n;
@@ -104,6 +107,7 @@ static sbn_status open_folder(study *s)
     char path[SBNI_PATH_BYTES];
     SBN_TRY(path_of(s, "trials", path));
     SBN_TRY(sbni_folder_make(path));
+    SBN_TRY(sbni_lock_take(s->cfg->out, &s->lock));
     SBN_TRY(path_of(s, "claims", path));
     SBN_TRY(sbni_claims_begin(path, &s->claims));
     SBN_TRY(check_folder(s));
@@ -114,7 +118,9 @@ static sbn_status make_team(study *s)
 {
     int rank = sbn_group_rank(s->group), k = (int)s->cfg->trial_processes;
     if (k == 1) return sbn_group_agree(s->group, sbni_group_alone(&s->team));
-    return sbn_group_split(s->group->comm, rank / k, rank, &s->team);
+    SBN_TRY(sbn_group_split(s->group->comm, rank / k, rank, &s->team));
+    return sbn_watch_create(s->team, s->cfg->stall_limit_s, s->cfg->stalled, NULL,
+                            &s->watch);
 }
 
 static sbn_status prepare(study *s)
@@ -124,7 +130,7 @@ static sbn_status prepare(study *s)
     sbn_status status =
         sbni_alloc(s->design->n_trials, sizeof *s->order, "order of trials", &s->order);
     SBN_TRY(sbn_group_agree(s->group, status));
-    SBN_TRY(sbn_group_agree(s->group, first ? open_folder(s) : SBN_OK));
+    SBN_TRY(sbni_group_agree_asleep(s->group, first ? open_folder(s) : SBN_OK));
     SBN_TRY(sbni_group_broadcast(s->group, &s->n, sizeof s->n, 0));
     SBN_TRY(sbni_group_broadcast(s->group, s->order,
                                  (int64_t)sizeof *s->order * s->design->n_trials, 0));
@@ -239,8 +245,6 @@ static sbn_status run(study *s)
         .keep_models = s->cfg->keep_models,
         .end_s = s->cfg->max_time_s > 0 ? s->began_s + s->cfg->max_time_s : 0,
         .stop = s->cfg->stop};
-    /* who has no trial left waits for the others' for as long as they take */
-    sbn_watch_set_limit(s->group->watch, 0);
     sbn_status status = work(s);
     /* the others finish what they are at, and take no more */
     if (status != SBN_OK && s->claims) {
@@ -263,6 +267,8 @@ sbn_status sbni_study_run(const sbni_study_config *cfg, sbn_group *group)
               cfg->trial_processes);
     sbn_status status = run(&s);
     sbni_claims_end(&s.claims);
+    sbni_lock_release(&s.lock);
+    sbn_watch_destroy(&s.watch);
     sbn_group_destroy(&s.team);
     sbni_free(s.order);
     sbni_design_destroy(&s.design);

@@ -6,6 +6,7 @@
 
 #include "study/design.h"
 #include "syncbn/group.h"
+#include "syncbn/watch.h"
 
 typedef struct sbni_study_config {
     sbni_request request;
@@ -13,6 +14,8 @@ typedef struct sbni_study_config {
     int64_t trial_processes; /* of one trial, ≥ 1 */
     bool keep_models;        /* models and checkpoints stay when a trial is finished */
     double max_time_s;       /* 0: none */
+    double stall_limit_s;    /* of the watch over the processes of a trial; 0: for ever */
+    sbn_stall_handler stalled;         /* what it calls */
     const volatile sig_atomic_t *stop; /* as in sbn_trainer_config */
 } sbni_study_config;
 
@@ -23,7 +26,8 @@ typedef struct sbni_study_config {
  * go to whoever is free, the longest first; results are told on standard error.
  * @collective over the group.
  * @errors any; the same run fails on all processes. SBN_E_STOPPED: the same call goes on.
- * SBN_E_ARG where the folder holds another study.
+ * SBN_E_ARG where the folder holds another study, SBN_E_IO where another job is at work
+ * in it.
  */
 sbn_status sbni_study_run(const sbni_study_config *cfg, sbn_group *group);
 

@@ -35,6 +35,7 @@ cd "$here/../.."
 module=$(realpath "${MODULE:-build/tests/sim/step.so}") image_us=${IMAGE_US:-41}
 [ -e "$module" ] || { echo "scaling: no $module; meson setup -Dsimgrid=enabled" >&2; exit 69; }
 command -v smpirun >/dev/null || { echo "scaling: no smpirun (package libsimgrid-dev)" >&2; exit 69; }
+if [ -f "$net" ]; then net=$(realpath "$net"); fi
 mkdir -p "$out"
 out=$(realpath "$out")
 work=$(mktemp -d) # the simulator leaves files where it is started
