@@ -235,5 +235,9 @@ signalled TERM "$local" -np 1 ./syncbn train
 judge 'TERM asks to save' test "$code $(cat got.txt)" = '75 USR1'
 signalled TERM "$run" --max-restarts 3 -np 1 ./syncbn bench
 judge 'TERM ends what does not save, and no restart' test "$(cat got.txt)" = TERM
+# one that came before the program listens
+printf '#!/bin/sh\n: >up\nexec sleep 30\n' >syncbn
+signalled USR1 "$run" --max-restarts 3 -np 1 ./syncbn train
+judge 'USR1 to a program that does not listen yet: stopped on request' test "$code" = 75
 printf '%d passed, %d failed\n' "$passed" "$failed"
 exit $((failed > 0))

@@ -61,4 +61,36 @@ check "after $runs kills and $end steps: weights as undisturbed" \
 check 'and every loss' diff <(timeless whole) <(timeless run)
 check 'nothing else is left' test "$(cd run && ls -A | xargs)" = \
   'checkpoint-previous.safetensors checkpoint.safetensors metrics.jsonl model.safetensors run.json'
+
+# By a launcher that starts it again by itself.
+if [ "$slowness" != 1 ] || [ ${#quiet[@]} = 0 ]; then
+  skip 'launch/run: seen without sanitizers, with Open MPI'
+  finish
+fi
+# processes of the run, from far behind as their parents are in between
+victims() {
+  local process
+  for process in /proc/[0-9]*; do
+    [ "$(readlink "$process/exe")" = "$program" ] && [ "$(readlink "$process/cwd")" = "$work" ] &&
+      echo "${process#/proc/}"
+  done 2>/dev/null
+}
+stamp() { stat -c %i again/checkpoint.safetensors 2>/dev/null; }
+"$tests/../launch/run" --here --mpirun "$mpirun" -np 3 --max-restarts 20 "$program" "${train[@]}" \
+  --steps 1200 --out again >job.txt 2>&1 </dev/null &
+job=$!
+for ((k = 1; k <= 3; k++)); do
+  before=$(stamp)
+  wait_for $((60 * slowness)) newer
+  nap $((RANDOM % 500))
+  mapfile -t pids < <(victims)
+  [ ${#pids[@]} -gt 0 ] && kill -9 "${pids[RANDOM % ${#pids[@]}]}"
+done
+end_of_job
+restarts=$(grep -c '^launch/run: restart' job.txt)
+check "launch/run --max-restarts: exit code 0 after $restarts restarts" \
+  test "$code" = 0 -a "$restarts" -ge 2
+must 1 "${train[@]}" --steps 1200 --out once
+check 'weights as undisturbed' same once/model.safetensors again/model.safetensors
+check 'every loss, too' diff <(timeless once) <(timeless again)
 finish
