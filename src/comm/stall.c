@@ -75,20 +75,6 @@ static void add_process(writer *w, const sbni_board *b, int i, sbni_absence abse
             text, call_of(seat));
 }
 
-static void add_here(writer *w, const sbni_board *b, const uint8_t *quiet,
-                     uint64_t number, int absent)
-{
-    int told = 0, most = absent <= DETAILS ? absent : DETAILS - 1;
-    for (int i = 0; i < b->here && told < most; i++) {
-        sbni_absence absence = sbni_stall_absence(b, i, number, quiet[i]);
-        if (absence == SBNI_THERE) continue;
-        add(w, "%s", told++ ? "; " : "");
-        add_process(w, b, i, absence, quiet[i]);
-    }
-    if (absent > told) add(w, "; and %d more of this host", absent - told);
-    if (b->here < b->size) add(w, "; other hosts' processes unknown");
-}
-
 /* Host by host, who is not on this one. */
 static void add_elsewhere(writer *w, const sbni_board *b)
 {
@@ -103,6 +89,22 @@ static void add_elsewhere(writer *w, const sbni_board *b)
         add(w, "%s%s on %s", before, list, b->hosts[first]);
         before = "; ";
     }
+}
+
+static void add_here(writer *w, const sbni_board *b, const uint8_t *quiet,
+                     uint64_t number, int absent)
+{
+    int told = 0, most = absent <= DETAILS ? absent : DETAILS - 1;
+    for (int i = 0; i < b->here && told < most; i++) {
+        sbni_absence absence = sbni_stall_absence(b, i, number, quiet[i]);
+        if (absence == SBNI_THERE) continue;
+        add(w, "%s", told++ ? "; " : "");
+        add_process(w, b, i, absence, quiet[i]);
+    }
+    if (absent > told) add(w, "; and %d more of this host", absent - told);
+    if (b->here == b->size) return;
+    add(w, "; not known of ");
+    add_elsewhere(w, b);
 }
 
 void sbni_stall_tell(const sbni_board *b, int rank, const uint8_t *quiet, double waited_s,
