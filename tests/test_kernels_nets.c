@@ -11,17 +11,6 @@
 #include "support/cases.h"
 #include "support/element.h"
 
-static int64_t bytes_of(sbn_dtype t, int64_t n)
-{
-    return n * sbn_dtype_bytes(t);
-}
-
-/* Rounded to the type. */
-static double as(sbn_dtype t, double v)
-{
-    return t == SBN_F32 ? (double)(float)v : v;
-}
-
 static void activations(const sbni_kernels *k, sbn_dtype t)
 {
     for (int s = 0; s < EDGE_SIZES; s++) {

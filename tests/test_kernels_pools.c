@@ -8,11 +8,6 @@
 
 #include "support/element.h"
 
-static int64_t bytes_of(sbn_dtype t, int64_t n)
-{
-    return n * sbn_dtype_bytes(t);
-}
-
 /* The place that pooling takes in a window: first of the largest, but the last NaN. */
 static int64_t place_of(sbn_dtype t, const void *x, sbni_image in, int64_t kernel,
                         int64_t corner)

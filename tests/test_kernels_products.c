@@ -8,17 +8,6 @@
 
 #include "support/element.h"
 
-static int64_t bytes_of(sbn_dtype t, int64_t n)
-{
-    return n * sbn_dtype_bytes(t);
-}
-
-/* Rounded to the type. */
-static double as(sbn_dtype t, double v)
-{
-    return t == SBN_F32 ? (double)(float)v : v;
-}
-
 typedef struct product {
     enum { PLAIN, TRANSPOSED, DOTS } kind; /* A as it is, A transposed, B transposed */
     int64_t m, n, k;

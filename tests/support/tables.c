@@ -20,6 +20,16 @@ static struct {
     uint64_t digest; /* FNV-1a, without what libm had a part in */
 } noted;
 
+int64_t bytes_of(sbn_dtype t, int64_t n)
+{
+    return n * sbn_dtype_bytes(t);
+}
+
+double as(sbn_dtype t, double v)
+{
+    return t == SBN_F32 ? (double)(float)v : v;
+}
+
 void record_libm(const void *output, int64_t bytes)
 {
     if (noted.used + (size_t)bytes > noted.room) {

@@ -30,6 +30,12 @@ void draw(sbn_dtype t, void *array, int64_t n, uint32_t which);
 /* Half the distance from 1 to the next number: the relative error of one rounding. */
 double rounding(sbn_dtype t);
 
+/* Of n elements. */
+int64_t bytes_of(sbn_dtype t, int64_t n);
+
+/* Rounded to the type. */
+double as(sbn_dtype t, double v);
+
 /* Room for n elements of the type, filled with a pattern;
  * room_check fails when something was written behind them, and frees. */
 void *room(sbn_dtype t, int64_t n);
