@@ -191,11 +191,12 @@ umount disk
 
 # --- a file that the disk cannot give ------------------------------------------
 
+: >mount.txt
 # the list of a file's blocks lies in a block of its own, where it can be damaged
 image() {
   truncate -s 16M image && mkfs.ext2 -q -F -b 1024 image && mount -o loop image disk
 }
-if ! command -v debugfs mkfs.ext2 >/dev/null || ! image 2>mount.txt; then
+if ! command -v mkfs.ext2 >/dev/null || ! command -v debugfs >/dev/null || ! image 2>mount.txt; then
   skip "blocks that cannot be read: they need e2fsprogs and a loop device: $(xargs <mount.txt)"
   finish
 fi
