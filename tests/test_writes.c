@@ -161,6 +161,7 @@ static size_t want_bytes;
 static void undisturbed(void **state)
 {
     (void)state;
+    test_folder(); /* of all processes at once */
     static const char text[] = "input 1x28x28\nconv c out=2 kernel=5\nnorm n\nrelu\n"
                                "maxpool size=12\nlinear d out=10\nlogsoftmax\n";
     if (test_rank == 0) {

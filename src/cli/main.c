@@ -176,7 +176,9 @@ int main(int argc, char **argv)
     if (status == SBN_OK) status = dispatch(argc, argv, group);
     /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
     if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());
-    if (speaks && fflush(stdout) != 0 && status == SBN_OK) {
+    /* MPICH takes the buffer from the stream, which then has failed already. */
+    bool printed = fflush(stdout) == 0 && !ferror(stdout);
+    if (speaks && !printed && status == SBN_OK) {
         fprintf(stderr, "syncbn: cannot write to standard output\n");
         status = SBN_E_IO;
     }
