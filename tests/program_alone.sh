@@ -37,15 +37,19 @@ if [ "$slowness" != 1 ]; then
   skip 'clock: sanitizers want to be loaded first'
   finish
 fi
+if [ ${#quiet[@]} = 0 ]; then
+  skip 'clock: UCX under MPICH measures its own by it when it is loaded, for ever if it goes back'
+  finish
+fi
 check 'the clock goes back for a program' \
   test "$(LD_PRELOAD=$clock_back date +%s)" -lt $(($(date +%s) - 3000))
-mpi -np 2 env LD_PRELOAD="$clock_back${LD_PRELOAD:+:$LD_PRELOAD}" "$program" "${train[@]}" --progress tty --out back
+mpi -np 2 env LD_PRELOAD="$clock_back" "$program" "${train[@]}" --progress tty --out back
 check 'the clock goes back: done' test "$code" = 0
 check 'the same run' same_run whole back
 check 'the seconds are those that passed' awk -v s="$(field seconds back/metrics.jsonl)" \
   'BEGIN { exit !(s > 0 && s < 600) }'
 check 'the time left is no nonsense' lacks '-[0-9]* \(h\|min\|s\) left' stderr.txt
-mpi -np 2 env LD_PRELOAD="$clock_back${LD_PRELOAD:+:$LD_PRELOAD}" "$program" "${train[@]}" --progress none --out limited \
+mpi -np 2 env LD_PRELOAD="$clock_back" "$program" "${train[@]}" --progress none --out limited \
   --max-time 100
 check 'a limit of time is not met early' test "$code" = 0
 finish

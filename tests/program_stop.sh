@@ -100,7 +100,7 @@ kill -TERM "$waits"
 wait_for 10 test ! -e "/proc/$waits"
 kill -CONT "$holds" 2>/dev/null
 end_of_job
-check "the second TERM does not wait" test "$code" = 143
+check "the second TERM does not wait: $code" ended_by 143 15
 
 refused "another limit on one process" 78 'max-time: expected the same on all processes' 1 "${train[@]}" \
   --steps 9 --out differs : -np 1 "$program" "${train[@]}" --steps 9 --out differs --max-time 5
