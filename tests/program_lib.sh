@@ -91,8 +91,8 @@ mpi() {
   sed -i '/^\[warn\] Epoll /d' stderr.txt
 }
 
-# ended_by CODE SIGNAL: the job's exit code, or, from a launcher that tells the first process
-# which it saw end, the signal by which it ended another one
+# ended_by CODE OTHER: the job's exit code; or OTHER from MPICH's launcher, which may tell the
+# signal by which it ended another process
 ended_by() { [ "$code" = "$1" ] || { [ ${#quiet[@]} = 0 ] && [ "$code" = "$2" ]; }; }
 
 # run NP ARGUMENT...: the program by NP processes

@@ -60,7 +60,8 @@ start 2 "${longer[@]}" --out stopped
 wait_for $((60 * slowness)) finished stopped 2
 kill -USR1 "$job"
 end_of_job
-check "a stopped study: exit code 75" test "$code" = 75
+# MPICH's launcher loses the code now and then when it has passed a signal on
+check "a stopped study: exit code 75" ended_by 75 0
 check "a stopped study: a line says how to go on" grep -q 'stopped on request in trial .*the same command goes on' job.txt
 # a mark in what an unfinished trial wrote is still there in the end, if that went on
 mark() {
