@@ -119,7 +119,11 @@ host_lives() {
     # A star marks a node that does not respond.
     state=$(sinfo -h -N -n "$1" -o %T 2>/dev/null | head -n 1)
     case $state in '' | *'*' | down* | fail* | unknown*) return 1 ;; esac
-    return 0
+    # Slurm itself takes minutes (SlurmdTimeout) to notice that one is lost.
+    command -v srun >/dev/null || return 0
+    { SLURM_OVERLAP=1 timeout -k 1 "$probe_s" srun --quiet --mpi=none --nodes=1 --ntasks=1 \
+      --nodelist="$1" true </dev/null; } >/dev/null 2>&1
+    return
   fi
   timeout -k 1 "$probe_s" "${remote_shell[@]}" "$1" true </dev/null >/dev/null 2>&1
 }

@@ -142,15 +142,62 @@ check 'preempted: the weights of one process' same long "slurm-$job"
 
 submit slurm-srun.sbatch "${long[@]}"
 check 'a job to lose a process is under way' wait_for 60 whole_job
-kill_one() {
+# process_with VARIABLE=VALUE: the pid of the program's process that has it
+process_with() {
   local pid
   for pid in /proc/[0-9]*; do
-    grep -qsz "^SLURM_PROCID=$1\$" "$pid/environ" &&
-      [ "$(readlink "$pid/exe")" = /mnt/tree/build/syncbn ] && kill -9 "${pid#/proc/}"
+    grep -qsz "^$1\$" "$pid/environ" &&
+      [ "$(readlink "$pid/exe")" = /mnt/tree/build/syncbn ] && echo "${pid#/proc/}"
   done
 }
-kill_one 2
+kill -9 "$(process_with SLURM_PROCID=2)"
 done_well 'a process is killed, and the job starts again'
 check 'that is told' grep -q 'restart 1 of 2' "syncbn-$job.txt"
 check 'killed: the weights of one process' same long "slurm-$job"
+
+submit slurm-srun.sbatch "${long[@]}" --stall-limit 2
+check 'a job whose process will stand still is under way' wait_for 60 whole_job
+kill -STOP "$(process_with SLURM_PROCID=2)"
+done_well 'a process is stopped, and the job starts again'
+check 'stopped: told by the watch' grep -q 'no progress in .*process 2' "syncbn-$job.txt"
+check 'stopped: on as many nodes' grep -q 'restart 1 of 2, processes: 4, ' "syncbn-$job.txt"
+check 'stopped: the weights of one process' same long "slurm-$job"
+nobody() { ! pgrep -x syncbn; }
+check 'nothing is left on the nodes' wait_for 5 nobody
+
+# Of a node that is lost nobody hears; Slurm finds out later than the job.
+lose_node() {
+  local pid parent gone
+  mapfile -t gone < <(pgrep -f "^slurmd -N $1 ")
+  for pid in /proc/[0-9]*; do
+    grep -qsz "^SLURMD_NODENAME=$1\$" "$pid/environ" || continue
+    gone+=("${pid#/proc/}")
+    read -r _ _ _ parent _ <"$pid/stat"
+    if [ "$(cat "/proc/$parent/comm")" = slurmstepd ]; then gone+=("$parent"); fi
+  done
+  kill -9 "${gone[@]}"
+}
+sed -i 's/^KillWait/SlurmdTimeout=5\n&/' $SLURM_CONF
+scontrol reconfigure
+submit slurm-srun.sbatch "${long[@]}" --stall-limit 2
+check 'a job to lose a node is under way' wait_for 60 whole_job
+lose_node n4
+done_well 'a node is lost, and the job goes on'
+check 'node: told by the watch' grep -q 'no progress in .*process 3' "syncbn-$job.txt"
+check 'node: told which' grep -q 'lost: n4$' "syncbn-$job.txt"
+check 'node: on those that are left' grep -q 'restart 1 of 2, processes: 3, ' "syncbn-$job.txt"
+check 'node: the weights of one process' same long "slurm-$job"
+slurmd -N n4 -f $SLURM_CONF
+check 'the node is back' wait_for 30 nodes_idle 4
+
+submit slurm-preempt.sbatch "${long[@]}"
+check 'a job to lose its first node is under way' wait_for 60 whole_job
+lose_node n1
+check 'the node of the script is lost: it is in the queue again' wait_for 60 waits_again
+slurmd -N n1 -f $SLURM_CONF
+check 'the node is back' wait_for 30 nodes_idle 4
+sleep 2 # as above
+scontrol update "JobId=$job" StartTime=now
+done_well 'started again, it ends'
+check 'first node: the weights of one process' same long "slurm-$job"
 finish

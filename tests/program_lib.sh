@@ -178,16 +178,17 @@ judge_refusal() {
   fi
 }
 
-# start NP OUT ARGUMENT...: the program in the background, mpirun's pid in $job; the pid
-# of process R is in pid.R
+# start NP ARGUMENT...: the program in the background, mpirun's pid in $job; the pid
+# of process R is in pid.R. Process $start_stopped stands still before the program begins.
 start() {
   local np=$1
   shift
   rm -f pid.*
   # shellcheck disable=SC2016 # for the inner shell
   "$mpirun" "${quiet[@]}" -np "$np" sh -c \
-    'echo $$ >"pid.${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" && exec "$@"' sh \
-    "$program" "$@" >job.txt 2>&1 </dev/null &
+    'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK} stopped=$1 && shift
+    echo $$ >"pid.$rank"; [ "$rank" != "$stopped" ] || kill -STOP $$; exec "$@"' sh \
+    "${start_stopped-none}" "$program" "$@" >job.txt 2>&1 </dev/null &
   job=$!
 }
 # end_of_job: its exit code, in $code

@@ -81,16 +81,17 @@ check "a stopped study ends as an undisturbed one" same_report undisturbed stopp
 # two jobs in one folder; a process of a team that stands still
 # shellcheck disable=SC2054 # likewise
 endless=(study grid --data data --vary norm=batch,none --batch 20 --epochs 1000000)
-begun() { [ -n "$(find shared/trials -name checkpoint.safetensors 2>/dev/null)" ]; }
-start 2 "${endless[@]}" --trial-processes 2 --stall-limit 2 --out shared
+begun() { [ "$(find shared/trials -name checkpoint.safetensors 2>/dev/null | wc -l)" = 2 ]; }
+start 4 "${endless[@]}" --trial-processes 2 --stall-limit 2 --out shared
 wait_for $((60 * slowness)) begun
 refused "a second job in the folder" 74 \
   "shared is in use by another run: process $(cat pid.0) on host $(uname -n), since " \
   1 "${endless[@]}" --out shared
-kill -STOP "$(cat pid.1)"
+kill -STOP "$(cat pid.3)"
 end_of_job
 check "a process of a team stopped: exit code 86" test "$code" = 86
-check "in one line, with who" grep -q 'syncbn: no progress in .* for process 1' job.txt
+check "in one line, with who" grep -q \
+  'syncbn: no progress in .* for process 1.*(processes 0-1 are 2-3 of the job); ' job.txt
 run 3 "${endless[@]}" --max-time 0.1 --out shared
 check "the folder is free again" test "$code" = 75 -a ! -e shared/run.lock
 

@@ -160,9 +160,11 @@ static void choose_sums(void)
 int main(int argc, char **argv)
 {
     int provided;
+    double stall_limit_s = sbni_stall_limit(argc, argv);
     listen_early(argc, argv);
     open_standard_streams();
     choose_sums();
+    sbni_stall_at_start(stall_limit_s);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     /* A closed pipe is a write error to report, not a reason to die silently. */
     signal(SIGPIPE, SIG_IGN);
@@ -172,7 +174,8 @@ int main(int argc, char **argv)
     bool speaks = !group || sbn_group_rank(group) == 0;
     if (status == SBN_OK) status = sbni_check_launcher(group, &speaks);
     if (status == SBN_OK)
-        status = sbn_watch_create(group, SBNI_STALL_LIMIT_S, sbni_stalled, NULL, &watch);
+        status = sbn_watch_create(group, stall_limit_s, sbni_stalled, NULL, &watch);
+    sbni_stall_started();
     if (status == SBN_OK) status = dispatch(argc, argv, group);
     /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
     if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());

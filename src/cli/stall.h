@@ -4,7 +4,16 @@
 
 #include "syncbn/watch.h"
 
-/* Print who is missing and end this process with 86; the launcher ends the others. */
+/* The limit of the command line, which is read before its options are: seconds; 0: none. */
+double sbni_stall_limit(int argc, char **argv);
+
+/* No watch sees how MPI itself starts: between the two calls, this process ends with 86
+ * after limit_s, rounded up; two seconds later where it is not process 0, which prints. */
+void sbni_stall_at_start(double limit_s);
+void sbni_stall_started(void);
+
+/* Print who is missing and end this process with 86; the launcher ends the others.
+ * context: NULL, or a text to add about the numbers of the processes. */
 void sbni_stalled(const sbn_stall *stall, void *context);
 
 #endif

@@ -26,6 +26,15 @@ static int number(const char *name)
     return text ? atoi(text) : -1;
 }
 
+int sbni_launcher_rank(void)
+{
+    for (int i = 0; i < LAUNCHERS; i++) {
+        int rank = number(launchers[i].rank);
+        if (rank >= 0) return rank;
+    }
+    return 0;
+}
+
 /* The launcher that belongs to the MPI library in use, and what to do about another. */
 static const launcher *own_launcher(void)
 {

@@ -9,6 +9,9 @@
  * is the one of them that says so. Local. */
 sbn_status sbni_check_launcher(const sbn_group *group, bool *speaks);
 
+/* This process's number as its launcher tells it, before MPI runs; 0 where none does. */
+int sbni_launcher_rank(void);
+
 /* Compare what the processes' programs are: SBN_E_MISMATCH names what differs, and who
  * has what. @collective 16 bytes */
 sbn_status sbni_check_builds(sbn_group *group);

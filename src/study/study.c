@@ -23,6 +23,7 @@ typedef struct study {
     sbni_design *design;
     sbn_group *group, *team; /* of all, of one trial */
     sbn_watch *watch;        /* over the team */
+    char whom[80];           /* its processes, where they have other numbers in the job */
     sbni_lock *lock;         /* of the folder, on process 0 */
     sbni_claims *claims;     /* of the first process of a team */
     int *order;              /* of unfinished trials */
@@ -119,7 +120,11 @@ static sbn_status make_team(study *s)
     int rank = sbn_group_rank(s->group), k = (int)s->cfg->trial_processes;
     if (k == 1) return sbn_group_agree(s->group, sbni_group_alone(&s->team));
     SBN_TRY(sbn_group_split(s->group->comm, rank / k, rank, &s->team));
-    return sbn_watch_create(s->team, s->cfg->stall_limit_s, s->cfg->stalled, NULL,
+    int first = rank - sbn_group_rank(s->team), last = sbn_group_size(s->team) - 1;
+    if (first > 0)
+        snprintf(s->whom, sizeof s->whom, " (processes 0-%d are %d-%d of the job)", last,
+                 first, first + last);
+    return sbn_watch_create(s->team, s->cfg->stall_limit_s, s->cfg->stalled, s->whom,
                             &s->watch);
 }
 
@@ -243,6 +248,7 @@ static sbn_status run(study *s)
     s->how = (sbni_trial_config){
         .out = s->cfg->out,
         .keep_models = s->cfg->keep_models,
+        .whom = s->whom,
         .end_s = s->cfg->max_time_s > 0 ? s->began_s + s->cfg->max_time_s : 0,
         .stop = s->cfg->stop};
     sbn_status status = work(s);

@@ -15,7 +15,7 @@ typedef struct sbni_study_config {
     bool keep_models;        /* models and checkpoints stay when a trial is finished */
     double max_time_s;       /* 0: none */
     double stall_limit_s;    /* of the watch over the processes of a trial; 0: for ever */
-    sbn_stall_handler stalled;         /* what it calls */
+    sbn_stall_handler stalled; /* what it calls, with a text about their numbers */
     const volatile sig_atomic_t *stop; /* as in sbn_trainer_config */
 } sbni_study_config;
 
