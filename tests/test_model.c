@@ -53,6 +53,20 @@ static const char *const plain_net = "input 1x9x8\n"
                                      "linear d out=5\n"
                                      "linear e out=4\n"
                                      "logsoftmax\n";
+/* windows read out of the image: in frames of one width, of two, of none; channels so far
+ * apart that they are moved; the same sizes by columns, with a stride */
+static const char *const direct_net = "input 2x6x6\n"
+                                      "conv a out=3 kernel=3 pad=1\n"
+                                      "norm n\n"
+                                      "sigmoid\n"
+                                      "conv b out=2 kernel=3 pad=1\n"
+                                      "conv c out=3 kernel=3 pad=2\n"
+                                      "conv d out=4 kernel=1\n"
+                                      "norm m\n"
+                                      "conv e out=2 kernel=5 pad=1\n"
+                                      "conv f out=3 kernel=3 stride=2 pad=1\n"
+                                      "linear g out=4\n"
+                                      "logsoftmax\n";
 static const char *const pool_net = "input 2x7x5\n"
                                     "maxpool size=2\n"
                                     "sigmoid\n"
@@ -88,6 +102,7 @@ static void trap_01_differences_of_convolutions(void **state)
 {
     (void)state;
     differentiate_net(conv_net, true);
+    differentiate_net(direct_net, true);
 }
 
 static void trap_01_differences_of_shared_memory(void **state)

@@ -63,12 +63,17 @@ void sbni_gemm(sbn_dtype dtype, bool transpose_a, bool transpose_b, int64_t m, i
                     c, ni);
 }
 
+bool sbni_product_is_small(const sbni_kernels *kernels, sbn_dtype dtype, int64_t n,
+                           int64_t k)
+{
+    return kernels->product && n * k * sbn_dtype_bytes(dtype) <= SMALL_BYTES;
+}
+
 void sbni_product(const sbni_kernels *kernels, sbn_dtype dtype, bool transpose_a,
                   bool transpose_b, int64_t m, int64_t n, int64_t k, const void *a,
                   const void *b, bool adds, void *c)
 {
-    if (!kernels->product || n * k * sbn_dtype_bytes(dtype) > SMALL_BYTES ||
-        (transpose_b && k < LONG_ROW))
+    if (!sbni_product_is_small(kernels, dtype, n, k) || (transpose_b && k < LONG_ROW))
         sbni_gemm(dtype, transpose_a, transpose_b, m, n, k, a, b, adds, c);
     else if (transpose_b)
         kernels->product_of_rows(m, n, k, a, b, adds, c);

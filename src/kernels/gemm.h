@@ -21,6 +21,11 @@ int64_t sbni_gemm_reserve(int threads);
 /* Name, version and kernel of the BLAS in use. */
 const char *sbni_gemm_version(void);
 
+/* Whether a product with B of k·n elements is one for the kernels: they have it, and B
+ * fits the cache. */
+bool sbni_product_is_small(const sbni_kernels *kernels, sbn_dtype dtype, int64_t n,
+                           int64_t k);
+
 /* C [m,n] = op(A) op(B), added to C where `adds`, row-major without gaps; op(A) [m,k] is
  * A or its transpose. By the kernels where they have it and B fits the cache; not both A
  * and B are transposed. */

@@ -121,6 +121,20 @@ typedef struct sbni_window {
     int64_t kernel, stride, pad;
 } sbni_window;
 
+/* Where a convolution finds the windows of an image, `columns` in each of `rows`: side by
+ * side in a row, rows `stride` elements apart, element p of a window offset[p] behind its
+ * first. */
+typedef struct sbni_windows {
+    const int32_t *offset; /* [k] */
+    int64_t k, rows, columns, stride;
+} sbni_windows;
+
+/* Channels of images, so many elements from one to the next. */
+typedef struct sbni_planes {
+    const void *data;
+    int64_t image, channel;
+} sbni_planes;
+
 /* The kernels of nets and their gradients: float and double. */
 typedef struct sbni_kernels {
     const char *isa;
@@ -180,13 +194,25 @@ typedef struct sbni_kernels {
     /* C [m,n] = A·B, added to what C holds where `adds`: element (i,p) of A lies at
      * a[i·a_row + p·a_col], B [k,n] and C are row-major. An element is a chain of fused
      * multiply-adds in the order of p. For operands that lie in the cache. NULL, like the
-     * next, where the processor has no such instruction. */
+     * next three, where the processor has no such instruction. */
     void (*product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row,
                     int64_t a_col, const void *b, bool adds, void *c);
     /* C [m,n] = A·B' of rows A [m,k], B [n,k]; of each sum every eighth product (fourth,
      * of doubles) is a chain, and the chains are added up as a fixed tree. */
     void (*product_of_rows)(int64_t m, int64_t n, int64_t k, const void *a, const void *b,
                             bool adds, void *c);
+
+    /* Convolution: y [out][rows·columns] = W [out][k]·x + bias (NULL: none) of the
+     * windows of x. An element is a chain of fused multiply-adds in the order of W's row,
+     * its bias added behind: the bits of im2col, product and bias_add. */
+    void (*convolve)(const sbni_windows *windows, const void *x, const void *weight,
+                     const void *bias, int64_t out, void *y);
+    /* Its dW [out][k] from n images x and dy, added to what dW holds where `adds`. Of
+     * each sum every eighth column of windows (fourth, of doubles) is a chain, row by row
+     * and image by image, and the chains are added up as a fixed tree. */
+    void (*convolve_weights)(const sbni_windows *windows, int64_t n, const sbni_planes *x,
+                             const sbni_planes *dy, int64_t out, bool adds,
+                             void *dweight);
 
     /* Rows [n,classes]: y = log softmax(x). */
     void (*log_softmax)(const void *x, int64_t n, int64_t classes, void *y);

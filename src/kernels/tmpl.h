@@ -200,6 +200,8 @@ SBNI_KERNEL_LIST(SBNI_DECLARE)
 #ifdef SBNI_FUSES
 SBNI_DECLARE(product)
 SBNI_DECLARE(product_of_rows)
+SBNI_DECLARE(convolve)
+SBNI_DECLARE(convolve_weights)
 #endif
 
 #endif

@@ -110,9 +110,10 @@ typedef struct sbni_track {
 } sbni_track;
 
 typedef struct sbni_scratch {
-    void *col;    /* [largest k·k·c · oh·ow] */
-    void *grad;   /* [largest parameter] */
-    double *sums; /* [2][most channels of a groupnorm] */
+    void *col;       /* [largest sbni_conv_work] */
+    void *grad;      /* [largest parameter with its bias] */
+    int32_t *offset; /* [most elements of a window over all channels, of x or dy] */
+    double *sums;    /* [2][most channels of a groupnorm] */
 } sbni_scratch;
 
 struct sbn_model {
@@ -200,6 +201,9 @@ static inline void *sbni_at(const sbn_model *model, const void *array, int64_t c
 
 /* Add a slice's gradient of a parameter, in scratch.grad, to the sums. */
 void sbni_layer_add_grad(sbn_model *model, int param, const void *grad, int thread);
+
+/* Elements of scratch.col that a convolution needs; nn/conv.c. */
+int64_t sbni_conv_work(const sbn_model *model, const sbni_layer *layer);
 
 /* In the middle of a slice's work: give messages under way a push. */
 static inline void sbni_model_poke(const sbn_model *model, sbni_task task)

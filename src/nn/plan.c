@@ -119,15 +119,20 @@ static sbn_status alloc_memory(sbn_model *m, sbni_layer *layer)
 
 static sbn_status alloc_scratch(sbn_model *m)
 {
-    int64_t col = 0, grad = 0, sums = 0, size = sbn_dtype_bytes(m->cfg.dtype),
+    int64_t col = 0, grad = 0, sums = 0, window = 0, size = sbn_dtype_bytes(m->cfg.dtype),
             *work = &m->memory.work_bytes;
     for (int i = 0; i < m->layer_count; i++) {
         sbni_layer *layer = &m->layers[i];
         SBN_TRY(alloc_memory(m, layer));
-        int64_t k = layer->spec.kernel * layer->spec.kernel * layer->in->shape.c;
-        int64_t here = k * layer->out->shape.h * layer->out->shape.w;
-        if (layer->spec.kind == SBNI_LAYER_CONV && here > col) col = here;
-        int64_t in = layer->spec.kind == SBNI_LAYER_CONV ? k : layer->in->count;
+        int64_t taps = layer->spec.kernel * layer->spec.kernel,
+                k = taps * layer->in->shape.c, in = layer->in->count;
+        if (layer->spec.kind == SBNI_LAYER_CONV) {
+            int64_t here = sbni_conv_work(m, layer), back = taps * layer->out->shape.c;
+            if (here > col) col = here;
+            if (k > window) window = k;
+            if (back > window) window = back;
+            in = k;
+        }
         int64_t weights = (in + 1) * layer->spec.out;
         if (weights > grad) grad = weights;
         int64_t affine = 2 * layer->in->shape.c;
@@ -139,6 +144,7 @@ static sbn_status alloc_scratch(sbn_model *m)
     for (int t = 0; t < m->threads; t++) {
         SBN_TRY(own(m, col, size, work, &m->scratch[t].col));
         SBN_TRY(own(m, grad, size, work, &m->scratch[t].grad));
+        SBN_TRY(own(m, window, sizeof(int32_t), work, &m->scratch[t].offset));
         SBN_TRY(own(m, sums, sizeof(double), work, &m->scratch[t].sums));
     }
     return SBN_OK;
@@ -150,7 +156,7 @@ sbn_status sbni_plan_buffers(sbn_model *m)
     sbn_status status;
     SBN_GOTO(sbni_alloc(m->edge_count, sizeof *of.y, "model", &of.y));
     SBN_GOTO(sbni_alloc(m->edge_count, sizeof *of.dy, "model", &of.dy));
-    SBN_GOTO(sbni_alloc(2 * m->edge_count + m->layer_count + 3 * m->threads,
+    SBN_GOTO(sbni_alloc(2 * m->edge_count + m->layer_count + 4 * m->threads,
                         sizeof *m->owned, "model", &m->owned));
     int64_t most = m->capacity + 1; /* a slice has at least one row */
     SBN_GOTO(sbni_alloc(most, sizeof *m->slices, "model", &m->slices));
