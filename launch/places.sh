@@ -111,19 +111,20 @@ find_remote_shell() {
 
 # host_lives HOST: it takes commands. This machine needs no asking.
 host_lives() {
-  local state
-  local me
+  local state said me
   me=$(uname -n)
   case $1 in localhost | 127.* | "$me" | "${me%%.*}") return 0 ;; esac
   if [ "$place" = slurm ]; then
     # A star marks a node that does not respond.
     state=$(sinfo -h -N -n "$1" -o %T 2>/dev/null | head -n 1)
     case $state in '' | *'*' | down* | fail* | unknown*) return 1 ;; esac
-    # Slurm itself takes minutes (SlurmdTimeout) to notice that one is lost.
+    # Slurm itself takes minutes (SlurmdTimeout) to notice that one is lost. What it refuses
+    # to start says nothing about the node.
     command -v srun >/dev/null || return 0
-    { SLURM_OVERLAP=1 timeout -k 1 "$probe_s" srun --quiet --mpi=none --nodes=1 --ntasks=1 \
-      --nodelist="$1" true </dev/null; } >/dev/null 2>&1
-    return
+    said=$({ SLURM_OVERLAP=1 timeout -k 1 "$probe_s" srun --mpi=none --nodes=1 --ntasks=1 \
+      --nodelist="$1" true </dev/null; } 2>&1) && return
+    case $?:$said in 124:* | 137:* | *ommunication* | *'imed out'* | *'launch failed'*) return 1 ;; esac
+    return 0
   fi
   timeout -k 1 "$probe_s" "${remote_shell[@]}" "$1" true </dev/null >/dev/null 2>&1
 }
@@ -132,20 +133,23 @@ probe_s=10
 # Keep in $hosts and $slots those hosts that live; the names of the others go to $lost.
 # shellcheck disable=SC2034 # lost: for the script that sources this
 drop_lost_hosts() {
-  local i children=() live_hosts=() live_slots=()
+  local i from children=() live_hosts=() live_slots=()
   lost=()
   [ "$place" != alone ] || return 0
   find_remote_shell
-  for i in "${!hosts[@]}"; do
-    host_lives "${hosts[i]}" &
-    children[i]=$!
-  done
-  for i in "${!hosts[@]}"; do
-    if wait_through "${children[i]}"; then
-      live_hosts+=("${hosts[i]}") live_slots+=("${slots[i]}")
-    else
-      lost+=("${hosts[i]}")
-    fi
+  # a few at a time, for the sake of who answers
+  for ((from = 0; from < ${#hosts[@]}; from += 32)); do
+    for ((i = from; i < from + 32 && i < ${#hosts[@]}; i++)); do
+      host_lives "${hosts[i]}" &
+      children[i]=$!
+    done
+    for ((i = from; i < from + 32 && i < ${#hosts[@]}; i++)); do
+      if wait_through "${children[i]}"; then
+        live_hosts+=("${hosts[i]}") live_slots+=("${slots[i]}")
+      else
+        lost+=("${hosts[i]}")
+      fi
+    done
   done
   hosts=("${live_hosts[@]}") slots=("${live_slots[@]}")
 }

@@ -165,9 +165,9 @@ check 'stopped: the weights of one process' same long "slurm-$job"
 nobody() { ! pgrep -x syncbn; }
 check 'nothing is left on the nodes' wait_for 5 nobody
 
-# Of a node that is lost nobody hears; Slurm finds out later than the job.
+# lose_node NAME SIGNAL: of KILL Slurm finds no trace; of STOP nobody gets an answer
 lose_node() {
-  local pid parent gone
+  local pid parent
   mapfile -t gone < <(pgrep -f "^slurmd -N $1 ")
   for pid in /proc/[0-9]*; do
     grep -qsz "^SLURMD_NODENAME=$1\$" "$pid/environ" || continue
@@ -175,27 +175,32 @@ lose_node() {
     read -r _ _ _ parent _ <"$pid/stat"
     if [ "$(cat "/proc/$parent/comm")" = slurmstepd ]; then gone+=("$parent"); fi
   done
-  kill -9 "${gone[@]}"
+  kill -s "$2" "${gone[@]}" 2>/dev/null
 }
-sed -i 's/^KillWait/SlurmdTimeout=5\n&/' $SLURM_CONF
-scontrol reconfigure
+# return_node NAME: it starts anew
+return_node() {
+  kill -9 "${gone[@]}" 2>/dev/null
+  slurmd -N "$1" -f $SLURM_CONF
+  check "$1 is back" wait_for 30 nodes_idle 4
+}
 submit slurm-srun.sbatch "${long[@]}" --stall-limit 2
 check 'a job to lose a node is under way' wait_for 60 whole_job
-lose_node n4
-done_well 'a node is lost, and the job goes on'
+lose_node n4 STOP
+restarted() { grep -q 'restart 1 of 2, processes: 3, ' "syncbn-$job.txt"; }
+check 'a node is lost: the job goes on with the others' wait_for 60 restarted
 check 'node: told by the watch' grep -q 'no progress in .*process 3' "syncbn-$job.txt"
 check 'node: told which' grep -q 'lost: n4$' "syncbn-$job.txt"
-check 'node: on those that are left' grep -q 'restart 1 of 2, processes: 3, ' "syncbn-$job.txt"
+sed -i 's/^KillWait/SlurmdTimeout=5\n&/' $SLURM_CONF
+scontrol reconfigure
+done_well 'and ends'
 check 'node: the weights of one process' same long "slurm-$job"
-slurmd -N n4 -f $SLURM_CONF
-check 'the node is back' wait_for 30 nodes_idle 4
+return_node n4
 
 submit slurm-preempt.sbatch "${long[@]}"
 check 'a job to lose its first node is under way' wait_for 60 whole_job
-lose_node n1
+lose_node n1 KILL
 check 'the node of the script is lost: it is in the queue again' wait_for 60 waits_again
-slurmd -N n1 -f $SLURM_CONF
-check 'the node is back' wait_for 30 nodes_idle 4
+return_node n1
 sleep 2 # as above
 scontrol update "JobId=$job" StartTime=now
 done_well 'started again, it ends'

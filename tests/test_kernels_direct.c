@@ -157,6 +157,8 @@ static void check_dw(const sbni_kernels *k, sbn_dtype t, const layer *of)
 /* Widths on both sides of every vector's; all numbers of rows and columns of a tile. */
 static void convolutions(const sbni_kernels *k, sbn_dtype t)
 {
+    assert_true(!k->convolve == !k->product && !k->convolve_weights == !k->product);
+    assert_true(k->convolve || !strcmp(k->isa, "base"));
     static const int64_t widths[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 28, 33};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
         for (int64_t kernel = 1; kernel <= 5; kernel += 1 + (kernel > 2))

@@ -12,14 +12,22 @@
 
 enum { STALLED = 86 };
 
+/* Whether an argument, up to its =, is the option, which may be given short. */
+static bool is_stall_limit(const char *argument)
+{
+    static const char option[] = "--stall-limit", least[] = "--sta";
+    size_t length = strcspn(argument, "=");
+    return length >= sizeof least - 1 && length < sizeof option &&
+           !strncmp(argument, option, length);
+}
+
 double sbni_stall_limit(int argc, char **argv)
 {
-    static const char option[] = "--stall"; /* also short for --stall-limit */
     const char *text = NULL;
     for (int i = 2; i < argc; i++) {
-        if (strncmp(argv[i], option, sizeof option - 1) != 0) continue;
-        text = strchr(argv[i], '=');
-        text = text ? text + 1 : argv[i + 1];
+        if (!is_stall_limit(argv[i])) continue;
+        const char *value = strchr(argv[i], '=');
+        text = value ? value + 1 : argv[i + 1];
     }
     if (!text) return SBNI_STALL_LIMIT_S;
     if (!strcmp(text, "none")) return 0;
@@ -30,10 +38,16 @@ double sbni_stall_limit(int argc, char **argv)
 }
 
 static char start_line[256];
+static volatile sig_atomic_t seconds_left;
 
-static void end_start(int number)
+/* Second by second, of which a suspended process has none. */
+static void tick(int number)
 {
     (void)number;
+    if (--seconds_left > 0) {
+        alarm(1);
+        return;
+    }
     if (write(STDERR_FILENO, start_line, strlen(start_line)) < 0) _exit(STALLED);
     _exit(STALLED);
 }
@@ -43,14 +57,21 @@ void sbni_stall_at_start(double limit_s)
     const double most_s = 1e6;
     int rank = sbni_launcher_rank();
     if (limit_s <= 0 || limit_s > most_s) return;
-    double wait_s = ceil(limit_s) + (rank > 0 ? 2 : 0); /* by when its end ended this */
-    snprintf(start_line, sizeof start_line,
-             "syncbn: no progress in the start of MPI: process %d has waited %.0f s for "
-             "the others; look for one that stands still, or allow more time by "
-             "--stall-limit\n",
-             rank, wait_s);
-    signal(SIGALRM, end_start);
-    alarm((unsigned)wait_s);
+    /* by when the launcher has ended this one */
+    int wait_s = (int)ceil(limit_s) + 2 * (rank < 2 ? rank : 2);
+    snprintf(
+        start_line, sizeof start_line,
+        "syncbn: no progress in the start of MPI: process %d has waited %d s for the "
+        "others; look for one that stands still, or allow more time by "
+        "--stall-limit\n",
+        rank, wait_s);
+    seconds_left = wait_s;
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = tick;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &action, NULL);
+    alarm(1);
 }
 
 void sbni_stall_started(void)

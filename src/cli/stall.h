@@ -8,7 +8,8 @@
 double sbni_stall_limit(int argc, char **argv);
 
 /* No watch sees how MPI itself starts: between the two calls, this process ends with 86
- * after limit_s, rounded up; two seconds later where it is not process 0, which prints. */
+ * after limit_s of its own time, rounded up; later where it is not process 0, which speaks
+ * for all, or 1, which does where 0 stands still. */
 void sbni_stall_at_start(double limit_s);
 void sbni_stall_started(void);
 

@@ -5,8 +5,9 @@
 
 /* Convolution image by image: y [out, s] = W [out, k] · col [k, s], where col are the
  * windows of x as columns, which are written out only where that has to be: with a
- * stride, and for products large enough for BLAS. One image a product keeps its operands
- * in the cache, and its shape free of the slice's length. */
+ * stride, for products that are BLAS's, and for dx of windows that shrink the image. One
+ * image a product keeps its operands in the cache, and its shape free of the slice's
+ * length. */
 
 static sbni_window window_of(const sbni_layer_spec *spec)
 {
@@ -26,8 +27,8 @@ static sbn_status conv_shape(const sbni_layer_spec *spec, sbni_image in, sbni_im
     return SBN_OK;
 }
 
-/* Whether windows are read out of the image itself. Of columns, or of a large product,
- * the bits are others, but for y. */
+/* Whether windows are read out of the image itself. By columns dW and dx have other bits;
+ * by BLAS y has, too. */
 static bool is_direct(const sbn_model *m, const sbni_layer *layer)
 {
     const sbni_image *in = &layer->in->shape, *out = &layer->out->shape;

@@ -159,7 +159,9 @@ sbn_status sbni_trial_run(const sbni_design *d, const sbni_trial *t,
                              "stopped on request in trial %s, saved; the same command "
                              "goes on from there",
                              t->key);
-        if (status != SBN_OK) return sbni_fail_in(status, "trial %s%s", t->key, cfg->whom);
+        bool names = status == SBN_E_PEER || status == SBN_E_MISMATCH;
+        if (status != SBN_OK)
+            return sbni_fail_in(status, "trial %s%s", t->key, names ? cfg->whom : "");
         SBN_TRY(sbni_trial_path(cfg->out, t, "metrics.jsonl", path));
         SBN_TRY(
             sbn_group_agree(group, sbni_record_collect(path, d->study->early, record)));

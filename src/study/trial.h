@@ -12,7 +12,7 @@ enum { SBNI_PATH_BYTES = 4096 };
 typedef struct sbni_trial_config {
     const char *out; /* of the study; trials are in out/trials/KEY */
     bool keep_models;
-    const char *whom; /* behind the trial's name in errors: who its processes are */
+    const char *whom; /* in errors that name a process: who they are in the job */
     double end_s; /* time of the clock to stop at; 0: never */
     const volatile sig_atomic_t *stop;
 } sbni_trial_config;

@@ -73,6 +73,13 @@ static int64_t windows_of(const convolution *v)
     return side * side;
 }
 
+/* As nn/conv.c has them. */
+static int64_t channel_of(const convolution *v)
+{
+    int64_t count = v->side * v->side;
+    return count % 128 ? count : count + 16;
+}
+
 /* The windows of the kernels; NULL: by columns. */
 static const sbni_windows *windows;
 
@@ -93,10 +100,10 @@ static void forward(const sbni_kernels *k, const void *of)
 static void weights(const sbni_kernels *k, const void *of)
 {
     const convolution *v = of;
-    int64_t image = v->c * v->side * v->side, s = windows_of(v);
+    int64_t image = v->c * channel_of(v), s = windows_of(v);
     if (windows) {
         int64_t rows = windows->rows * windows->columns;
-        sbni_planes x = {a, image, v->side * v->side}, dy = {b, v->out * rows, rows};
+        sbni_planes x = {a, image, channel_of(v)}, dy = {b, v->out * rows, rows};
         k->convolve_weights(windows, v->images, &x, &dy, v->out, false, c);
         return;
     }
@@ -177,7 +184,7 @@ static void compare_convolutions(const sbni_kernels *k)
         int64_t side = v->side - v->kernel + 1, taps = v->kernel * v->kernel;
         sbni_windows w = {offset, window_of(v), side, side, v->side};
         for (int64_t p = 0; p < w.k; p++)
-            offset[p] = (int32_t)(p / taps * v->side * v->side +
+            offset[p] = (int32_t)(p / taps * channel_of(v) +
                                   p % taps / v->kernel * v->side + p % v->kernel);
         double flops = 2 * (double)(v->out * w.k * windows_of(v));
         snprintf(row, sizeof row, "%s, forward", v->name);
