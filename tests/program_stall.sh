@@ -60,13 +60,13 @@ for rank in 1 0; do
   start_stopped=$rank start 3 "${train[@]}" --out never
   wait_for $((60 * slowness)) test -s pid.$rank
   end_of_job
-  # where process 0 is the one, the next speaks two seconds later
+  # where process 0 is the one, the next speaks four seconds later
   at_most "process $rank stopped before MPI starts: an end" \
-    $((1000 * limit + 2000 * (1 - rank) + 3500 * slowness)) "$since"
+    $((1000 * limit + 4000 * (1 - rank) + 3500 * slowness)) "$since"
   check "exit code 86" ended_by 86 9
   check "one line" test "$(grep -c '^syncbn: ' job.txt)" = 1
   check "that names it: $(cat job.txt)" grep -q \
-    "^syncbn: no progress in the start of MPI: process $((1 - rank)) has waited [24] s for the others; " \
+    "^syncbn: no progress in the start of MPI: process $((1 - rank)) has waited [26] s for the others; " \
     job.txt
   check "nobody is left" wait_for 2 all_gone
 done

@@ -57,14 +57,15 @@ void sbni_stall_at_start(double limit_s)
     const double most_s = 1e6;
     int rank = sbni_launcher_rank();
     if (limit_s <= 0 || limit_s > most_s) return;
-    /* by when the launcher has ended this one */
-    int wait_s = (int)ceil(limit_s) + 2 * (rank < 2 ? rank : 2);
+    /* by when the launcher has ended this one, if a process before it spoke */
+    int wait_s = (int)ceil(limit_s) + (rank == 0 ? 0 : rank == 1 ? 4 : 6);
     snprintf(
         start_line, sizeof start_line,
         "syncbn: no progress in the start of MPI: process %d has waited %d s for the "
         "others; look for one that stands still, or allow more time by "
         "--stall-limit\n",
         rank, wait_s);
+    if (rank > 1) start_line[0] = 0;
     seconds_left = wait_s;
     struct sigaction action;
     memset(&action, 0, sizeof action);

@@ -8,8 +8,8 @@
 double sbni_stall_limit(int argc, char **argv);
 
 /* No watch sees how MPI itself starts: between the two calls, this process ends with 86
- * after limit_s of its own time, rounded up; later where it is not process 0, which speaks
- * for all, or 1, which does where 0 stands still. */
+ * after limit_s of its own time, rounded up; 4 seconds later process 1, which speaks
+ * where 0 stands still, and 6 later the others, which don't. */
 void sbni_stall_at_start(double limit_s);
 void sbni_stall_started(void);
 

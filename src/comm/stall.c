@@ -91,13 +91,15 @@ static void add_elsewhere(writer *w, const sbni_board *b)
     }
 }
 
+/* Those without a sign of life first: others may wait for them in turn. */
 static void add_here(writer *w, const sbni_board *b, const uint8_t *quiet,
                      uint64_t number, int absent)
 {
     int told = 0, most = absent <= DETAILS ? absent : DETAILS - 1;
-    for (int i = 0; i < b->here && told < most; i++) {
+    for (int k = 0; k < 2 * b->here && told < most; k++) {
+        int i = k % b->here;
         sbni_absence absence = sbni_stall_absence(b, i, number, quiet[i]);
-        if (absence == SBNI_THERE) continue;
+        if (absence == SBNI_THERE || (k < b->here) != (quiet[i] != 0)) continue;
         add(w, "%s", told++ ? "; " : "");
         add_process(w, b, i, absence, quiet[i]);
     }
