@@ -89,7 +89,7 @@ refused "a second job in the folder" 74 \
   1 "${endless[@]}" --out shared
 kill -STOP "$(cat pid.3)"
 end_of_job
-check "a process of a team stopped: exit code 86" test "$code" = 86
+check "a process of a team stopped: exit code 86" ended_by 86 9
 check "in one line, with who" grep -q \
   'syncbn: no progress in .* for process 1.*(processes 0-1 are 2-3 of the job); ' job.txt
 run 3 "${endless[@]}" --max-time 0.1 --out shared
