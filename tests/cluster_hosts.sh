@@ -148,24 +148,67 @@ no_files() {
   done)" ]
 }
 
+limit_s=3
+# ends_in_time TEXT NAME SINCE-US: the job in the background, by a line
+ends_in_time() {
+  local code took_ms
+  wait "$job"
+  code=$?
+  took_ms=$(((${EPOCHREALTIME/./} - $3) / 1000))
+  check "$1: exit code 86, got $code" test $code = 86
+  check "$1: within the limit and 2 s: $took_ms ms" test $took_ms -le $((1000 * limit_s + 2000))
+  check "$1: one line: $(cat "$2.txt")" test "$(grep -c 'no progress' "$2.txt")" = 1
+  check "$1: no process is left" wait_for 15 no_orphans
+  check "$1: nor files of MPI" wait_for 5 no_files
+}
+
+# One process of h2 stands still, while its neighbour and h1 go on.
+stop_one() {
+  local since
+  by_file stopped --epochs 100000000 --stall-limit $limit_s &
+  job=$!
+  check 'a job is under way' wait_for 60 has_steps stopped 9
+  since=${EPOCHREALTIME/./}
+  # shellcheck disable=SC2016 # for the inner shell
+  inside h2 sh -c 'for p in /proc/[0-9]*; do
+    ! grep -qsz "^OMPI_COMM_WORLD_RANK=3$" $p/environ || kill -STOP "${p#/proc/}"
+  done'
+  ends_in_time 'a process stopped on one host' stopped "$since"
+  check 'it tells which' grep -qE 'no progress in [a-z].* for process 3, ([a-z ]* )?stopped' \
+    stopped.txt
+}
+stop_one
+
+# The same where MPI has not started: h1 misses nobody and leaves it to h2.
+never_begins() {
+  local since
+  cp build/syncbn whole
+  printf '#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" != 3 ] || kill -STOP $$\nexec %s "$@"\n' \
+    "$PWD/whole" >halts
+  chmod +x halts
+  inside h2 mount --bind "$PWD/halts" "$PWD/build/syncbn"
+  since=${EPOCHREALTIME/./}
+  by_file never --stall-limit $limit_s &
+  job=$!
+  ends_in_time 'a process stopped before MPI starts' never "$since"
+  check 'it tells which' grep -q 'for 1 of the 2 processes of this host, which has not begun;' \
+    never.txt
+  inside h2 umount "$PWD/build/syncbn"
+}
+never_begins
+
 # A link that is cut tells nobody: each process finds out by itself, and so does what
 # started them.
 cut_link() {
-  local job code began took_ms limit_s=3
+  local since
   by_file cut --epochs 100000000 --stall-limit $limit_s &
   job=$!
   check 'a job is under way' wait_for 60 has_steps cut 9
   ip link set link2 down
-  began=${EPOCHREALTIME/./}
-  wait "$job"
-  code=$?
-  took_ms=$(((${EPOCHREALTIME/./} - began) / 1000))
-  check "a cut link: exit code 86, got $code" test $code = 86
-  check "within the limit and 2 s: $took_ms ms" test $took_ms -le $((1000 * limit_s + 2000))
+  since=${EPOCHREALTIME/./}
+  ends_in_time 'a cut link' cut "$since"
   check 'it tells where, and who did not come' grep -q \
     'no progress in [a-z].* (call [0-9]*, step [0-9]*).*process.* on h2' cut.txt
-  check 'nothing is left on either side of the link' wait_for 15 no_orphans
-  check 'nor files of MPI' wait_for 5 no_files
   ip link set link2 up
 }
 cut_link

@@ -179,16 +179,20 @@ judge_refusal() {
 }
 
 # start NP ARGUMENT...: the program in the background, mpirun's pid in $job; the pid
-# of process R is in pid.R. Process $start_stopped stands still before the program begins.
+# of process R is in pid.R. Process $start_stopped stands still before the program begins, or
+# with $stop_in_init to preload where it starts MPI.
 start() {
   local np=$1
   shift
   rm -f pid.*
   # shellcheck disable=SC2016 # for the inner shell
   "$mpirun" "${quiet[@]}" -np "$np" sh -c \
-    'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK} stopped=$1 && shift
-    echo $$ >"pid.$rank"; [ "$rank" != "$stopped" ] || kill -STOP $$; exec "$@"' sh \
-    "${start_stopped-none}" "$program" "$@" >job.txt 2>&1 </dev/null &
+    'rank=${OMPI_COMM_WORLD_RANK:-$PMI_RANK} stopped=$1 module=$2 && shift 2
+    echo $$ >"pid.$rank"
+    if [ "$rank" = "$stopped" ] && [ -z "$module" ]; then kill -STOP $$; fi
+    if [ "$rank" = "$stopped" ] && [ -n "$module" ]; then export LD_PRELOAD="$module"; fi
+    exec "$@"' sh "${start_stopped-none}" "${stop_in_init-}" "$program" "$@" \
+    >job.txt 2>&1 </dev/null &
   job=$!
 }
 # end_of_job: its exit code, in $code

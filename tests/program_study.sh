@@ -102,6 +102,17 @@ check "it counts with the error of guessing" \
   grep -q '"lr=1e30.*"status":"diverged".*"test_error":0.9' diverging/trials.jsonl
 check "the report says so" grep -q '2 of 4 trials diverged' diverging/report.md
 
+# evaluations of changed images that were not finite, as test_study has them
+shift=(study shift --quick --data data --batch 20 --norm-batch 20 --epochs 1 --seeds 2 --out shift)
+works "changed images" 2 "${shift[@]}"
+no_word() { ! grep -q 'did not stay finite' shift/report.md; }
+check "all finite: no word" no_word
+for file in shift/trials/*/result.json; do
+  sed -i 's/"test_error"/"evaluations_not_finite": 1.0, &/' "$file"
+done
+works "the report again" 2 "${shift[@]}"
+check "it tells of them" grep -q 'In 6 evaluations of changed images a number did not' shift/report.md
+
 if command -v gnuplot >/dev/null; then
   check "pictures" test -s one/test_error.svg -a -s one/test_error.png
   check "a picture in the report's text" grep -q '  norm-batch$' one/report.md

@@ -13,6 +13,8 @@
 #include "study/presets.h"
 #include "study/record.h"
 #include "study/statistics.h"
+#include "study/trial.h"
+#include "syncbn/trainer.h"
 
 /* Of tables of Student's t, to the digits that these have. */
 static void quantiles_of_tables(void **state)
@@ -379,6 +381,44 @@ static void ranges_have_two_ends(void **state)
     sbni_design_destroy(&d);
 }
 
+/* In the place of an evaluation: by the shift's name, what it finds. */
+sbn_status __wrap_sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
+                               sbn_trainer_result *result);
+sbn_status __wrap_sbn_evaluate(const sbn_evaluate_config *cfg, sbn_group *group,
+                               sbn_trainer_result *result)
+{
+    (void)group;
+    if (cfg->shift && !strcmp(cfg->shift, "contrast:0.25"))
+        return sbni_fail(cfg->precise ? SBN_E_RANGE : SBN_E_NONFINITE, "not finite");
+    *result = (sbn_trainer_result){.test_accuracy = cfg->precise ? 0.75 : 0.5};
+    return SBN_OK;
+}
+
+/* A change of the images beyond what numbers hold: guessing, and told. */
+static void a_change_without_a_result(void **state)
+{
+    (void)state;
+    char out[4096];
+    snprintf(out, sizeof out, "%s/shift", test_folder());
+    sbni_request r = {.study = &sbni_study_shift, .quick = true, .seeds = 1};
+    OK(sbni_pairs_read(&r.given, "data=synthetic limit-train=20 limit-test=20 batch=20 "
+                                 "norm-batch=20 epochs=1 net=mlp"));
+    sbni_design *d;
+    sbni_record record;
+    OK(sbni_design_create(&r, &d));
+    int finite = d->n_shifts - 2;
+    const sbni_trial_config cfg = {.out = out, .whom = ""};
+    OK(sbni_trial_run(d, &d->trials[0], &cfg, test_group, &record));
+    assert_string_equal(record.status, "done");
+    CLOSE(sbni_record_get(&record, "stored/blur:2"), 0.5, 0);
+    CLOSE(sbni_record_get(&record, "stored/contrast:0.25"), 0.9, 0);
+    CLOSE(sbni_record_get(&record, "reestimated/contrast:0.25"), 0.9, 0);
+    CLOSE(sbni_record_get(&record, "stored_mean"), (0.9 + 0.5 * finite) / (finite + 1),
+          1e-15);
+    CLOSE(sbni_record_get(&record, SBNI_NOT_FINITE), 2, 0);
+    sbni_design_destroy(&d);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(quantiles_of_tables),
     cmocka_unit_test(intervals_by_hand),
@@ -392,5 +432,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(nothing_after_a_stop),
     cmocka_unit_test(sentences_name_no_winner_in_noise),
     cmocka_unit_test(ranges_have_two_ends),
+    cmocka_unit_test(a_change_without_a_result),
 };
 TEST_MAIN(tests)

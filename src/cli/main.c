@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/rollcall.h"
 #include "cli/signals.h"
 #include "cli/stall.h"
 #include "cli/startup.h"
@@ -164,7 +165,7 @@ int main(int argc, char **argv)
     listen_early(argc, argv);
     open_standard_streams();
     choose_sums();
-    sbni_stall_at_start(stall_limit_s);
+    sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     /* A closed pipe is a write error to report, not a reason to die silently. */
     signal(SIGPIPE, SIG_IGN);
@@ -175,7 +176,7 @@ int main(int argc, char **argv)
     if (status == SBN_OK) status = sbni_check_launcher(group, &speaks);
     if (status == SBN_OK)
         status = sbn_watch_create(group, stall_limit_s, sbni_stalled, NULL, &watch);
-    sbni_stall_started();
+    sbni_rollcall_end(rollcall);
     if (status == SBN_OK) status = dispatch(argc, argv, group);
     /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
     if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());

@@ -26,13 +26,25 @@ static int number(const char *name)
     return text ? atoi(text) : -1;
 }
 
-int sbni_launcher_rank(void)
+/* Of this host's processes Slurm has a list: "0,1,5". */
+static int processes_here(void)
+{
+    int here = number("OMPI_COMM_WORLD_LOCAL_SIZE");
+    if (here < 1) here = number("MPI_LOCALNRANKS");
+    const char *list = getenv("SLURM_GTIDS");
+    if (here >= 1 || !list) return here >= 1 ? here : 0;
+    for (here = 1; (list = strchr(list, ',')); list++) here++;
+    return here;
+}
+
+sbni_launched sbni_launched_as(void)
 {
     for (int i = 0; i < LAUNCHERS; i++) {
-        int rank = number(launchers[i].rank);
-        if (rank >= 0) return rank;
+        int rank = number(launchers[i].rank), size = number(launchers[i].size);
+        if (rank >= 0 && rank < size)
+            return (sbni_launched){rank, size, processes_here()};
     }
-    return 0;
+    return (sbni_launched){0, 1, 1};
 }
 
 /* The launcher that belongs to the MPI library in use, and what to do about another. */

@@ -9,8 +9,13 @@
  * is the one of them that says so. Local. */
 sbn_status sbni_check_launcher(const sbn_group *group, bool *speaks);
 
-/* This process's number as its launcher tells it, before MPI runs; 0 where none does. */
-int sbni_launcher_rank(void);
+/* What its launcher tells a process before MPI runs: its rank, how many there are, and
+ * how many of them on this host; here 0: it does not tell. Without a launcher, one of
+ * one. */
+typedef struct sbni_launched {
+    int rank, size, here;
+} sbni_launched;
+sbni_launched sbni_launched_as(void);
 
 /* Compare what the processes' programs are: SBN_E_MISMATCH names what differs, and who
  * has what. @collective 16 bytes */

@@ -1,5 +1,4 @@
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,20 +7,6 @@
 
 /* So many missing processes are told of in detail. */
 enum { DETAILS = 3 };
-
-typedef struct writer {
-    char *text;
-    size_t at, bytes;
-} writer;
-
-__attribute__((format(printf, 2, 3))) static void add(writer *w, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(w->text + w->at, w->bytes - w->at, format, args);
-    va_end(args);
-    w->at += (size_t)n < w->bytes - w->at ? (size_t)n : w->bytes - w->at - 1;
-}
 
 static uint64_t get(const _Atomic uint64_t *at)
 {
@@ -56,27 +41,27 @@ sbni_absence sbni_stall_absence(const sbni_board *b, int i, uint64_t number, boo
 }
 
 /* What is known of a process that is not there. */
-static void add_process(writer *w, const sbni_board *b, int i, sbni_absence absence,
+static void add_process(sbni_text *w, const sbni_board *b, int i, sbni_absence absence,
                         bool quiet)
 {
     const sbni_seat *seat = &b->seats[i];
     char text[SBNI_CALL_TEXT];
     read_text(seat, text);
-    add(w, "process %d, ", b->ranks[i]);
+    sbni_text_add(w, "process %d, ", b->ranks[i]);
     if (absence == SBNI_STOPPED)
-        add(w, "which came and is stopped or gone since");
+        sbni_text_add(w, "which came and is stopped or gone since");
     else if (get(&seat->arrived) == 0)
-        add(w, quiet ? "stopped or gone" : "in no collective so far");
+        sbni_text_add(w, quiet ? "stopped or gone" : "in no collective so far");
     else
-        add(w, "%s %s (call %" PRId64 ")",
-            quiet               ? "stopped or gone, last in"
-            : get(&seat->waits) ? "which waits in"
-                                : "at work since",
-            text, call_of(seat));
+        sbni_text_add(w, "%s %s (call %" PRId64 ")",
+                      quiet               ? "stopped or gone, last in"
+                      : get(&seat->waits) ? "which waits in"
+                                          : "at work since",
+                      text, call_of(seat));
 }
 
 /* Host by host, who is not on this one. */
-static void add_elsewhere(writer *w, const sbni_board *b)
+static void add_elsewhere(sbni_text *w, const sbni_board *b)
 {
     uint8_t in[b->size];
     char list[160];
@@ -86,13 +71,13 @@ static void add_elsewhere(writer *w, const sbni_board *b)
         if (b->leader[first] != first || first == mine) continue;
         for (int r = 0; r < b->size; r++) in[r] = b->leader[r] == first;
         sbni_text_processes(in, b->size, list, sizeof list);
-        add(w, "%s%s on %s", before, list, b->hosts[first]);
+        sbni_text_add(w, "%s%s on %s", before, list, b->hosts[first]);
         before = "; ";
     }
 }
 
 /* Those without a sign of life first: others may wait for them in turn. */
-static void add_here(writer *w, const sbni_board *b, const uint8_t *quiet,
+static void add_here(sbni_text *w, const sbni_board *b, const uint8_t *quiet,
                      uint64_t number, int absent)
 {
     int told = 0, most = absent <= DETAILS ? absent : DETAILS - 1;
@@ -100,19 +85,19 @@ static void add_here(writer *w, const sbni_board *b, const uint8_t *quiet,
         int i = k % b->here;
         sbni_absence absence = sbni_stall_absence(b, i, number, quiet[i]);
         if (absence == SBNI_THERE || (k < b->here) != (quiet[i] != 0)) continue;
-        add(w, "%s", told++ ? "; " : "");
+        sbni_text_add(w, "%s", told++ ? "; " : "");
         add_process(w, b, i, absence, quiet[i]);
     }
-    if (absent > told) add(w, "; and %d more of this host", absent - told);
+    if (absent > told) sbni_text_add(w, "; and %d more of this host", absent - told);
     if (b->here == b->size) return;
-    add(w, "; not known of ");
+    sbni_text_add(w, "; not known of ");
     add_elsewhere(w, b);
 }
 
 void sbni_stall_tell(const sbni_board *b, int rank, const uint8_t *quiet, double waited_s,
                      char *what, char *text, sbn_stall *stall)
 {
-    writer w = {text, 0, SBNI_STALL_TEXT};
+    sbni_text w = {text, 0, SBNI_STALL_TEXT};
     uint64_t number = get(&b->mine->waits);
     int absent = 0;
     for (int i = 0; i < b->here; i++)
@@ -124,16 +109,16 @@ void sbni_stall_tell(const sbni_board *b, int rank, const uint8_t *quiet, double
                     .step = atomic_load_explicit(&b->mine->step, memory_order_relaxed),
                     .waited_s = waited_s,
                     .text = text};
-    add(&w, "%s (call %" PRId64, what, stall->call);
-    if (stall->step > 0) add(&w, ", step %" PRId64, stall->step);
-    add(&w, "): process %d has waited %.1f s for ", rank, waited_s);
+    sbni_text_add(&w, "%s (call %" PRId64, what, stall->call);
+    if (stall->step > 0) sbni_text_add(&w, ", step %" PRId64, stall->step);
+    sbni_text_add(&w, "): process %d has waited %.1f s for ", rank, waited_s);
     if (absent)
         add_here(&w, b, quiet, number, absent);
     else if (b->here == b->size)
-        add(&w, "a message; all processes came");
+        sbni_text_add(&w, "a message; all processes came");
     else {
-        add(&w, "some of: ");
+        sbni_text_add(&w, "some of: ");
         add_elsewhere(&w, b);
-        add(&w, "; all %d of %s came", b->here, b->hosts[rank]);
+        sbni_text_add(&w, "; all %d of %s came", b->here, b->hosts[rank]);
     }
 }

@@ -1,5 +1,6 @@
 #include "core/text.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,4 +38,14 @@ void sbni_text_processes(const uint8_t *in, int n, char *text, int64_t bytes)
         length += more_bytes;
         before = ", ";
     }
+}
+
+void sbni_text_add(sbni_text *line, const char *format, ...)
+{
+    size_t room = line->bytes - line->at;
+    va_list args;
+    va_start(args, format);
+    size_t n = (size_t)vsnprintf(line->text + line->at, room, format, args);
+    va_end(args);
+    line->at += n < room ? n : room - 1;
 }

@@ -25,6 +25,9 @@ typedef struct sbni_record {
 /* Set a value, in the place of one of that name. Names beyond the last place are lost. */
 void sbni_record_set(sbni_record *record, const char *name, double value);
 
+/* Name of how many evaluations under a change were not finite: they count as guessing. */
+#define SBNI_NOT_FINITE "evaluations_not_finite"
+
 /* NaN where there is none. */
 double sbni_record_get(const sbni_record *record, const char *name);
 

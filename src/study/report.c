@@ -147,15 +147,24 @@ static void put_tables(FILE *f, const sbni_summary *s)
         put_table(f, s, t, false);
         if (t->differences && d->n_arms > 1) put_table(f, s, t, true);
     }
-    int diverged = 0;
-    for (int i = 0; i < d->n_trials; i++)
+    int diverged = 0, lost = 0;
+    for (int i = 0; i < d->n_trials; i++) {
+        double n = sbni_record_get(&s->records[i], SBNI_NOT_FINITE);
         diverged += !strcmp(s->records[i].status, "diverged");
+        if (n > 0) lost += (int)n;
+    }
     if (diverged)
         fprintf(f,
                 "\n%d of %d trials diverged: their loss or statistics did not stay "
                 "finite. Their test error counts as that of guessing, 90 %%; of other "
                 "metrics they have none.\n",
                 diverged, d->n_trials);
+    if (lost)
+        fprintf(
+            f,
+            "\nIn %d evaluations of changed images a number did not stay finite. They "
+            "count as guessing, too.\n",
+            lost);
 }
 
 static void put_file(FILE *f, const char *out, const char *name)

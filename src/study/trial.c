@@ -85,6 +85,7 @@ static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
     const sbn_trainer_config *run = &t->run.run;
     bool again_too = has_statistics(run);
     double sum[2] = {0, 0};
+    int lost = 0;
     for (int i = 0; i < 2 * d->n_shifts; i++) {
         bool again = i % 2;
         const char *shift = d->shift[i / 2];
@@ -98,15 +99,15 @@ static sbn_status evaluate_shifts(const sbni_design *d, const sbni_trial *t,
         cfg.precise_from = SBN_SPLIT_TEST;
         sbn_trainer_result result;
         sbn_status status = sbn_evaluate(&cfg, group, &result);
-        double error = 1 - 1. / CLASSES;
-        if (!is_divergence(status)) {
-            SBN_TRY(status);
-            error = 1 - result.test_accuracy;
-        }
+        bool diverges = is_divergence(status);
+        lost += diverges;
+        if (!diverges) SBN_TRY(status);
+        double error = diverges ? 1 - 1. / CLASSES : 1 - result.test_accuracy;
         set_shifted(record, again ? "reestimated" : "stored", shift, error);
         if (shift) sum[again] += error / (d->n_shifts - 1);
     }
     set_means(d, run, sum, record);
+    if (lost) sbni_record_set(record, SBNI_NOT_FINITE, lost);
     return SBN_OK;
 }
 

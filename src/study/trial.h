@@ -13,7 +13,7 @@ typedef struct sbni_trial_config {
     const char *out; /* of the study; trials are in out/trials/KEY */
     bool keep_models;
     const char *whom; /* in errors that name a process: who they are in the job */
-    double end_s; /* time of the clock to stop at; 0: never */
+    double end_s;     /* time of the clock to stop at; 0: never */
     const volatile sig_atomic_t *stop;
 } sbni_trial_config;
 

@@ -1,0 +1,236 @@
+#include "cli/rollcall.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cli/stall.h"
+#include "cli/startup.h"
+#include "core/clock.h"
+#include "core/memory.h"
+#include "core/text.h"
+
+/* The thread sleeps so long where no message comes, and asks anew so often. */
+static const double NAP_S = 0.05;
+
+/* Answers are waited for so long; a host that misses nobody leaves so long to another;
+ * and whom a process asks that is ahead leaves so long to that one. */
+static const double ANSWERS_S = 0.5, ELSEWHERE_S = 1.5, YIELD_S = 1;
+
+typedef enum message_kind { ASKS, ANSWERS, HAS_TOLD, WAKES } message_kind;
+
+typedef struct message {
+    int32_t kind, rank;
+} message;
+
+struct sbni_rollcall {
+    pthread_t thread;
+    atomic_bool ends;
+    sbni_launched self;
+    double limit_s;
+    int fd;
+    struct sockaddr_un name; /* of rank 0; the rank is its last four bytes */
+    socklen_t name_bytes;
+    /* the thread's own */
+    double waited_s;
+    double yields_s; /* since it was last asked by one that is ahead; < 0: by none */
+    bool asks;
+    uint8_t *absent; /* [size] has no name on this host */
+    uint8_t *asleep; /* [size] has a name, and did not answer */
+};
+
+/* In the abstract namespace, where a name goes with its process, however that ends. */
+static void name_job(sbni_rollcall *r)
+{
+    const char *job = getenv("PMIX_NAMESPACE");
+    char text[sizeof r->name.sun_path - 5];
+    if (job)
+        snprintf(text, sizeof text, "syncbn/%s/", job);
+    else
+        snprintf(text, sizeof text, "syncbn/child-of-%ld/", (long)getppid());
+    size_t n = strlen(text);
+    r->name.sun_family = AF_UNIX;
+    memcpy(r->name.sun_path + 1, text, n);
+    r->name_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n + 4);
+}
+
+static struct sockaddr_un name_of(const sbni_rollcall *r, int32_t rank)
+{
+    struct sockaddr_un name = r->name;
+    memcpy((char *)&name + r->name_bytes - sizeof rank, &rank, sizeof rank);
+    return name;
+}
+
+/* Whether the other has a name, be it asleep with a queue that is full. */
+static bool send_to(const sbni_rollcall *r, int rank, message_kind kind, int flags)
+{
+    struct sockaddr_un to = name_of(r, rank);
+    message m = {kind, r->self.rank};
+    ssize_t sent = sendto(r->fd, &m, sizeof m, flags | MSG_NOSIGNAL,
+                          (struct sockaddr *)&to, r->name_bytes);
+    return sent == (ssize_t)sizeof m || errno == EAGAIN;
+}
+
+static void ask(sbni_rollcall *r)
+{
+    r->asks = true;
+    for (int i = 0; i < r->self.size; i++) {
+        if (!r->absent[i] && !r->asleep[i]) continue;
+        r->asleep[i] = send_to(r, i, ASKS, MSG_DONTWAIT);
+        r->absent[i] = !r->asleep[i];
+    }
+}
+
+static void hear(sbni_rollcall *r, message m)
+{
+    if (m.rank < 0 || m.rank >= r->self.size) return;
+    switch (m.kind) {
+    case ASKS: /* of two that ask at once the lower rank is ahead */
+        send_to(r, m.rank, ANSWERS, 0);
+        if (!r->asks || m.rank < r->self.rank) r->yields_s = 0;
+        break;
+    case ANSWERS:
+        r->absent[m.rank] = r->asleep[m.rank] = 0;
+        break;
+    case HAS_TOLD:
+        sbni_stall_end();
+    default:
+        break;
+    }
+}
+
+static void tell(const sbni_rollcall *r, bool sleeper, int absent)
+{
+    char text[1024], list[160];
+    sbni_text line = {text, 0, sizeof text};
+    int size = r->self.size, here = r->self.here;
+    const char *have = absent > 1 ? "have" : "has";
+    sbni_text_add(&line,
+                  "syncbn: no progress in the start of MPI: process %d has waited %.1f s "
+                  "for ",
+                  r->self.rank, r->waited_s);
+    if (sleeper) {
+        sbni_text_processes(r->asleep, size, list, sizeof list);
+        sbni_text_add(&line, "%s, stopped or gone%s", list, absent > 0 ? "; " : "");
+    }
+    if (absent > 0 && here == size) {
+        sbni_text_processes(r->absent, size, list, sizeof list);
+        sbni_text_add(&line, "%s, which %s not begun", list, have);
+    } else if (absent > 0)
+        sbni_text_add(&line, "%d of the %d processes of this host, which %s not begun",
+                      absent, here, have);
+    else if (!sleeper)
+        sbni_text_add(&line, here == size
+                                 ? "MPI itself; all processes are there"
+                                 : "some of another host; those of this one are there");
+    sbni_text_add(&line, "; allow more time by --stall-limit\n");
+    sbni_stall_say(text);
+    /* one that is asleep hears it where the launcher wakes it to end it */
+    for (int i = 0; i < size; i++)
+        if (i != r->self.rank && !r->absent[i]) send_to(r, i, HAS_TOLD, MSG_DONTWAIT);
+    sbni_stall_end();
+}
+
+static void look(sbni_rollcall *r, double passed_s)
+{
+    r->waited_s += passed_s;
+    if (r->yields_s >= 0) r->yields_s += passed_s;
+    if (r->yields_s > YIELD_S) r->yields_s = -1;
+    double over_s = r->waited_s - r->limit_s;
+    if (over_s < 0 || r->yields_s >= 0) return;
+    ask(r);
+    int absent = r->self.here, asleep = 0;
+    for (int i = 0; i < r->self.size; i++) {
+        absent -= !r->absent[i];
+        asleep += r->asleep[i];
+    }
+    bool known = asleep || absent > 0 || r->self.here == r->self.size;
+    if (over_s >= (known ? ANSWERS_S : ELSEWHERE_S)) tell(r, asleep > 0, absent);
+}
+
+/* Of the time that passed while this process was suspended it counts no more than it may
+ * have had. */
+static void *run(void *argument)
+{
+    sbni_rollcall *r = argument;
+    double last_s = sbni_clock_s();
+    while (!atomic_load(&r->ends)) {
+        struct pollfd poller = {.fd = r->fd, .events = POLLIN};
+        message m;
+        if (poll(&poller, 1, (int)(1e3 * NAP_S)) > 0)
+            while (recv(r->fd, &m, sizeof m, MSG_DONTWAIT) == (ssize_t)sizeof m)
+                hear(r, m);
+        double now_s = sbni_clock_s(), passed_s = now_s - last_s;
+        last_s = now_s;
+        look(r, passed_s < 2 * NAP_S ? passed_s : 2 * NAP_S);
+    }
+    return NULL;
+}
+
+/* An answer waits for a moment where the other's queue is full. */
+static bool open_socket(sbni_rollcall *r)
+{
+    struct timeval moment = {.tv_usec = 100000};
+    struct sockaddr_un own = name_of(r, r->self.rank);
+    r->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    return r->fd >= 0 &&
+           !setsockopt(r->fd, SOL_SOCKET, SO_SNDTIMEO, &moment, sizeof moment) &&
+           !bind(r->fd, (struct sockaddr *)&own, r->name_bytes);
+}
+
+/* Signals are for the program's own threads. */
+static bool start_thread(sbni_rollcall *r)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&r->thread, NULL, run, r);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !error;
+}
+
+static void destroy(sbni_rollcall *r)
+{
+    if (r->fd >= 0) close(r->fd);
+    sbni_free(r->absent);
+    sbni_free(r->asleep);
+    sbni_free(r);
+}
+
+sbni_rollcall *sbni_rollcall_begin(double limit_s)
+{
+    sbni_rollcall *r;
+    if (limit_s <= 0 || sbni_alloc(1, sizeof *r, "start", &r) != SBN_OK) return NULL;
+    *r = (sbni_rollcall){
+        .self = sbni_launched_as(), .limit_s = limit_s, .fd = -1, .yields_s = -1};
+    name_job(r);
+    if (sbni_alloc(r->self.size, 1, "start", &r->absent) == SBN_OK &&
+        sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK && open_socket(r)) {
+        memset(r->absent, 1, (size_t)r->self.size);
+        r->absent[r->self.rank] = 0;
+        if (start_thread(r)) return r;
+    }
+    destroy(r);
+    return NULL;
+}
+
+void sbni_rollcall_end(sbni_rollcall *r)
+{
+    if (!r) return;
+    atomic_store(&r->ends, true);
+    send_to(r, r->self.rank, WAKES, MSG_DONTWAIT);
+    pthread_join(r->thread, NULL);
+    destroy(r);
+}
