@@ -22,12 +22,13 @@
 #include "core/memory.h"
 #include "core/text.h"
 
-/* The thread sleeps so long where no message comes, and asks anew so often. */
-static const double NAP_S = 0.05;
+/* The thread looks, and asks anew, so often: seldom enough for the queue of one that is
+ * asleep, ten messages, to have room for the last. */
+static const double NAP_S = 0.125;
 
-/* Answers are waited for so long; a host that misses nobody leaves so long to another;
+/* It asks so long before the limit; a host that misses nobody leaves so long to another;
  * and whom a process asks that is ahead leaves so long to that one. */
-static const double ANSWERS_S = 0.5, ELSEWHERE_S = 1.5, YIELD_S = 1;
+static const double ANSWERS_S = 0.5, ELSEWHERE_S = 1, YIELD_S = 1;
 
 typedef enum message_kind { ASKS, ANSWERS, HAS_TOLD, WAKES } message_kind;
 
@@ -45,10 +46,11 @@ struct sbni_rollcall {
     socklen_t name_bytes;
     /* the thread's own */
     double waited_s;
-    double yields_s; /* since it was last asked by one that is ahead; < 0: by none */
-    bool asks;
-    uint8_t *absent; /* [size] has no name on this host */
-    uint8_t *asleep; /* [size] has a name, and did not answer */
+    double yields_s;   /* since it was last asked by one that is ahead; < 0: by none */
+    double asks_s;     /* since it asks; < 0: it does not */
+    uint8_t *answered; /* [size] */
+    uint8_t *absent;   /* [size] has no name on this host */
+    uint8_t *asleep;   /* [size] has a name, and does not answer */
 };
 
 /* In the abstract namespace, where a name goes with its process, however that ends. */
@@ -83,13 +85,14 @@ static bool send_to(const sbni_rollcall *r, int rank, message_kind kind, int fla
     return sent == (ssize_t)sizeof m || errno == EAGAIN;
 }
 
+/* Those too that answered, so that they go on to leave it to this one. */
 static void ask(sbni_rollcall *r)
 {
-    r->asks = true;
     for (int i = 0; i < r->self.size; i++) {
-        if (!r->absent[i] && !r->asleep[i]) continue;
-        r->asleep[i] = send_to(r, i, ASKS, MSG_DONTWAIT);
-        r->absent[i] = !r->asleep[i];
+        if (i == r->self.rank) continue;
+        bool named = send_to(r, i, ASKS, MSG_DONTWAIT);
+        r->absent[i] = !named && !r->answered[i];
+        r->asleep[i] = named && !r->answered[i];
     }
 }
 
@@ -99,9 +102,10 @@ static void hear(sbni_rollcall *r, message m)
     switch (m.kind) {
     case ASKS: /* of two that ask at once the lower rank is ahead */
         send_to(r, m.rank, ANSWERS, 0);
-        if (!r->asks || m.rank < r->self.rank) r->yields_s = 0;
+        if (r->asks_s < 0 || m.rank < r->self.rank) r->yields_s = 0, r->asks_s = -1;
         break;
     case ANSWERS:
+        r->answered[m.rank] = 1;
         r->absent[m.rank] = r->asleep[m.rank] = 0;
         break;
     case HAS_TOLD:
@@ -148,8 +152,8 @@ static void look(sbni_rollcall *r, double passed_s)
     r->waited_s += passed_s;
     if (r->yields_s >= 0) r->yields_s += passed_s;
     if (r->yields_s > YIELD_S) r->yields_s = -1;
-    double over_s = r->waited_s - r->limit_s;
-    if (over_s < 0 || r->yields_s >= 0) return;
+    if (r->waited_s < r->limit_s - ANSWERS_S || r->yields_s >= 0) return;
+    r->asks_s = r->asks_s < 0 ? 0 : r->asks_s + passed_s;
     ask(r);
     int absent = r->self.here, asleep = 0;
     for (int i = 0; i < r->self.size; i++) {
@@ -157,7 +161,8 @@ static void look(sbni_rollcall *r, double passed_s)
         asleep += r->asleep[i];
     }
     bool known = asleep || absent > 0 || r->self.here == r->self.size;
-    if (over_s >= (known ? ANSWERS_S : ELSEWHERE_S)) tell(r, asleep > 0, absent);
+    if (r->asks_s >= ANSWERS_S && r->waited_s >= r->limit_s + (known ? 0 : ELSEWHERE_S))
+        tell(r, asleep > 0, absent);
 }
 
 /* Of the time that passed while this process was suspended it counts no more than it may
@@ -173,6 +178,7 @@ static void *run(void *argument)
             while (recv(r->fd, &m, sizeof m, MSG_DONTWAIT) == (ssize_t)sizeof m)
                 hear(r, m);
         double now_s = sbni_clock_s(), passed_s = now_s - last_s;
+        if (passed_s < NAP_S) continue;
         last_s = now_s;
         look(r, passed_s < 2 * NAP_S ? passed_s : 2 * NAP_S);
     }
@@ -204,6 +210,7 @@ static bool start_thread(sbni_rollcall *r)
 static void destroy(sbni_rollcall *r)
 {
     if (r->fd >= 0) close(r->fd);
+    sbni_free(r->answered);
     sbni_free(r->absent);
     sbni_free(r->asleep);
     sbni_free(r);
@@ -213,15 +220,17 @@ sbni_rollcall *sbni_rollcall_begin(double limit_s)
 {
     sbni_rollcall *r;
     if (limit_s <= 0 || sbni_alloc(1, sizeof *r, "start", &r) != SBN_OK) return NULL;
-    *r = (sbni_rollcall){
-        .self = sbni_launched_as(), .limit_s = limit_s, .fd = -1, .yields_s = -1};
+    *r = (sbni_rollcall){.self = sbni_launched_as(),
+                         .limit_s = limit_s,
+                         .fd = -1,
+                         .yields_s = -1,
+                         .asks_s = -1};
     name_job(r);
-    if (sbni_alloc(r->self.size, 1, "start", &r->absent) == SBN_OK &&
-        sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK && open_socket(r)) {
-        memset(r->absent, 1, (size_t)r->self.size);
-        r->absent[r->self.rank] = 0;
-        if (start_thread(r)) return r;
-    }
+    if (sbni_alloc(r->self.size, 1, "start", &r->answered) == SBN_OK &&
+        sbni_alloc(r->self.size, 1, "start", &r->absent) == SBN_OK &&
+        sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK && open_socket(r) &&
+        start_thread(r))
+        return r;
     destroy(r);
     return NULL;
 }
