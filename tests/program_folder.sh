@@ -178,6 +178,62 @@ for ((size = 1; size <= pages && enough < 2; size++)); do
 done
 check "disks too small ($full) and large enough ($enough)" test $full -ge 5 -a $enough -ge 1
 
+# A study: its lists, trials, tables, pictures and report meet the end of the disk in turn.
+# shellcheck disable=SC2054 # commas belong to the values
+study=(study grid --data data --net tiny.net --vary lr=0.05,0.1 --seeds 2 --batch 60 --epochs 1)
+must 2 "${study[@]}" --out study
+mapfile -t reported < <(cd study && find . -maxdepth 1 -type f ! -name claims ! -name times.csv)
+# whole FOLDER: each file of the report that it has
+whole() {
+  local file
+  for file in "${reported[@]}"; do
+    [ ! -e "$1/$file" ] || cmp "study/$file" "$1/$file" || return
+  done
+}
+same_study() { whole "$1" && [ -s "$1/report.md" ] && diff <(ls study) <(ls "$1"); }
+last_words() { grep -v -e '^study grid: ' -e '^ *[0-9]*/4  ' stderr.txt; }
+full=0
+for ((size = 1; size <= 60; size += 2)); do
+  umount disk
+  mount -t tmpfs -o size=$((4 * size))k tmpfs disk || break
+  run 2 "${study[@]}" --out disk/study
+  [ "$code" = 0 ] && break
+  full=$((full + 1))
+  problem=
+  [ "$code" = 74 ] || problem=", exit code $code"
+  [ "$(last_words | wc -l)" = 1 ] && last_words | grep -q '^syncbn: .*No space left on device' ||
+    problem="$problem, $(last_words)"
+  left=$(find disk -name '*.tmp-*' -o -name '*.lock')
+  [ -z "$left" ] || problem="$problem, $left"
+  whole disk/study || problem="$problem, a torn file"
+  # the same command, when there is room again
+  mount -o remount,size=4m disk
+  must 1 "${study[@]}" --out disk/study || problem="$problem, goes on"
+  same_study disk/study || problem="$problem, another report"
+  check "a study on a disk of $size pages: 74, nothing torn, goes on$problem" test -z "$problem"
+done
+check "disks too small ($full), and one large enough for a study" test $full -ge 8 -a "$code" = 0
+check 'with the same report' same_study disk/study
+told() { [ "$code" = 74 ] && [ "$(last_words | wc -l)" = 1 ] && has "$1" stderr.txt; }
+"$program" "${study[@]}" --out study 2>stderr.txt >/dev/full
+code=$?
+check 'a study that cannot print' told '^syncbn: cannot write to standard output'
+
+# an evaluation
+works 'weights with precise statistics' 2 eval tiny --data data --precise-stats all --save precise
+umount disk
+mount -t tmpfs -o size=4k tmpfs disk
+echo earlier >disk/precise
+save=(eval tiny --data data --precise-stats all --save disk/precise)
+refused 'no room for weights' 74 'cannot write disk/precise: No space left on device' 2 "${save[@]}"
+check 'what was there stays, alone' test "$(ls disk) $(cat disk/precise)" = 'precise earlier'
+mount -o remount,size=4m disk
+works 'weights where there is room again' 2 "${save[@]}"
+check 'are the same' cmp precise disk/precise
+"$program" eval tiny --data data 2>stderr.txt >/dev/full
+code=$?
+check 'an evaluation that cannot print' told '^syncbn: cannot write to standard output'
+
 umount disk
 mount -t tmpfs -o size=4m tmpfs disk
 must 2 "${tiny[@]}" --steps 6 --checkpoint-every 2 --out disk/run

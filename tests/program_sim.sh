@@ -40,6 +40,15 @@ check "bytes of the norms" test "$(field "$runs" exact norm_bytes)" = \
   $((8 * (4 * (4 + 2) + (10 + 8) * (20 + 50))))
 check "plain sums send less" above "$(field "$runs" exact gradient_bytes)" \
   "$(field "$runs" plain gradient_bytes)"
+# 32 processes a host: first within each, then across, against Open MPI's choice
+check "64 processes, two levels too" run 64 ethernet hosts
+for part in norm_s gradients_s; do
+  for how in flat levels; do
+    grep "\"per_host\":32,\"algorithm\":\"$how\"" "$work/hosts/runs.jsonl" >"$work/$how"
+  done
+  check "two levels are faster: $part" \
+    above "$(field "$work/flat" exact $part)" "$(field "$work/levels" exact $part)"
+done
 [ "$failed" = 0 ] || cat "$work"/*.txt
 echo "$passed passed, $failed failed"
 exit $((failed > 0))

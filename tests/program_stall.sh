@@ -67,12 +67,12 @@ never_begins() {
   check "exit code 86" ended_by 86 9
   check "one line" test "$(grep -c '^syncbn: ' job.txt)" = 1
   check "that names it: $(cat job.txt)" grep -qE "^syncbn: no progress in the start of MPI: \
-process [012] has waited 2\.[0-4] s for process $2, $3; allow" job.txt
+process [012] has waited 2\.[0-4] s for process $2 \($3\); allow" job.txt
   check "nobody is left" wait_for 2 all_gone
 }
 for rank in 1 0; do
-  stop_in_init='' never_begins "stopped before it has begun" $rank 'which has not begun'
-  stop_in_init=$stopper never_begins "stopped where it starts MPI" $rank 'stopped or gone'
+  stop_in_init='' never_begins "stopped before it has begun" $rank 'not there'
+  stop_in_init=$stopper never_begins "stopped where it starts MPI" $rank stopped
 done
 
 # goes_on TEXT FOLDER: the run under way is still there, and has lost nothing

@@ -99,11 +99,12 @@ static sbn_status check_isa(void)
 }
 
 /* A signal that comes while MPI starts is heeded behind the first step. */
-static void listen_early(int argc, char **argv)
+static const volatile sig_atomic_t *listen_early(int argc, char **argv)
 {
     for (int i = 0; i < COMMANDS; i++)
         if (argc > 1 && commands[i].saves && !strcmp(argv[1], commands[i].name))
-            sbni_listen_for_stop();
+            return sbni_listen_for_stop();
+    return NULL;
 }
 
 /* Index of a command; COMMANDS for those that only print. */
@@ -162,10 +163,10 @@ int main(int argc, char **argv)
 {
     int provided;
     double stall_limit_s = sbni_stall_limit(argc, argv);
-    listen_early(argc, argv);
+    const volatile sig_atomic_t *stop = listen_early(argc, argv);
     open_standard_streams();
     choose_sums();
-    sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s);
+    sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s, stop);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     /* A closed pipe is a write error to report, not a reason to die silently. */
     signal(SIGPIPE, SIG_IGN);

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* struct ucred */
 #include "cli/rollcall.h"
 
 #include <errno.h>
@@ -22,13 +23,19 @@
 #include "core/memory.h"
 #include "core/text.h"
 
-/* The thread looks, and asks anew, so often: seldom enough for the queue of one that is
- * asleep, ten messages, to have room for the last. */
+/* The thread looks, and asks anew, so often. */
 static const double NAP_S = 0.125;
 
-/* It asks so long before the limit; a host that misses nobody leaves so long to another;
- * and whom a process asks that is ahead leaves so long to that one. */
-static const double ANSWERS_S = 0.5, ELSEWHERE_S = 1, YIELD_S = 1;
+/* It asks so long before the limit. Who is asleep is asked in the first half of it alone,
+ * so that its queue, of ten messages, has room for the last. */
+static const double ANSWERS_S = 0.5;
+
+/* A host that misses nobody leaves so long to one that does: that of process 0, and
+ * others, so that the launcher has begun to end them. */
+static const double ELSEWHERE_S[] = {0.75, 2};
+
+/* Whom a process asks that is ahead leaves so long to that one. */
+static const double YIELD_S = 1;
 
 typedef enum message_kind { ASKS, ANSWERS, HAS_TOLD, WAKES } message_kind;
 
@@ -41,31 +48,49 @@ struct sbni_rollcall {
     atomic_bool ends;
     sbni_launched self;
     double limit_s;
+    const volatile sig_atomic_t *stop;
     int fd;
     struct sockaddr_un name; /* of rank 0; the rank is its last four bytes */
     socklen_t name_bytes;
     /* the thread's own */
     double waited_s;
-    double yields_s;   /* since it was last asked by one that is ahead; < 0: by none */
-    double asks_s;     /* since it asks; < 0: it does not */
-    uint8_t *answered; /* [size] */
-    uint8_t *absent;   /* [size] has no name on this host */
-    uint8_t *asleep;   /* [size] has a name, and does not answer */
+    double yields_s;    /* since it was last asked by one that is ahead; < 0: by none */
+    double asks_s;      /* since it asks; < 0: it does not */
+    bool asked_to_stop; /* before the limit */
+    uint8_t *answered;  /* [size] */
+    uint8_t *absent;    /* [size] has no name on this host */
+    uint8_t *asleep;    /* [size] has a name, and does not answer */
 };
 
-/* In the abstract namespace, where a name goes with its process, however that ends. */
-static void name_job(sbni_rollcall *r)
+/* A job as its processes know it before MPI runs: MPICH's launcher does not tell, but is
+ * the parent of those of a host, unless something is in between. */
+static bool find_job(char *text, size_t bytes)
 {
-    const char *job = getenv("PMIX_NAMESPACE");
+    const char *job = getenv("PMIX_NAMESPACE"), *step = getenv("SLURM_STEP_ID");
+    if (!job && step) job = getenv("SLURM_JOB_ID");
+    if (job) {
+        snprintf(text, bytes, "syncbn/%s/%s", job, step ? step : "");
+        return true;
+    }
+    char path[64], parent[16] = "";
+    snprintf(path, sizeof path, "/proc/%ld/comm", (long)getppid());
+    FILE *f = fopen(path, "re");
+    if (f && !fgets(parent, sizeof parent, f)) parent[0] = 0;
+    if (f) fclose(f);
+    snprintf(text, bytes, "syncbn/of-process-%ld/", (long)getppid());
+    return !strncmp(parent, "hydra", 5);
+}
+
+/* In the abstract namespace, where a name goes with its process, however that ends. */
+static bool name_job(sbni_rollcall *r)
+{
     char text[sizeof r->name.sun_path - 5];
-    if (job)
-        snprintf(text, sizeof text, "syncbn/%s/", job);
-    else
-        snprintf(text, sizeof text, "syncbn/child-of-%ld/", (long)getppid());
+    bool found = find_job(text, sizeof text);
     size_t n = strlen(text);
     r->name.sun_family = AF_UNIX;
     memcpy(r->name.sun_path + 1, text, n);
     r->name_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n + 4);
+    return found;
 }
 
 static struct sockaddr_un name_of(const sbni_rollcall *r, int32_t rank)
@@ -85,11 +110,36 @@ static bool send_to(const sbni_rollcall *r, int rank, message_kind kind, int fla
     return sent == (ssize_t)sizeof m || errno == EAGAIN;
 }
 
+/* The next message of this user's; of another's, none that means anything. */
+static bool receive(const sbni_rollcall *r, message *m)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec part = {m, sizeof *m};
+    struct msghdr header = {.msg_iov = &part,
+                            .msg_iovlen = 1,
+                            .msg_control = control.bytes,
+                            .msg_controllen = sizeof control.bytes};
+    ssize_t n = recvmsg(r->fd, &header, MSG_DONTWAIT);
+    if (n < 0) return false;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+    struct ucred sender = {.uid = (uid_t)-1};
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS)
+        memcpy(&sender, CMSG_DATA(c), sizeof sender);
+    if (n != (ssize_t)sizeof *m || sender.uid != getuid() || m->rank < 0 ||
+        m->rank >= r->self.size)
+        m->kind = WAKES;
+    return true;
+}
+
 /* Those too that answered, so that they go on to leave it to this one. */
 static void ask(sbni_rollcall *r)
 {
     for (int i = 0; i < r->self.size; i++) {
         if (i == r->self.rank) continue;
+        if (!r->answered[i] && r->asks_s > ANSWERS_S / 2) continue;
         bool named = send_to(r, i, ASKS, MSG_DONTWAIT);
         r->absent[i] = !named && !r->answered[i];
         r->asleep[i] = named && !r->answered[i];
@@ -98,7 +148,6 @@ static void ask(sbni_rollcall *r)
 
 static void hear(sbni_rollcall *r, message m)
 {
-    if (m.rank < 0 || m.rank >= r->self.size) return;
     switch (m.kind) {
     case ASKS: /* of two that ask at once the lower rank is ahead */
         send_to(r, m.rank, ANSWERS, 0);
@@ -120,25 +169,23 @@ static void tell(const sbni_rollcall *r, bool sleeper, int absent)
     char text[1024], list[160];
     sbni_text line = {text, 0, sizeof text};
     int size = r->self.size, here = r->self.here;
-    const char *have = absent > 1 ? "have" : "has";
     sbni_text_add(&line,
                   "syncbn: no progress in the start of MPI: process %d has waited %.1f s "
                   "for ",
                   r->self.rank, r->waited_s);
     if (sleeper) {
         sbni_text_processes(r->asleep, size, list, sizeof list);
-        sbni_text_add(&line, "%s, stopped or gone%s", list, absent > 0 ? "; " : "");
+        sbni_text_add(&line, "%s (stopped)%s", list, absent > 0 ? "; " : "");
     }
-    if (absent > 0 && here == size) {
-        sbni_text_processes(r->absent, size, list, sizeof list);
-        sbni_text_add(&line, "%s, which %s not begun", list, have);
-    } else if (absent > 0)
-        sbni_text_add(&line, "%d of the %d processes of this host, which %s not begun",
-                      absent, here, have);
+    sbni_text_processes(r->absent, size, list, sizeof list);
+    if (absent > 0 && here == size)
+        sbni_text_add(&line, "%s (not there)", list);
+    else if (absent > 0)
+        sbni_text_add(&line, "%d of this host (not there), of %s", absent, list);
+    else if (!sleeper && here == size)
+        sbni_text_add(&line, "MPI itself; all processes are there");
     else if (!sleeper)
-        sbni_text_add(&line, here == size
-                                 ? "MPI itself; all processes are there"
-                                 : "some of another host; those of this one are there");
+        sbni_text_add(&line, "some of %s (not on this host)", list);
     sbni_text_add(&line, "; allow more time by --stall-limit\n");
     sbni_stall_say(text);
     /* one that is asleep hears it where the launcher wakes it to end it */
@@ -152,7 +199,13 @@ static void look(sbni_rollcall *r, double passed_s)
     r->waited_s += passed_s;
     if (r->yields_s >= 0) r->yields_s += passed_s;
     if (r->yields_s > YIELD_S) r->yields_s = -1;
-    if (r->waited_s < r->limit_s - ANSWERS_S || r->yields_s >= 0) return;
+    double over_s = r->waited_s - r->limit_s;
+    if (over_s <= 0)
+        r->asked_to_stop = r->stop && *r->stop;
+    else if (r->stop && *r->stop && !r->asked_to_stop)
+        sbni_stall_end(); /* by the launcher, for the sake of a process that told */
+    if (over_s < -ANSWERS_S || r->yields_s >= 0) return;
+    if (r->asks_s < 0) memset(r->answered, 0, (size_t)r->self.size);
     r->asks_s = r->asks_s < 0 ? 0 : r->asks_s + passed_s;
     ask(r);
     int absent = r->self.here, asleep = 0;
@@ -161,8 +214,8 @@ static void look(sbni_rollcall *r, double passed_s)
         asleep += r->asleep[i];
     }
     bool known = asleep || absent > 0 || r->self.here == r->self.size;
-    if (r->asks_s >= ANSWERS_S && r->waited_s >= r->limit_s + (known ? 0 : ELSEWHERE_S))
-        tell(r, asleep > 0, absent);
+    double more_s = known ? 0 : ELSEWHERE_S[r->absent[0]];
+    if (r->asks_s >= ANSWERS_S && over_s >= more_s) tell(r, asleep > 0, absent);
 }
 
 /* Of the time that passed while this process was suspended it counts no more than it may
@@ -175,8 +228,7 @@ static void *run(void *argument)
         struct pollfd poller = {.fd = r->fd, .events = POLLIN};
         message m;
         if (poll(&poller, 1, (int)(1e3 * NAP_S)) > 0)
-            while (recv(r->fd, &m, sizeof m, MSG_DONTWAIT) == (ssize_t)sizeof m)
-                hear(r, m);
+            while (receive(r, &m)) hear(r, m);
         double now_s = sbni_clock_s(), passed_s = now_s - last_s;
         if (passed_s < NAP_S) continue;
         last_s = now_s;
@@ -189,10 +241,12 @@ static void *run(void *argument)
 static bool open_socket(sbni_rollcall *r)
 {
     struct timeval moment = {.tv_usec = 100000};
+    int on = 1;
     struct sockaddr_un own = name_of(r, r->self.rank);
     r->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     return r->fd >= 0 &&
            !setsockopt(r->fd, SOL_SOCKET, SO_SNDTIMEO, &moment, sizeof moment) &&
+           !setsockopt(r->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) &&
            !bind(r->fd, (struct sockaddr *)&own, r->name_bytes);
 }
 
@@ -216,17 +270,17 @@ static void destroy(sbni_rollcall *r)
     sbni_free(r);
 }
 
-sbni_rollcall *sbni_rollcall_begin(double limit_s)
+sbni_rollcall *sbni_rollcall_begin(double limit_s, const volatile sig_atomic_t *stop)
 {
     sbni_rollcall *r;
     if (limit_s <= 0 || sbni_alloc(1, sizeof *r, "start", &r) != SBN_OK) return NULL;
     *r = (sbni_rollcall){.self = sbni_launched_as(),
                          .limit_s = limit_s,
+                         .stop = stop,
                          .fd = -1,
                          .yields_s = -1,
                          .asks_s = -1};
-    name_job(r);
-    if (sbni_alloc(r->self.size, 1, "start", &r->answered) == SBN_OK &&
+    if (name_job(r) && sbni_alloc(r->self.size, 1, "start", &r->answered) == SBN_OK &&
         sbni_alloc(r->self.size, 1, "start", &r->absent) == SBN_OK &&
         sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK && open_socket(r) &&
         start_thread(r))

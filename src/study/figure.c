@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/memory.h"
 #include "core/text.h"
@@ -352,23 +353,66 @@ static sbn_status put_script(drawing *d)
     return SBN_OK;
 }
 
-static sbn_status run_gnuplot(const char *out, const char *file)
+/* A path as one word of the shell, and none that looks like an option. */
+static void put_path(FILE *f, const char *path)
+{
+    fprintf(f, *path == '/' ? "'" : "'./");
+    for (; *path; path++) fprintf(f, *path == '\'' ? "'\\''" : "%c", *path);
+    fprintf(f, "'");
+}
+
+static sbn_status copy(FILE *gnuplot, sbni_replacement *picture)
+{
+    char block[4096];
+    for (;;) {
+        ssize_t n = read(fileno(gnuplot), block, sizeof block);
+        if (n < 0 && errno == EINTR) continue;
+        SBN_CHECK(n >= 0, SBN_E_IO, "cannot read from gnuplot: %s", strerror(errno));
+        if (n == 0) return SBN_OK;
+        SBN_TRY(sbni_replacement_write(picture, block, n));
+    }
+}
+
+/* gnuplot does not say when a disk is full, so what it draws comes by a pipe. */
+static sbn_status draw_to(const char *path, const char *command, const char *script)
+{
+    FILE *gnuplot = NULL;
+    sbni_replacement *picture = NULL;
+    sbn_status status;
+    SBN_GOTO(sbni_replacement_begin(path, &picture));
+    gnuplot = popen(command, "r");
+    status = gnuplot ? copy(gnuplot, picture)
+                     : sbni_fail(SBN_E_IO, "cannot start gnuplot: %s", strerror(errno));
+    if (gnuplot && pclose(gnuplot) != 0 && status == SBN_OK)
+        status = sbni_fail(SBN_E_IO, "gnuplot could not draw %s", script);
+    if (status == SBN_OK) status = sbni_replacement_commit(picture, NULL);
+fail:
+    sbni_replacement_end(&picture);
+    return status;
+}
+
+static sbn_status run_gnuplot(const char *script)
 {
     static const char *const terminals[][2] = {
         {"svg", "svg size 1080,680 noenhanced font 'Helvetica,22' background 'white'"},
         {"png", "png size 1080,680 noenhanced font ',18' background '#ffffff'"},
-        {"txt", "dumb size 79,28 noenhanced"}};
-    FILE *gnuplot = popen("exec gnuplot >/dev/null 2>&1", "w");
-    SBN_CHECK(gnuplot, SBN_E_IO, "cannot start gnuplot: %s", strerror(errno));
-    fprintf(gnuplot, "cd ");
-    put_quoted(gnuplot, out);
-    for (int i = 0; i < 3; i++)
-        fprintf(gnuplot, "\nreset\nset terminal %s\nset output '%s.%s'\n%sload '%s.gp'\n",
-                terminals[i][1], file, terminals[i][0], i == 2 ? "text_only = 1\n" : "",
-                file);
-    fprintf(gnuplot, "set output\n");
-    SBN_CHECK(pclose(gnuplot) == 0, SBN_E_IO, "gnuplot could not draw %s/%s.gp", out,
-              file);
+        {"txt", "dumb size 79,28 noenhanced; text_only = 1"}};
+    int name = (int)strlen(script) - 2; /* of it without gp */
+    for (int i = 0; i < 3; i++) {
+        char path[SBNI_PATH_BYTES + 1], *command = NULL;
+        size_t bytes;
+        snprintf(path, sizeof path, "%.*s%s", name, script, terminals[i][0]);
+        FILE *f = open_memstream(&command, &bytes);
+        SBN_CHECK(f, SBN_E_MEMORY, "%s: no memory", path);
+        fprintf(f, "exec gnuplot -e \"set terminal %s\" ", terminals[i][1]);
+        put_path(f, script);
+        fprintf(f, " </dev/null 2>/dev/null");
+        sbn_status status = fclose(f) == 0
+                                ? draw_to(path, command, script)
+                                : sbni_fail(SBN_E_MEMORY, "%s: no memory", path);
+        free(command);
+        SBN_TRY(status);
+    }
     return SBN_OK;
 }
 
@@ -386,6 +430,6 @@ sbn_status sbni_figure_draw(const sbni_summary *summary, const sbni_figure *figu
     fclose(d.f);
     if (status == SBN_OK) status = sbni_replacement_text(path, text);
     free(text);
-    if (status == SBN_OK && draw && d.rows) status = run_gnuplot(out, figure->file);
+    if (status == SBN_OK && draw && d.rows) status = run_gnuplot(path);
     return status;
 }
