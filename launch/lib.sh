@@ -8,9 +8,10 @@ if [ ! -e /dev/fd/0 ]; then exec </dev/null; fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 me=launch/$(basename "$0")
 
+# shellcheck disable=SC2034 # for the scripts that source this
 build_packages=(gcc meson ninja-build pkg-config libopenmpi-dev openmpi-bin libopenblas-dev
   zlib1g-dev libjansson-dev librandom123-dev libxxhash-dev)
-# shellcheck disable=SC2034 # for the scripts that source this
+# shellcheck disable=SC2034
 test_packages=(libcmocka-dev binutils locales) data_package=dataset-fashion-mnist
 # shellcheck disable=SC2034
 neon_packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
@@ -51,20 +52,32 @@ wait_through() {
   return $state
 }
 
+# What is on its way to the screen comes before what we say.
+wait_briefly() {
+  local i
+  for ((i = 0; i < 40; i++)); do
+    kill -0 "$1" 2>/dev/null || return
+    sleep 0.05
+  done
+}
+
 # Run quietly; on failure show what it said: ninja's first failure, or else the end.
 quietly() {
-  local log code=0
-  log=$(mktemp) || return 1
-  "$@" >"$log" 2>&1 </dev/null || code=$?
+  local file log code=0
+  file=$(mktemp) || return 1
+  # without its name, of which nothing is left where we are killed
+  exec {log}<>"$file"
+  rm -f "$file"
+  "$@" >&"$log" 2>&1 </dev/null || code=$?
   if [ "$code" != 0 ]; then
     warn "failed ($code): $*"
-    if grep -q '^FAILED: ' "$log"; then
-      sed -n '/^FAILED: /,$p' "$log" | grep -v '^\[[0-9]*/' | head -n 40 >&2
+    if grep -q '^FAILED: ' "/dev/fd/$log"; then
+      sed -n '/^FAILED: /,$p' "/dev/fd/$log" | grep -v '^\[[0-9]*/' | head -n 40 >&2
     else
-      tail -n 40 "$log" >&2
+      tail -n 40 "/dev/fd/$log" >&2
     fi
   fi
-  rm -f "$log"
+  exec {log}>&-
   return "$code"
 }
 
@@ -176,13 +189,10 @@ compile() {
   quietly ninja -C "$dir" "$@"
 }
 
-# The program alone, which needs no test packages.
+# The program alone, which needs no test packages; those of the build are there.
 build_program() {
   local tests=false
-  if [ ! -x "$root/build/syncbn" ]; then
-    packages_install "${build_packages[@]}" || exit 1
-    note "Building build/syncbn"
-  fi
+  if [ ! -x "$root/build/syncbn" ]; then note "Building build/syncbn"; fi
   if pkg-config --exists cmocka 2>/dev/null; then tests=true; fi
   setup_options=("-Dtests=$tests")
   configure "$root/build" || exit 1

@@ -29,8 +29,12 @@ host_up() {
   inside "h$n" sh -c "ip link set lo up && ip addr add 10.77.0.$n/24 dev eth0 &&
     ip link set eth0 up"
 }
-# inside HOST COMMAND...
+# inside HOST COMMAND...: login is where launch/run is, which sees the processes of all
 inside() {
+  if [ "$1" = login ]; then
+    "${@:2}"
+    return
+  fi
   nsenter -t "$(cat "$hosts/$1.pid")" --net --uts --ipc --pid --mount -- "${@:2}"
 }
 # switch_off N: all of its processes and its network are gone at once
@@ -41,13 +45,13 @@ switch_off() {
   kill -9 "$pid"
   wait "${keeper[$1]}" 2>/dev/null
 }
-# ours HOST: how many processes of a job are there
-ours() {
-  # shellcheck disable=SC2016 # for the inner shell
-  inside "$1" sh -c 'for p in /proc/[0-9]*; do readlink "$p/exe"; done' 2>/dev/null |
-    grep -cE '/(syncbn|orted|prted)$'
+# no_orphans HOST...: each can be asked, and has no process of a job
+no_orphans() {
+  local host left
+  for host in "$@"; do
+    left=$(inside "$host" $job_processes) && [ -z "$left" ] || return 1
+  done
 }
-no_orphans() { [ "$(ours h1)" = 0 ] && [ "$(ours h2)" = 0 ]; }
 
 # What mpirun uses in the place of ssh; options come before the name of the host. As ssh, it
 # does not notice that a host is gone.
@@ -106,6 +110,19 @@ host_up 1
 host_up 2
 names() { [ "$(inside h1 uname -n) $(inside h2 uname -n)" = 'h1 h2' ]; }
 check 'two hosts are up' names
+# What the checks below have to see: a script that has not become the program yet.
+left_behind() {
+  local left
+  check 'no process of a job is there' no_orphans h1 h2
+  inside h2 env OMPI_COMM_WORLD_RANK=3 sh -c 'sleep 60; :' 2>/dev/null &
+  sleep 0.3
+  left=$(inside h2 $job_processes)
+  check 'one that is left is seen' test "$(wc -l <<<"$left")" = 2
+  if no_orphans h1 h2; then fail 'nothing is said of it'; fi
+  inside h2 sh -c "kill $(cut -d' ' -f1 <<<"$left" | xargs)"
+  wait $! 2>/dev/null
+}
+left_behind
 short=(--epochs 20)
 reference short "${short[@]}"
 export OMPI_MCA_plm_rsh_agent=$hosts/agent
@@ -128,7 +145,7 @@ by_ssh() { launch/jobs/hosts.sh hosts "${train[@]}" "${short[@]}" >ssh.txt 2>&1;
 check 'by sshd, launch/jobs/hosts.sh' by_ssh
 check 'sshd: on two hosts' on_two_hosts hosts
 check 'sshd: the weights of one process' same short hosts
-check 'nothing is left on either host' wait_for 5 no_orphans
+check 'nothing is left on either host' wait_for 5 no_orphans h1 h2 login
 
 # Data of the same size, and of other content on one host: what one process cannot see.
 other_data() {
@@ -141,11 +158,13 @@ other_data() {
 check 'another data set of the same size on one host: 78, and who has it' other_data
 inside h2 umount /mnt/tree/data
 
-# files of MPI on either host
+# no_files HOST...: each can be asked, and has no file of MPI
 no_files() {
-  [ -z "$(for n in 1 2; do
-    inside "h$n" find /tmp /dev/shm \( -name 'pid.*' -o -name 'jf.*' -o -name 'vader_*' \)
-  done)" ]
+  local host left
+  for host in "$@"; do
+    left=$(inside "$host" find /tmp /dev/shm \
+      \( -name 'pid.*' -o -name 'jf.*' -o -name 'vader_*' \)) && [ -z "$left" ] || return 1
+  done
 }
 
 limit_s=3
@@ -158,8 +177,8 @@ ends_in_time() {
   check "$1: exit code 86, got $code" test $code = 86
   check "$1: after $took_ms ms, at most $at_most_ms" test $took_ms -le $at_most_ms
   check "$1: one line: $(cat "$2.txt")" test "$(grep -c '^syncbn: ' "$2.txt")" = 1
-  check "$1: no process is left" wait_for 15 no_orphans
-  check "$1: nor files of MPI" wait_for 5 no_files
+  check "$1: no process is left" wait_for 15 no_orphans h1 h2 login
+  check "$1: nor files of MPI" wait_for 5 no_files h1 h2 login
 }
 
 # One process of h2 stands still, while its neighbour and h1 go on.
@@ -199,7 +218,7 @@ END
   since=${EPOCHREALTIME/./}
   # The launcher wakes what has not begun, which then begins, and gives it two seconds.
   ends_in_time 'a process stopped before MPI starts' never "$since" 500
-  check 'it tells which' grep -q 'for 1 of the 2 processes of this host, which has not begun;' \
+  check 'it tells which' grep -q 'for 1 of this host (not there), of processes 0, 1, 3;' \
     never.txt
   inside h2 umount "$PWD/build/syncbn"
 }
@@ -226,16 +245,23 @@ export OMPI_MCA_plm_rsh_agent=$hosts/agent
 long=(--epochs 60)
 reference long "${long[@]}"
 run_options=(--max-restarts 1)
-by_file off "${long[@]}" --stall-limit 3 &
+by_file off "${long[@]}" --stall-limit $limit_s &
 job=$!
 check 'a job is under way' wait_for 60 has_steps off 9
+since=${EPOCHREALTIME/./}
 # that of process 0, which writes: nobody hears of its end
 ip link set link1 down
 switch_off 1
-check 'a host switched off: the job ends well' wait "$job"
-check 'off: told by the watch' grep -q 'no progress in .*process.* on h1' off.txt
+told_in_time 'a host switched off' off.txt '(call [0-9]*, step [0-9]*).*process.* on h1' \
+  "$since" $((1000 * limit_s + 2000))
+check 'off: the job ends well' wait "$job"
+check 'off: one line of the watch' test "$(grep -c '^syncbn: no progress' off.txt)" = 1
 check 'off: it tells which' grep -q 'lost: h1$' off.txt
 check 'off: in as many processes as the other takes' grep -q 'restart 1 of 1, processes: 2, ' off.txt
 check 'off: the weights of one process' same long off
+check 'off: no process is left elsewhere' wait_for 5 no_orphans h2 login
+check 'off: nor files of MPI' wait_for 5 no_files h2 login
+still_off() { ! inside h1 true && ! no_orphans h1 && ! no_files h1; } 2>/dev/null
+check 'off: it stays off' still_off
 if [ $failed != 0 ]; then for file in ./*.txt; do show "$file"; done; fi
 finish

@@ -51,6 +51,7 @@ furnish_world() {
   ip addr add 10.77.0.254/24 dev net0
   ip link set net0 up
   hostname login
+  make_job_processes
   cat /etc/hosts >/mnt/hosts
   printf '10.77.0.254 login\n' >>/mnt/hosts
   mount --bind /mnt/hosts /etc/hosts
@@ -92,6 +93,35 @@ wait_for() {
     [ $SECONDS -lt $end ] || return 1
     sleep 0.1
   done
+}
+
+# told_in_time TEXT FILE PATTERN SINCE-US AT-MOST-MS: a line of the file, one of the watch's
+told_in_time() {
+  local took_ms
+  while
+    took_ms=$(((${EPOCHREALTIME/./} - $4) / 1000))
+    ! grep -qs -e "^syncbn: no progress in [a-z].*$3" "$2" && [ $took_ms -le "$5" ]
+  do sleep 0.02; done
+  check "$1: the watch tells after $took_ms ms, at most $5" test $took_ms -le "$5"
+}
+
+# $job_processes prints the processes of jobs that are there, one a line: by their
+# environment, also of a script that has not become the program yet, and what starts them.
+job_processes=/mnt/job_processes
+make_job_processes() {
+  cat >$job_processes <<'END'
+#!/bin/sh
+exec 2>/dev/null
+for p in /proc/[0-9]*; do
+  command=$(tr '\0' ' ' <"$p/cmdline")
+  [ -n "$command" ] || continue # it has ended, and is not waited for
+  if grep -qzE '^(OMPI_COMM_WORLD_RANK|SLURM_PROCID)=' "$p/environ" ||
+    printf ' %s\n' "$command" | grep -qE '[ /](orted|prted|launch/daemon) '; then
+    printf '%s %s\n' "${p#/proc/}" "$command"
+  fi
+done
+END
+  chmod +x $job_processes
 }
 
 train=(--data data --batch 60 --progress none --checkpoint-every 20)

@@ -155,15 +155,47 @@ done_well 'a process is killed, and the job starts again'
 check 'that is told' grep -q 'restart 1 of 2' "syncbn-$job.txt"
 check 'killed: the weights of one process' same long "slurm-$job"
 
-submit slurm-srun.sbatch "${long[@]}" --stall-limit 2
+limit_s=2
+# told_in_good_time TEXT RANK SINCE-US: that it did not come
+told_in_good_time() {
+  told_in_time "$1" "syncbn-$job.txt" "(call [0-9]*, step [0-9]*): .* for .*process $2 on " \
+    "$3" $((1000 * limit_s + 2000))
+}
+# told_by_others TEXT RANK: and by no one else. A process that is alone on its node knows
+# nothing of the other nodes', so each of those that wait may speak before the end.
+told_by_others() {
+  local lines told
+  lines=$(grep -c '^syncbn: no progress' "syncbn-$job.txt")
+  told=$(grep -cE "process [^$2] has waited [0-9.]+ s for some of: .*process $2 on login" \
+    "syncbn-$job.txt")
+  check "$1: by one of the others, or each: $lines" test "$lines" = "$told" -a "$told" -ge 1 \
+    -a "$told" -le 3
+  check "$1: exit code 86, once" test "$(grep -c 'exit code 86, no' "syncbn-$job.txt")" = 1
+  check "$1: and one restart" test "$(grep -c ': restart ' "syncbn-$job.txt")" = 1
+}
+# What is there of a job: processes, its script's among them, and files. Of a step that is
+# killed with its node empty folders of Slurm's stay, and for a while its daemon.
+left() {
+  $job_processes
+  find /tmp /dev/shm -mindepth 1
+  find "$slurm/tmp" ! -type d
+}
+nothing_left() { [ -z "$(left)" ]; }
+# nothing_stays TEXT
+nothing_stays() {
+  if wait_for 5 nothing_left; then pass "$1"; else fail "$1: $(left | xargs)"; fi
+}
+
+submit slurm-srun.sbatch "${long[@]}" --stall-limit $limit_s
 check 'a job whose process will stand still is under way' wait_for 60 whole_job
+since=${EPOCHREALTIME/./}
 kill -STOP "$(process_with SLURM_PROCID=2)"
+told_in_good_time stopped 2 "$since"
 done_well 'a process is stopped, and the job starts again'
-check 'stopped: told by the watch' grep -q 'no progress in .*process 2' "syncbn-$job.txt"
+told_by_others stopped 2
 check 'stopped: on as many nodes' grep -q 'restart 1 of 2, processes: 4, ' "syncbn-$job.txt"
 check 'stopped: the weights of one process' same long "slurm-$job"
-nobody() { ! pgrep -x syncbn; }
-check 'nothing is left on the nodes' wait_for 5 nobody
+nothing_stays 'nothing is left on the nodes'
 
 # lose_node NAME SIGNAL: of KILL Slurm finds no trace; of STOP nobody gets an answer
 lose_node() {
@@ -183,12 +215,14 @@ return_node() {
   slurmd -N "$1" -f $SLURM_CONF
   check "$1 is back" wait_for 30 nodes_idle 4
 }
-submit slurm-srun.sbatch "${long[@]}" --stall-limit 2
+submit slurm-srun.sbatch "${long[@]}" --stall-limit $limit_s
 check 'a job to lose a node is under way' wait_for 60 whole_job
+since=${EPOCHREALTIME/./}
 lose_node n4 STOP
+told_in_good_time node 3 "$since"
 restarted() { grep -q 'restart 1 of 2, processes: 3, ' "syncbn-$job.txt"; }
 check 'a node is lost: the job goes on with the others' wait_for 60 restarted
-check 'node: told by the watch' grep -q 'no progress in .*process 3' "syncbn-$job.txt"
+told_by_others node 3
 check 'node: told which' grep -q 'lost: n4$' "syncbn-$job.txt"
 sed -i 's/^KillWait/SlurmdTimeout=5\n&/' $SLURM_CONF
 scontrol reconfigure
@@ -205,4 +239,5 @@ sleep 2 # as above
 scontrol update "JobId=$job" StartTime=now
 done_well 'started again, it ends'
 check 'first node: the weights of one process' same long "slurm-$job"
+nothing_stays 'nothing is left when nodes were lost'
 finish

@@ -23,7 +23,7 @@ if command -v shellcheck >/dev/null; then
   check 'job scripts: shellcheck' shellcheck "${scripts[@]}"
   check 'launch: shellcheck' in_top shellcheck launch/run launch/local \
     launch/test launch/demo launch/clean launch/daemon launch/lib.sh launch/places.sh \
-    launch/outcome.sh
+    launch/outcome.sh launch/signals.sh
 else
   skip 'shellcheck: not installed'
 fi

@@ -227,7 +227,7 @@ signalled() {
   for ((i = 0; i < 200; i++)); do [ -e up ] || sleep 0.1; done
   kill -s "$signal" $launcher
   code=0
-  wait $launcher || code=$?
+  wait $launcher 2>/dev/null || code=$?
 }
 signalled USR1 "$local" -np 1 ./syncbn train
 judge 'USR1 goes to the program' test "$code $(cat got.txt)" = '75 USR1'
@@ -239,5 +239,94 @@ judge 'TERM ends what does not save, and no restart' test "$(cat got.txt)" = TER
 printf '#!/bin/sh\n: >up\nexec sleep 30\n' >syncbn
 signalled USR1 "$run" --max-restarts 3 -np 1 ./syncbn train
 judge 'USR1 to a program that does not listen yet: stopped on request' test "$code" = 75
+
+# several: a launcher that gets what mpirun would get, and takes two seconds to save
+cat >saver <<'END'
+#!/bin/sh
+[ "$1" = --version ] && echo 'mpirun (Open MPI)' && exit
+echo start >>got.txt
+asked=
+trap 'trap - USR1; echo USR1 >>got.txt; asked=yes' USR1
+trap 'echo TERM >>got.txt; exit 143' TERM
+: >up
+until [ -n "$asked" ]; do sleep 0.1; done
+i=0
+while [ $i -lt 20 ]; do sleep 0.1; i=$((i + 1)); done
+echo saved >>got.txt
+exit 75
+END
+chmod +x saver
+# the program by the saver; each signal of `more` follows 0.3 s behind the one before it
+several() {
+  local more=$1 launcher i
+  shift
+  rm -f up got.txt
+  "$run" --max-restarts 3 --mpirun ./saver -np 1 "$@" >out.txt 2>err.txt </dev/null &
+  launcher=$!
+  for ((i = 0; i < 200; i++)); do [ -e up ] || sleep 0.1; done
+  for i in $more; do
+    kill -s "$i" $launcher
+    sleep 0.3
+  done
+  code=0
+  wait $launcher 2>/dev/null || code=$?
+  got="$code $(xargs <got.txt)"
+}
+# heard SIGNALS GOT: of training
+heard() {
+  several "$1" ./syncbn train
+  judge "$1: exit code, and what is passed on: $got" test "$got" = "$2"
+}
+heard 'USR1 TERM' '75 start USR1 saved'
+heard 'TERM USR1' '75 start USR1 saved'
+heard 'USR1 USR1' '138 start USR1'
+heard 'TERM TERM' '143 start USR1 TERM'
+heard 'USR1 TERM TERM' '143 start USR1 TERM'
+heard 'TERM USR1 USR1' '138 start USR1'
+several 'TERM' ./syncbn bench
+judge "TERM to what does not save: $got" test "$got" = '143 start TERM'
+
+# before anything has begun: while hosts are looked for, and in a build
+cat >bin/srun <<'END'
+#!/bin/sh
+if [ "$1" = --mpi=list ]; then
+  kill -s USR1 "$(cat run.pid)"
+  echo 'MPI plugin types are: none pmix'
+else
+  echo start >>got.txt
+fi
+END
+rm -f got.txt
+# shellcheck disable=SC2016 # for the inner shell
+expect 'USR1 before the start' 75 1 "${slurm[@]}" sh -c 'echo $$ >run.pid && exec "$@"' sh \
+  "$run" --requeue ./syncbn study
+judge 'says that nothing had begun' says 'stopped on request before anything had begun'
+judge 'nor does anything' test ! -e got.txt
+judge 'and the job is put back' prints '^requeue 7$'
+mkdir -p tree/build tools tmp
+cp -r "$top/launch" tree/
+cp syncbn tree/build/
+printf '#!/bin/sh\necho $$ >up\nsleep 30\n' >tools/meson
+chmod +x tools/meson
+ended_build() { ! grep -qs '^State:.[^Z]' "/proc/$(cat up)/status"; }
+# in_build SIGNAL ARGUMENT...: signalled while the program is built
+in_build() {
+  local i
+  signalled "$1" env --default-signal=INT "PATH=$work/tools:$PATH" "TMPDIR=$work/tmp" \
+    tree/launch/run --here --mpirun ./saver -np 1 syncbn "${@:2}"
+  judge "$1 in a build of syncbn $2: exit code $code" test "$code" = "$want"
+  judge 'nothing is started' test ! -e got.txt
+  for ((i = 0; i < 20; i++)); do ended_build || sleep 0.1; done
+  judge 'the build has ended' ended_build
+  judge 'and leaves no file' test -z "$(ls tmp)"
+}
+for signal in USR1 TERM; do
+  want=75 in_build $signal train
+  judge 'says that nothing had begun' says 'stopped on request before anything had begun'
+  judge 'in one line' test "$(wc -l <err.txt)" = 1
+done
+want=143 in_build TERM bench
+want=138 in_build USR1 bench
+want=130 in_build INT train
 printf '%d passed, %d failed\n' "$passed" "$failed"
 exit $((failed > 0))

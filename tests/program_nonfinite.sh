@@ -63,7 +63,16 @@ for again in '' --resume; do
   check "says so" has '^syncbn: more than 2 steps in a row are not finite: step 3: process' stderr.txt
 done
 export SBN_TEST_VALUE=1e30
-refused "too large" 77 'conv1_bn: \|the net\|too large\|conv2_bn' 3 "${train[@]}" --out large
+where=
+for np in 1 2 3; do
+  process=
+  if [ "$np" -gt 1 ]; then process="process [0-$((np - 1))]: "; fi
+  refused "too large at np=$np" 77 \
+    "^syncbn: step [1-3]: ${process}conv2_bn: a value too large for the exact sums" "$np" \
+    "${train[@]}" --out "large-$np"
+  here=$(sed -n 's/^syncbn: \(step [0-9]*\): .*/\1/p' stderr.txt)
+  check "np=$np: at the same step: $here" test "${where:=$here}" = "$here"
+done
 program=$sound
 refused "another policy on one process" 78 'nonfinite: expected the same' 1 "${train[@]}" --out differs \
   : -np 1 "$program" "${train[@]}" --out differs --nonfinite skip

@@ -19,7 +19,7 @@ has_steps() {
 }
 steps_of() { grep '"kind":"step"' "$1/metrics.jsonl"; }
 ends_as_whole() {
-  must 2 "${train[@]}" --steps $end --resume --out "$1" &&
+  must 2 "${train[@]}" --steps "$end" --resume --out "$1" &&
     cmp whole/model.safetensors "$1/model.safetensors" &&
     diff <(steps_of whole) <(steps_of "$1")
 }
@@ -37,12 +37,12 @@ stopped() {
   check "$1: exit code 75" test "$code" = 75
   check "$1: one line says why and how to go on" test "$(wc -l <<<"$line")" = 1 -a -n "$line"
   check "$1: before its end" test ! -e "$3/model.safetensors"
-  step=$(sed 's/.* step \([0-9]*\) of .*/\1/' <<<"$line")
+  step=${line#* after step } step=${step%% of *}
   halts+=("$3")
-  if [ "${step:-0}" -gt $end ]; then end=$step; fi
+  if [ "${step:-0}" -gt "$end" ]; then end=$step; fi
 }
 
-for signal in USR1 TERM; do
+for signal in USR1 TERM INT; do
   for rank in 0 2; do
     # sanitizers have less to find in it than time to lose
     if [ "$slowness" != 1 ] && [ $signal$rank != TERM2 ]; then continue; fi

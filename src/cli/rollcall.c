@@ -32,7 +32,7 @@ static const double ANSWERS_S = 0.5;
 
 /* A host that misses nobody leaves so long to one that does: that of process 0, and
  * others, so that the launcher has begun to end them. */
-static const double ELSEWHERE_S[] = {0.75, 2};
+static const double ELSEWHERE_S[] = {1.25, 2};
 
 /* Whom a process asks that is ahead leaves so long to that one. */
 static const double YIELD_S = 1;
