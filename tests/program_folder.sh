@@ -230,6 +230,15 @@ check 'what was there stays, alone' test "$(ls disk) $(cat disk/precise)" = 'pre
 mount -o remount,size=4m disk
 works 'weights where there is room again' 2 "${save[@]}"
 check 'are the same' cmp precise disk/precise
+if command -v gnuplot >/dev/null; then
+  mount -o remount,size=12k disk
+  picture=(bench norm --shape 16x3 --pairs 1 --plot disk/it.svg)
+  run 1 "${picture[@]}"
+  check 'no room for a picture' told '^syncbn: .*cannot write disk/it.svg: No space left on device'
+  check 'nor half a picture' absent disk/it.svg
+  mount -o remount,size=4m disk
+  works 'a picture where there is room again' 1 "${picture[@]}"
+fi
 "$program" eval tiny --data data 2>stderr.txt >/dev/full
 code=$?
 check 'an evaluation that cannot print' told '^syncbn: cannot write to standard output'

@@ -3,26 +3,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/bench.h"
+#include "study/gnuplot.h"
 #include "train/runfile.h"
 
 sbn_status sbni_bench_plot_check(const char *path, bool *missing)
 {
-    *missing = system("command -v gnuplot >/dev/null 2>&1") != 0;
+    *missing = !sbni_gnuplot_found();
     if (*missing) return SBN_OK;
+    bool existed = access(path, F_OK) == 0;
     FILE *f = fopen(path, "a");
     SBN_CHECK(f, SBN_E_IO, "--plot: cannot write %s: %s", path, strerror(errno));
     fclose(f);
+    if (!existed) unlink(path);
     return SBN_OK;
-}
-
-/* A text in gnuplot's single quotes. */
-static void print_quoted(FILE *gnuplot, const char *text)
-{
-    fputc('\'', gnuplot);
-    for (; *text; text++) fputs(*text == '\'' ? "''" : (char[]){*text, 0}, gnuplot);
-    fputc('\'', gnuplot);
 }
 
 /* Whether a point is the first of its series. */
@@ -57,8 +53,7 @@ static void widen(double range[2], double v)
     range[1] = fmax(range[1], v);
 }
 
-static void print_script(FILE *gnuplot, const char *path, const sbni_bench_point *points,
-                         int n)
+static void print_script(FILE *gnuplot, const sbni_bench_point *points, int n)
 {
     sbni_machine m;
     sbni_machine_get(&m);
@@ -68,14 +63,11 @@ static void print_script(FILE *gnuplot, const char *path, const sbni_bench_point
         widen(y, points[i].speed * 1e-9);
         widen(y, points[i].copy * 1e-9);
     }
-    fprintf(gnuplot, "set terminal svg size 1080,600 noenhanced font 'Helvetica,20' "
-                     "background 'white'\nset output ");
-    print_quoted(gnuplot, path);
     char title[320];
     snprintf(title, sizeof title, "Passes of the layer against memcpy (%s)",
              m.cpu[0] ? m.cpu : "unknown CPU");
-    fprintf(gnuplot, "\nset title ");
-    print_quoted(gnuplot, title);
+    fprintf(gnuplot, "set title ");
+    sbni_gnuplot_quote(gnuplot, title);
     fprintf(gnuplot,
             "\nset border 3 lc rgb '#444444'\n"
             "set tics nomirror out textcolor rgb '#222222'\n"
@@ -100,16 +92,26 @@ static void print_script(FILE *gnuplot, const char *path, const sbni_bench_point
         fprintf(gnuplot, ", \\\n $s%d with points pt %d ps 1.5 lw 2.5 lc rgb '%s' title ",
                 i, marks[backward][series[backward]++ % 6],
                 backward ? "#D55E00" : "#0072B2");
-        print_quoted(gnuplot, points[i].series);
+        sbni_gnuplot_quote(gnuplot, points[i].series);
     }
     fprintf(gnuplot, "\n");
 }
 
+/* The script is a file without a name. */
 sbn_status sbni_bench_plot(const char *path, const sbni_bench_point *points, int n)
 {
-    FILE *gnuplot = popen("exec gnuplot >/dev/null 2>&1", "w");
-    SBN_CHECK(gnuplot, SBN_E_IO, "--plot: cannot start gnuplot: %s", strerror(errno));
-    print_script(gnuplot, path, points, n);
-    SBN_CHECK(pclose(gnuplot) == 0, SBN_E_IO, "--plot: gnuplot could not draw %s", path);
-    return SBN_OK;
+    char script[64];
+    FILE *f = tmpfile();
+    SBN_CHECK(f, SBN_E_IO, "--plot: no temporary file: %s", strerror(errno));
+    print_script(f, points, n);
+    snprintf(script, sizeof script, "/dev/fd/%d", fileno(f));
+    bool written = fflush(f) == 0 && !ferror(f);
+    sbn_status status =
+        written ? sbni_gnuplot_draw(script,
+                                    "svg size 1080,600 noenhanced font 'Helvetica,20' "
+                                    "background 'white'",
+                                    path)
+                : sbni_fail(SBN_E_IO, "--plot: no room for a temporary file");
+    fclose(f);
+    return status;
 }

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/memory.h"
 #include "core/text.h"
+#include "study/gnuplot.h"
 #include "study/trial.h"
 #include "train/file.h"
 
@@ -34,18 +34,6 @@ typedef struct drawing {
     curve curves[CURVES];
     int n, rows; /* curves, and points of all of them */
 } drawing;
-
-bool sbni_figure_possible(void)
-{
-    return system("command -v gnuplot >/dev/null 2>&1") == 0;
-}
-
-static void put_quoted(FILE *f, const char *text)
-{
-    fputc('\'', f);
-    for (; *text; text++) fputs(*text == '\'' ? "''" : (char[]){*text, 0}, f);
-    fputc('\'', f);
-}
 
 /* Part number i of a text with | between; false beyond the last. */
 static bool part(const char *list, int i, char *word)
@@ -237,7 +225,7 @@ static void put_words(drawing *d)
     fprintf(d->f, "set xtics rotate by -35 (");
     for (int i = 0; i < n; i++) {
         fprintf(d->f, "%s", i ? ", " : "");
-        put_quoted(d->f, words[i]);
+        sbni_gnuplot_quote(d->f, words[i]);
         fprintf(d->f, " %d", i);
     }
     fprintf(d->f, ")\nset xrange [-0.5:%g]\n", n - 0.5);
@@ -279,7 +267,7 @@ static void put_plot(const drawing *d, bool text)
             fprintf(d->f, "1:2:3:4 with yerrorlines pt %d ps 1.4 lw 2.5 lc rgb '%s'",
                     mark, colour);
         fprintf(d->f, " title ");
-        put_quoted(d->f, c->name);
+        sbni_gnuplot_quote(d->f, c->name);
     }
     fprintf(d->f, "\n");
 }
@@ -292,11 +280,11 @@ static void put_axes(const drawing *d)
             "# columns: x, mean, ends of the 95 %% interval over the seeds\n"
             "set title ",
             g->file);
-    put_quoted(d->f, g->title);
+    sbni_gnuplot_quote(d->f, g->title);
     fprintf(d->f, "\nset xlabel ");
-    put_quoted(d->f, g->x ? g->x : d->summary->design->x);
+    sbni_gnuplot_quote(d->f, g->x ? g->x : d->summary->design->x);
     fprintf(d->f, "\nset ylabel ");
-    put_quoted(d->f, g->y);
+    sbni_gnuplot_quote(d->f, g->y);
     fprintf(d->f, "\nset border 3 lc rgb '#444444'\n"
                   "set tics nomirror out textcolor rgb '#222222'\n"
                   "set grid lc rgb '#dddddd' lw 1 lt 1\n"
@@ -353,45 +341,7 @@ static sbn_status put_script(drawing *d)
     return SBN_OK;
 }
 
-/* A path as one word of the shell, and none that looks like an option. */
-static void put_path(FILE *f, const char *path)
-{
-    fprintf(f, *path == '/' ? "'" : "'./");
-    for (; *path; path++) fprintf(f, *path == '\'' ? "'\\''" : "%c", *path);
-    fprintf(f, "'");
-}
-
-static sbn_status copy(FILE *gnuplot, sbni_replacement *picture)
-{
-    char block[4096];
-    for (;;) {
-        ssize_t n = read(fileno(gnuplot), block, sizeof block);
-        if (n < 0 && errno == EINTR) continue;
-        SBN_CHECK(n >= 0, SBN_E_IO, "cannot read from gnuplot: %s", strerror(errno));
-        if (n == 0) return SBN_OK;
-        SBN_TRY(sbni_replacement_write(picture, block, n));
-    }
-}
-
-/* gnuplot does not say when a disk is full, so what it draws comes by a pipe. */
-static sbn_status draw_to(const char *path, const char *command, const char *script)
-{
-    FILE *gnuplot = NULL;
-    sbni_replacement *picture = NULL;
-    sbn_status status;
-    SBN_GOTO(sbni_replacement_begin(path, &picture));
-    gnuplot = popen(command, "r");
-    status = gnuplot ? copy(gnuplot, picture)
-                     : sbni_fail(SBN_E_IO, "cannot start gnuplot: %s", strerror(errno));
-    if (gnuplot && pclose(gnuplot) != 0 && status == SBN_OK)
-        status = sbni_fail(SBN_E_IO, "gnuplot could not draw %s", script);
-    if (status == SBN_OK) status = sbni_replacement_commit(picture, NULL);
-fail:
-    sbni_replacement_end(&picture);
-    return status;
-}
-
-static sbn_status run_gnuplot(const char *script)
+static sbn_status draw_all(const char *script)
 {
     static const char *const terminals[][2] = {
         {"svg", "svg size 1080,680 noenhanced font 'Helvetica,22' background 'white'"},
@@ -399,19 +349,9 @@ static sbn_status run_gnuplot(const char *script)
         {"txt", "dumb size 79,28 noenhanced; text_only = 1"}};
     int name = (int)strlen(script) - 2; /* of it without gp */
     for (int i = 0; i < 3; i++) {
-        char path[SBNI_PATH_BYTES + 1], *command = NULL;
-        size_t bytes;
+        char path[SBNI_PATH_BYTES + 1];
         snprintf(path, sizeof path, "%.*s%s", name, script, terminals[i][0]);
-        FILE *f = open_memstream(&command, &bytes);
-        SBN_CHECK(f, SBN_E_MEMORY, "%s: no memory", path);
-        fprintf(f, "exec gnuplot -e \"set terminal %s\" ", terminals[i][1]);
-        put_path(f, script);
-        fprintf(f, " </dev/null 2>/dev/null");
-        sbn_status status = fclose(f) == 0
-                                ? draw_to(path, command, script)
-                                : sbni_fail(SBN_E_MEMORY, "%s: no memory", path);
-        free(command);
-        SBN_TRY(status);
+        SBN_TRY(sbni_gnuplot_draw(script, terminals[i][1], path));
     }
     return SBN_OK;
 }
@@ -430,6 +370,6 @@ sbn_status sbni_figure_draw(const sbni_summary *summary, const sbni_figure *figu
     fclose(d.f);
     if (status == SBN_OK) status = sbni_replacement_text(path, text);
     free(text);
-    if (status == SBN_OK && draw && d.rows) status = run_gnuplot(path);
+    if (status == SBN_OK && draw && d.rows) status = draw_all(path);
     return status;
 }

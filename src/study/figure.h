@@ -4,9 +4,6 @@
 
 #include "study/summary.h"
 
-/* Whether gnuplot can be started. */
-bool sbni_figure_possible(void);
-
 /**
  * Write a figure's data and commands to out/FILE.gp and have gnuplot draw out/FILE.svg,
  * out/FILE.png and, for terminals, out/FILE.txt from it.

@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "study/claim.h"
 #include "study/figure.h"
+#include "study/gnuplot.h"
 #include "study/report.h"
 #include "study/trial.h"
 #include "syncbn/watch.h"
@@ -223,7 +224,7 @@ static sbn_status conclude(const study *s)
 {
     const char *out = s->cfg->out;
     sbni_summary *summary = NULL;
-    bool pictures = sbni_figure_possible();
+    bool pictures = sbni_gnuplot_found();
     sbn_status status;
     SBN_GOTO(sbni_summary_create(s->design, out, &summary));
     SBN_GOTO(sbni_summary_write(summary, out));
