@@ -68,7 +68,7 @@ quietly() {
   # without its name, of which nothing is left where we are killed
   exec {log}<>"$file"
   rm -f "$file"
-  "$@" >&"$log" 2>&1 </dev/null || code=$?
+  "$@" >&"$log" 2>&1 {log}>&- </dev/null || code=$?
   if [ "$code" != 0 ]; then
     warn "failed ($code): $*"
     if grep -q '^FAILED: ' "/dev/fd/$log"; then

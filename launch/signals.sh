@@ -41,8 +41,14 @@ for signal in INT TERM USR1 USR2; do
   trap "pass_on $signal" "$signal"
 done
 
-# tell SIGNAL: to what runs
+# tell SIGNAL: to what runs. Until that has taken the place of our own child, which knows our
+# traps, a signal to it is lost.
 tell() {
+  local i
+  for ((i = 0; i < 100; i++)); do
+    cmp -s "/proc/$child/cmdline" "/proc/$$/cmdline" || break
+    sleep 0.01
+  done
   if kill -s "$1" "$child" 2>/dev/null && [ "$1" = USR1 ]; then usr1s=$((usr1s + 1)); fi
 }
 

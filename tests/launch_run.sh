@@ -286,6 +286,22 @@ heard 'TERM USR1 USR1' '138 start USR1'
 several 'TERM' ./syncbn bench
 judge "TERM to what does not save: $got" test "$got" = '143 start TERM'
 
+# between the start of a run and that of its processes
+mkdir -p early
+cat >early/mktemp <<'END'
+#!/bin/sh
+kill -s USR1 "$(cat run.pid)"
+exec /usr/bin/mktemp "$@"
+END
+chmod +x early/mktemp
+echo 'h1 slots=1' >one-host
+code=0
+# shellcheck disable=SC2016 # for the inner shell
+timeout -k 5 30 sh -c 'echo $$ >run.pid && exec "$@"' sh env PATH="$PWD/early:$PATH" \
+  "$run" --mpirun ./saver --hostfile one-host -np 1 ./syncbn train >out.txt 2>err.txt </dev/null ||
+  code=$?
+judge "USR1 just before processes start is not lost: $code" test "$code" = 75
+
 # before anything has begun: while hosts are looked for, and in a build
 cat >bin/srun <<'END'
 #!/bin/sh

@@ -61,9 +61,11 @@ never_begins() {
   since=$(now_ms)
   start_stopped=$2 start 3 "${train[@]}" --out never
   wait_for $((60 * slowness)) test -s "pid.$2"
+  wait_for 10 grep -q '^syncbn: ' job.txt
+  at_most "process $2 $1: told" $((1000 * limit + 1000 * slowness)) "$since"
   end_of_job
-  # The launcher's own start is in it, and two seconds that it gives to one that it wakes.
-  at_most "process $2 $1: an end" $((1000 * limit + 2500 * slowness)) "$since"
+  # Of these the launcher takes two seconds for one that it wakes.
+  at_most "process $2 $1: an end" $((1000 * limit + 3500 * slowness)) "$since"
   check "exit code 86" ended_by 86 9
   check "one line" test "$(grep -c '^syncbn: ' job.txt)" = 1
   check "that names it: $(cat job.txt)" grep -qE "^syncbn: no progress in the start of MPI: \

@@ -1,10 +1,13 @@
+#define _GNU_SOURCE /* prctl */
 #include "support/harness.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -57,6 +60,7 @@ static job new_job(const char *name, int size, int here, double limit_s)
 /* What a process does from its begin on; it has a name when it has written to begun. */
 static void live(const job *j, int rank, int ends, int begun)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* where a case fails */
     set("OMPI_COMM_WORLD_RANK", rank);
     set("OMPI_COMM_WORLD_SIZE", j->size);
     set("OMPI_COMM_WORLD_LOCAL_SIZE", j->here);
@@ -66,7 +70,8 @@ static void live(const job *j, int rank, int ends, int begun)
     sbni_rollcall *r = sbni_rollcall_begin(j->limit_s, &stop);
     char byte = 0;
     if (!r || write(begun, &byte, 1) != 1) _exit(2);
-    while (read(ends, &byte, 1) != 1) continue;
+    while (read(ends, &byte, 1) != 1)
+        if (errno != EINTR) _exit(3);
     sbni_rollcall_end(r);
     _exit(0);
 }
@@ -87,6 +92,13 @@ static void begin(job *j, int rank)
     close(begun[1]);
     assert_int_equal(read(begun[0], &byte, 1), 1);
     close(begun[0]);
+}
+
+/* One that has a name, and stops before anybody asks. */
+static void begin_asleep(job *j, int rank)
+{
+    begin(j, rank);
+    kill(j->pid[rank], SIGSTOP);
 }
 
 static void begin_all(job *j)
@@ -122,8 +134,9 @@ static void others_ended(job *j, int but, int code)
     j->pid[but] = kept;
 }
 
-/* What they said is one line with this for the others, or nothing. */
-static void said(const job *j, const char *want)
+/* What they said is one line with this for the others, so long after the limit, and not
+ * much more; or nothing. */
+static void said(const job *j, const char *want, double more_s)
 {
     char text[4096] = "", whole[512];
     FILE *f = fopen(j->said, "r");
@@ -140,6 +153,9 @@ static void said(const job *j, const char *want)
     snprintf(whole, sizeof whole, " s for %s; allow more time by --stall-limit\n", want);
     assert_string_equal(begins, whole);
     assert_ptr_equal(strstr(text, "syncbn: "), text);
+    double waited_s = strtod(strstr(text, "has waited ") + strlen("has waited "), NULL);
+    assert_true(waited_s > j->limit_s + more_s - 0.1);
+    assert_true(waited_s < j->limit_s + more_s + 0.4 + (more_s > 0 ? 0 : 1.2));
     assert_true(strchr(text, '\n') == text + n - 1);
 }
 
@@ -149,7 +165,7 @@ static void all_are_there(void **state)
     job j = new_job("all", 3, 3, 0.6);
     begin_all(&j);
     ended(&j, 86);
-    said(&j, "MPI itself; all processes are there");
+    said(&j, "MPI itself; all processes are there", 0);
 }
 
 static void one_has_not_begun(void **state)
@@ -159,7 +175,7 @@ static void one_has_not_begun(void **state)
     for (int i = 0; i < 4; i++)
         if (i != 2) begin(&j, i);
     ended(&j, 86);
-    said(&j, "process 2 (not there)");
+    said(&j, "process 2 (not there)", 0);
 }
 
 /* It ends like the others when it goes on. */
@@ -170,15 +186,16 @@ static void one_is_stopped(void **state)
         char name[] = "stopped-0";
         name[8] = (char)('0' + which);
         job j = new_job(name, 3, 3, 0.6);
-        begin_all(&j);
-        kill(j.pid[which], SIGSTOP);
+        begin_asleep(&j, which);
+        for (int i = 0; i < 3; i++)
+            if (i != which) begin(&j, i);
         others_ended(&j, which, 86);
         char want[32];
         snprintf(want, sizeof want, "process %d (stopped)", which);
-        said(&j, want);
+        said(&j, want, 0);
         kill(j.pid[which], SIGCONT);
         ended(&j, 86);
-        said(&j, want);
+        said(&j, want, 0);
     }
 }
 
@@ -186,11 +203,11 @@ static void both_kinds(void **state)
 {
     (void)state;
     job j = new_job("both", 5, 5, 0.6);
-    for (int i = 0; i < 5; i++)
-        if (i != 4) begin(&j, i);
-    kill(j.pid[1], SIGSTOP);
+    begin_asleep(&j, 1);
+    for (int i = 0; i < 4; i++)
+        if (i != 1) begin(&j, i);
     others_ended(&j, 1, 86);
-    said(&j, "process 1 (stopped); process 4 (not there)");
+    said(&j, "process 1 (stopped); process 4 (not there)", 0);
     kill(j.pid[1], SIGCONT);
     ended(&j, 86);
 }
@@ -206,8 +223,8 @@ static void another_host(void **state)
     begin(&j, 1);
     ended(&j, 86);
     ended(&k, 86);
-    said(&j, "some of processes 2, 3 (not on this host)");
-    said(&k, "1 of this host (not there), of processes 0, 2, 3");
+    said(&j, "some of processes 2, 3 (not on this host)", 1);
+    said(&k, "1 of this host (not there), of processes 0, 2, 3", 0);
 }
 
 /* A host without process 0 keeps silent where its processes are told to end meanwhile,
@@ -222,22 +239,35 @@ static void another_host_told(void **state)
         if (!before) nap(1.2);
         tell_all(&j, SIGUSR1);
         ended(&j, 86);
-        said(&j, before ? "some of processes 0, 1 (not on this host)" : NULL);
+        said(&j, before ? "some of processes 0, 1 (not on this host)" : NULL, 1.5);
+    }
+}
+
+/* Where the launcher gives the job no name, process 0 speaks for all, or 1 where that one
+ * is stopped. */
+static void without_a_name(void **state)
+{
+    (void)state;
+    for (int first = 0; first < 2; first++) {
+        job j = new_job(first ? "nameless-1" : "nameless", 3, 3, 0.3);
+        unsetenv("PMIX_NAMESPACE");
+        for (int i = first; i < (first ? 3 : 1); i++) begin(&j, i);
+        ended(&j, 86);
+        said(&j, "the others", first);
     }
 }
 
 static void mpi_starts(void **state)
 {
     (void)state;
-    job j = new_job("starts", 3, 3, 0.8);
+    job j = new_job("starts", 3, 3, 2);
     begin(&j, 0);
-    nap(0.4); /* beyond when the first asks */
+    nap(1.6); /* beyond when the first asks */
     begin(&j, 1);
     begin(&j, 2);
-    nap(0.2);
     for (int i = 0; i < 3; i++) assert_int_equal(write(j.ends[i], "", 1), 1);
     ended(&j, 0);
-    said(&j, NULL);
+    said(&j, NULL, 0);
 }
 
 static void suspended(void **state)
@@ -252,22 +282,22 @@ static void suspended(void **state)
     nap(0.3);
     for (int i = 0; i < 3; i++) assert_int_equal(write(j.ends[i], "", 1), 1);
     ended(&j, 0);
-    said(&j, NULL);
+    said(&j, NULL, 0);
 }
 
 /* The one that asks stops before it tells: another takes its place. */
 static void who_asks_is_stopped(void **state)
 {
     (void)state;
-    job j = new_job("asker", 3, 3, 1);
+    job j = new_job("asker", 3, 3, 2);
     begin(&j, 1);
-    nap(0.3);
+    nap(0.6);
     begin(&j, 0);
     begin(&j, 2);
-    nap(0.45);
+    nap(1.15); /* since 1.5 the first asks, and it would tell at 2 */
     kill(j.pid[1], SIGSTOP);
     others_ended(&j, 1, 86);
-    said(&j, "process 1 (stopped)");
+    said(&j, "process 1 (stopped)", 0);
     kill(j.pid[1], SIGCONT);
     ended(&j, 86);
 }
@@ -276,10 +306,11 @@ static void many(void **state)
 {
     (void)state;
     job j = new_job("many", MOST, MOST, 0.8);
-    begin_all(&j);
-    kill(j.pid[5], SIGSTOP);
+    begin_asleep(&j, 5);
+    for (int i = 0; i < MOST; i++)
+        if (i != 5) begin(&j, i);
     others_ended(&j, 5, 86);
-    said(&j, "process 5 (stopped)");
+    said(&j, "process 5 (stopped)", 0);
     kill(j.pid[5], SIGCONT);
     ended(&j, 86);
 }
@@ -292,16 +323,11 @@ static void no_limit(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(all_are_there),
-    cmocka_unit_test(one_has_not_begun),
-    cmocka_unit_test(one_is_stopped),
-    cmocka_unit_test(both_kinds),
-    cmocka_unit_test(another_host),
-    cmocka_unit_test(another_host_told),
-    cmocka_unit_test(mpi_starts),
-    cmocka_unit_test(suspended),
-    cmocka_unit_test(who_asks_is_stopped),
-    cmocka_unit_test(many),
-    cmocka_unit_test(no_limit),
+    cmocka_unit_test(all_are_there),       cmocka_unit_test(one_has_not_begun),
+    cmocka_unit_test(one_is_stopped),      cmocka_unit_test(both_kinds),
+    cmocka_unit_test(another_host),        cmocka_unit_test(another_host_told),
+    cmocka_unit_test(mpi_starts),          cmocka_unit_test(suspended),
+    cmocka_unit_test(who_asks_is_stopped), cmocka_unit_test(many),
+    cmocka_unit_test(without_a_name),      cmocka_unit_test(no_limit),
 };
 TEST_MAIN(tests)

@@ -1,24 +1,24 @@
+#define _GNU_SOURCE /* memfd_create */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/mman.h>
 
 #include "cli/bench.h"
 #include "study/gnuplot.h"
+#include "train/file.h"
 #include "train/runfile.h"
 
 sbn_status sbni_bench_plot_check(const char *path, bool *missing)
 {
     *missing = !sbni_gnuplot_found();
     if (*missing) return SBN_OK;
-    bool existed = access(path, F_OK) == 0;
-    FILE *f = fopen(path, "a");
-    SBN_CHECK(f, SBN_E_IO, "--plot: cannot write %s: %s", path, strerror(errno));
-    fclose(f);
-    if (!existed) unlink(path);
-    return SBN_OK;
+    sbni_replacement *picture;
+    sbn_status status = sbni_replacement_begin(path, &picture);
+    if (status == SBN_OK) sbni_replacement_end(&picture);
+    return status == SBN_OK ? status : sbni_fail_in(status, "--plot");
 }
 
 /* Whether a point is the first of its series. */
@@ -101,17 +101,18 @@ static void print_script(FILE *gnuplot, const sbni_bench_point *points, int n)
 sbn_status sbni_bench_plot(const char *path, const sbni_bench_point *points, int n)
 {
     char script[64];
-    FILE *f = tmpfile();
-    SBN_CHECK(f, SBN_E_IO, "--plot: no temporary file: %s", strerror(errno));
+    int fd = memfd_create("plot", 0);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+    SBN_CHECK(f, SBN_E_MEMORY, "--plot: no file in memory: %s", strerror(errno));
     print_script(f, points, n);
-    snprintf(script, sizeof script, "/dev/fd/%d", fileno(f));
+    snprintf(script, sizeof script, "/dev/fd/%d", fd);
     bool written = fflush(f) == 0 && !ferror(f);
     sbn_status status =
         written ? sbni_gnuplot_draw(script,
                                     "svg size 1080,600 noenhanced font 'Helvetica,20' "
                                     "background 'white'",
                                     path)
-                : sbni_fail(SBN_E_IO, "--plot: no room for a temporary file");
+                : sbni_fail(SBN_E_MEMORY, "--plot: no memory");
     fclose(f);
     return status;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -30,14 +31,14 @@ static const double NAP_S = 0.125;
  * so that its queue, of ten messages, has room for the last. */
 static const double ANSWERS_S = 0.5;
 
-/* A host that misses nobody leaves so long to one that does: that of process 0, and
- * others, so that the launcher has begun to end them. */
-static const double ELSEWHERE_S[] = {1.25, 2};
+/* A host that misses nobody leaves so long to one that does, and to launch/run to end
+ * all: that of process 0, and others. */
+static const double ELSEWHERE_S[] = {1, 1.5};
 
 /* Whom a process asks that is ahead leaves so long to that one. */
 static const double YIELD_S = 1;
 
-typedef enum message_kind { ASKS, ANSWERS, HAS_TOLD, WAKES } message_kind;
+typedef enum message_kind { ASKS, ANSWERS, HAS_TOLD, NOTHING } message_kind;
 
 typedef struct message {
     int32_t kind, rank;
@@ -49,7 +50,8 @@ struct sbni_rollcall {
     sbni_launched self;
     double limit_s;
     const volatile sig_atomic_t *stop;
-    int fd;
+    int wake;                /* the thread, to end */
+    int fd;                  /* -1: there is no name, or no socket */
     struct sockaddr_un name; /* of rank 0; the rank is its last four bytes */
     socklen_t name_bytes;
     /* the thread's own */
@@ -130,7 +132,7 @@ static bool receive(const sbni_rollcall *r, message *m)
         memcpy(&sender, CMSG_DATA(c), sizeof sender);
     if (n != (ssize_t)sizeof *m || sender.uid != getuid() || m->rank < 0 ||
         m->rank >= r->self.size)
-        m->kind = WAKES;
+        m->kind = NOTHING;
     return true;
 }
 
@@ -139,7 +141,7 @@ static void ask(sbni_rollcall *r)
 {
     for (int i = 0; i < r->self.size; i++) {
         if (i == r->self.rank) continue;
-        if (!r->answered[i] && r->asks_s > ANSWERS_S / 2) continue;
+        if (r->asleep[i] && r->asks_s > ANSWERS_S / 2) continue;
         bool named = send_to(r, i, ASKS, MSG_DONTWAIT);
         r->absent[i] = !named && !r->answered[i];
         r->asleep[i] = named && !r->answered[i];
@@ -162,6 +164,14 @@ static void hear(sbni_rollcall *r, message m)
     default:
         break;
     }
+}
+
+/* One that is asleep hears it where the launcher wakes it to end it. */
+_Noreturn static void end_all(const sbni_rollcall *r)
+{
+    for (int i = 0; i < r->self.size; i++)
+        if (i != r->self.rank && !r->absent[i]) send_to(r, i, HAS_TOLD, MSG_DONTWAIT);
+    sbni_stall_end();
 }
 
 static void tell(const sbni_rollcall *r, bool sleeper, int absent)
@@ -188,9 +198,22 @@ static void tell(const sbni_rollcall *r, bool sleeper, int absent)
         sbni_text_add(&line, "some of %s (not on this host)", list);
     sbni_text_add(&line, "; allow more time by --stall-limit\n");
     sbni_stall_say(text);
-    /* one that is asleep hears it where the launcher wakes it to end it */
-    for (int i = 0; i < size; i++)
-        if (i != r->self.rank && !r->absent[i]) send_to(r, i, HAS_TOLD, MSG_DONTWAIT);
+    end_all(r);
+}
+
+/* Where nothing can be known of the others: process 0 speaks, or 1 where that one is
+ * stopped. */
+static void look_alone(const sbni_rollcall *r, double over_s)
+{
+    int rank = r->self.rank;
+    char text[256];
+    if (over_s < (rank == 0 ? 0 : rank == 1 ? ELSEWHERE_S[0] : ELSEWHERE_S[1])) return;
+    snprintf(
+        text, sizeof text,
+        "syncbn: no progress in the start of MPI: process %d has waited %.1f s for the "
+        "others; allow more time by --stall-limit\n",
+        rank, r->waited_s);
+    if (rank < 2) sbni_stall_say(text);
     sbni_stall_end();
 }
 
@@ -200,10 +223,11 @@ static void look(sbni_rollcall *r, double passed_s)
     if (r->yields_s >= 0) r->yields_s += passed_s;
     if (r->yields_s > YIELD_S) r->yields_s = -1;
     double over_s = r->waited_s - r->limit_s;
-    if (over_s <= 0)
-        r->asked_to_stop = r->stop && *r->stop;
-    else if (r->stop && *r->stop && !r->asked_to_stop)
-        sbni_stall_end(); /* by the launcher, for the sake of a process that told */
+    if (over_s <= 0) r->asked_to_stop = r->stop && *r->stop;
+    if (r->fd < 0) {
+        look_alone(r, over_s);
+        return;
+    }
     if (over_s < -ANSWERS_S || r->yields_s >= 0) return;
     if (r->asks_s < 0) memset(r->answered, 0, (size_t)r->self.size);
     r->asks_s = r->asks_s < 0 ? 0 : r->asks_s + passed_s;
@@ -214,6 +238,8 @@ static void look(sbni_rollcall *r, double passed_s)
         asleep += r->asleep[i];
     }
     bool known = asleep || absent > 0 || r->self.here == r->self.size;
+    if (!known && over_s > 0 && r->stop && *r->stop && !r->asked_to_stop)
+        end_all(r); /* as the launcher wants it, for the sake of a host that told */
     double more_s = known ? 0 : ELSEWHERE_S[r->absent[0]];
     if (r->asks_s >= ANSWERS_S && over_s >= more_s) tell(r, asleep > 0, absent);
 }
@@ -225,9 +251,10 @@ static void *run(void *argument)
     sbni_rollcall *r = argument;
     double last_s = sbni_clock_s();
     while (!atomic_load(&r->ends)) {
-        struct pollfd poller = {.fd = r->fd, .events = POLLIN};
+        struct pollfd pollers[] = {{.fd = r->fd, .events = POLLIN},
+                                   {.fd = r->wake, .events = POLLIN}};
         message m;
-        if (poll(&poller, 1, (int)(1e3 * NAP_S)) > 0)
+        if (poll(pollers, 2, (int)(1e3 * NAP_S)) > 0)
             while (receive(r, &m)) hear(r, m);
         double now_s = sbni_clock_s(), passed_s = now_s - last_s;
         if (passed_s < NAP_S) continue;
@@ -238,16 +265,17 @@ static void *run(void *argument)
 }
 
 /* An answer waits for a moment where the other's queue is full. */
-static bool open_socket(sbni_rollcall *r)
+static int open_socket(sbni_rollcall *r)
 {
     struct timeval moment = {.tv_usec = 100000};
-    int on = 1;
+    int on = 1, fd = name_job(r) ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
     struct sockaddr_un own = name_of(r, r->self.rank);
-    r->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    return r->fd >= 0 &&
-           !setsockopt(r->fd, SOL_SOCKET, SO_SNDTIMEO, &moment, sizeof moment) &&
-           !setsockopt(r->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) &&
-           !bind(r->fd, (struct sockaddr *)&own, r->name_bytes);
+    if (fd < 0 || (!setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &moment, sizeof moment) &&
+                   !setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) &&
+                   !bind(fd, (struct sockaddr *)&own, r->name_bytes)))
+        return fd;
+    close(fd);
+    return -1;
 }
 
 /* Signals are for the program's own threads. */
@@ -264,6 +292,7 @@ static bool start_thread(sbni_rollcall *r)
 static void destroy(sbni_rollcall *r)
 {
     if (r->fd >= 0) close(r->fd);
+    if (r->wake >= 0) close(r->wake);
     sbni_free(r->answered);
     sbni_free(r->absent);
     sbni_free(r->asleep);
@@ -277,13 +306,13 @@ sbni_rollcall *sbni_rollcall_begin(double limit_s, const volatile sig_atomic_t *
     *r = (sbni_rollcall){.self = sbni_launched_as(),
                          .limit_s = limit_s,
                          .stop = stop,
-                         .fd = -1,
+                         .wake = eventfd(0, EFD_CLOEXEC),
                          .yields_s = -1,
                          .asks_s = -1};
-    if (name_job(r) && sbni_alloc(r->self.size, 1, "start", &r->answered) == SBN_OK &&
+    r->fd = open_socket(r);
+    if (r->wake >= 0 && sbni_alloc(r->self.size, 1, "start", &r->answered) == SBN_OK &&
         sbni_alloc(r->self.size, 1, "start", &r->absent) == SBN_OK &&
-        sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK && open_socket(r) &&
-        start_thread(r))
+        sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK && start_thread(r))
         return r;
     destroy(r);
     return NULL;
@@ -293,7 +322,7 @@ void sbni_rollcall_end(sbni_rollcall *r)
 {
     if (!r) return;
     atomic_store(&r->ends, true);
-    send_to(r, r->self.rank, WAKES, MSG_DONTWAIT);
+    eventfd_write(r->wake, 1);
     pthread_join(r->thread, NULL);
     destroy(r);
 }

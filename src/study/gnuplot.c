@@ -40,7 +40,7 @@ static sbn_status copy_all(FILE *gnuplot, sbni_replacement *picture)
 }
 
 /* gnuplot does not say when a disk is full, so what it draws comes by a pipe. */
-static sbn_status draw_to(const char *path, const char *command, const char *script)
+static sbn_status draw_to(const char *path, const char *command)
 {
     FILE *gnuplot = NULL;
     sbni_replacement *picture = NULL;
@@ -50,7 +50,7 @@ static sbn_status draw_to(const char *path, const char *command, const char *scr
     status = gnuplot ? copy_all(gnuplot, picture)
                      : sbni_fail(SBN_E_IO, "cannot start gnuplot: %s", strerror(errno));
     if (gnuplot && pclose(gnuplot) != 0 && status == SBN_OK)
-        status = sbni_fail(SBN_E_IO, "gnuplot could not draw %s", script);
+        status = sbni_fail(SBN_E_IO, "gnuplot could not draw %s", path);
     if (status == SBN_OK) status = sbni_replacement_commit(picture, NULL);
 fail:
     sbni_replacement_end(&picture);
@@ -66,7 +66,7 @@ sbn_status sbni_gnuplot_draw(const char *script, const char *terminal, const cha
     fprintf(f, "exec gnuplot -e \"set terminal %s\" ", terminal);
     put_path(f, script);
     fprintf(f, " </dev/null 2>/dev/null");
-    sbn_status status = fclose(f) == 0 ? draw_to(path, command, script)
+    sbn_status status = fclose(f) == 0 ? draw_to(path, command)
                                        : sbni_fail(SBN_E_MEMORY, "%s: no memory", path);
     free(command);
     return status;
