@@ -16,9 +16,10 @@ sbn_status sbni_bench_plot_check(const char *path, bool *missing)
     *missing = !sbni_gnuplot_found();
     if (*missing) return SBN_OK;
     sbni_replacement *picture;
-    sbn_status status = sbni_replacement_begin(path, &picture);
-    if (status == SBN_OK) sbni_replacement_end(&picture);
-    return status == SBN_OK ? status : sbni_fail_in(status, "--plot");
+    SBN_CHECK(sbni_replacement_begin(path, &picture) == SBN_OK, SBN_E_IO,
+              "--plot: cannot write %s: %s", path, strerror(errno));
+    sbni_replacement_end(&picture);
+    return SBN_OK;
 }
 
 /* Whether a point is the first of its series. */
