@@ -115,7 +115,8 @@ left_behind() {
   local left
   check 'no process of a job is there' no_orphans h1 h2
   inside h2 env OMPI_COMM_WORLD_RANK=3 sh -c 'sleep 60; :' 2>/dev/null &
-  sleep 0.3
+  two_left() { [ "$(inside h2 "$job_processes" | wc -l)" = 2 ]; }
+  wait_for 5 two_left
   left=$(inside h2 $job_processes)
   check 'one that is left is seen' test "$(wc -l <<<"$left")" = 2
   if no_orphans h1 h2; then fail 'nothing is said of it'; fi

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,6 +22,7 @@
 #include "core/clock.h"
 #include "core/memory.h"
 #include "core/text.h"
+#include "core/thread.h"
 
 /* The thread looks, and asks anew, so often. */
 static const double NAP_S = 0.125;
@@ -278,17 +278,6 @@ static int open_socket(sbni_rollcall *r)
     return -1;
 }
 
-/* Signals are for the program's own threads. */
-static bool start_thread(sbni_rollcall *r)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&r->thread, NULL, run, r);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return !error;
-}
-
 static void destroy(sbni_rollcall *r)
 {
     if (r->fd >= 0) close(r->fd);
@@ -312,7 +301,8 @@ sbni_rollcall *sbni_rollcall_begin(double limit_s, const volatile sig_atomic_t *
     r->fd = open_socket(r);
     if (r->wake >= 0 && sbni_alloc(r->self.size, 1, "start", &r->answered) == SBN_OK &&
         sbni_alloc(r->self.size, 1, "start", &r->absent) == SBN_OK &&
-        sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK && start_thread(r))
+        sbni_alloc(r->self.size, 1, "start", &r->asleep) == SBN_OK &&
+        !sbni_thread_start(&r->thread, run, r))
         return r;
     destroy(r);
     return NULL;

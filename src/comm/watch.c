@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 
 #include "core/clock.h"
 #include "core/memory.h"
+#include "core/thread.h"
 
 /* The thread looks so often within a limit; more seldom than the slowest only where the
  * end of a stall may come as late. */
@@ -162,17 +162,6 @@ static void *run(void *argument)
     return NULL;
 }
 
-/* Signals are for the program's own threads. */
-static int start(sbni_watcher *w)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&w->thread, NULL, run, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error;
-}
-
 static sbn_status check(const sbn_group *group, double limit_s, sbn_stall_handler handler)
 {
     SBN_CHECK(handler, SBN_E_ARG, "sbn_watch_create: expected a handler, got NULL");
@@ -203,7 +192,7 @@ static sbn_status make_watcher(sbn_watch *watch, double limit_s,
     sbn_status status = sbni_alloc(here, 8, "watch", &w->beats);
     if (status == SBN_OK) status = sbni_alloc(here, 8, "watch", &w->quiet_s);
     if (status == SBN_OK) status = sbni_alloc(here, 1, "watch", &w->quiet);
-    int error = status == SBN_OK ? start(w) : 0;
+    int error = status == SBN_OK ? sbni_thread_start(&w->thread, run, w) : 0;
     if (error)
         status =
             sbni_fail(SBN_E_STATE, "sbn_watch_create: no thread: %s", strerror(error));
