@@ -57,8 +57,9 @@ furnish_world() {
   mount --bind /mnt/hosts /etc/hosts
   cd /mnt/tree || exit 1
   ./make_idx data 150 40 || exit 1
+  # TMPDIR is a folder that this /tmp does not have.
   for name in $(compgen -e); do
-    case $name in SLURM_* | PBS_* | OMPI_* | PMIX_* | SBN_*) unset "$name" ;; esac
+    case $name in SLURM_* | PBS_* | OMPI_* | PMIX_* | SBN_* | TMPDIR) unset "$name" ;; esac
   done
   # Hosts share the cores of this machine.
   export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_MCA_mpi_yield_when_idle=1
