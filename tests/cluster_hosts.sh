@@ -169,9 +169,9 @@ no_files() {
 }
 
 limit_s=3
-# ends_in_time TEXT NAME SINCE-US [MORE-MS]: the job in the background, by a line
+# ends_in_time TEXT NAME SINCE-US: the job in the background, by a line
 ends_in_time() {
-  local code took_ms at_most_ms=$((1000 * limit_s + 2000 + ${4-0}))
+  local code took_ms at_most_ms=$((1000 * limit_s + 2000))
   wait "$job"
   code=$?
   took_ms=$(((${EPOCHREALTIME/./} - $3) / 1000))
@@ -199,31 +199,65 @@ stop_one() {
 }
 stop_one
 
-# The same where MPI has not started: h1 misses nobody and leaves it to h2.
-never_begins() {
+# The same where MPI has not started.
+cp build/syncbn whole
+# begin_late HOST: its processes run these lines first
+begin_late() {
+  { printf '#!/bin/sh\nrank=$OMPI_COMM_WORLD_RANK\n' && cat && echo 'exec ./whole "$@"'; } >late
+  chmod +x late
+  inside "$1" mount --bind "$PWD/late" "$PWD/build/syncbn"
+}
+begin_as_before() { inside "$1" umount "$PWD/build/syncbn"; }
+begun() { [ "$(find . -name 'begun.*' | wc -l)" = "$1" ]; }
+
+# do_not_begin TEXT NAME HOST N PATTERN: N of its processes stop instead
+do_not_begin() {
   local since
-  cp build/syncbn whole
-  cat >halts <<'END'
-#!/bin/sh
-if [ "$OMPI_COMM_WORLD_RANK" = 3 ]; then
-  : >halted
-  kill -STOP $$
-fi
-exec ./whole "$@"
+  rm -f begun.*
+  by_file "$2" --stall-limit $limit_s &
+  job=$!
+  check "$1: the job begins" wait_for 60 begun "$4"
+  since=${EPOCHREALTIME/./}
+  ends_in_time "$1" "$2" "$since"
+  check "$1: it tells which" grep -q "$5" "$2.txt"
+  begin_as_before "$3"
+}
+# h1 misses nobody and leaves it to h2.
+begin_late h2 <<'END'
+[ $rank = 2 ] || { : >begun.$rank; kill -STOP $$; }
 END
-  chmod +x halts
-  inside h2 mount --bind "$PWD/halts" "$PWD/build/syncbn"
+do_not_begin 'one of a host stopped before MPI starts' one h2 1 \
+  'for 1 of this host (not there), of processes 0, 1, 3;'
+for n in 1 2; do
+  begin_late h$n <<'END'
+: >begun.$rank
+kill -STOP $$
+END
+  do_not_begin "both of h$n stopped before MPI starts" both-$n h$n 2 \
+    "for some of processes $((2 * n - 2)), $((2 * n - 1)) (not on this host)"
+done
+
+# Here h2 is late because its link is cut before it begins.
+cut_before() {
+  local since
+  rm -f begun.*
+  begin_late h2 <<'END'
+: >begun.$rank
+until [ -e cut ]; do sleep 0.05; done
+END
   by_file never --stall-limit $limit_s &
   job=$!
-  check 'a job begins' wait_for 60 test -e halted
+  check 'the job begins' wait_for 60 begun 2
+  ip link set link2 down
   since=${EPOCHREALTIME/./}
-  # The launcher wakes what has not begun, which then begins, and gives it two seconds.
-  ends_in_time 'a process stopped before MPI starts' never "$since" 500
-  check 'it tells which' grep -q 'for 1 of this host (not there), of processes 0, 1, 3;' \
-    never.txt
-  inside h2 umount "$PWD/build/syncbn"
+  : >cut
+  ends_in_time 'a link cut before MPI starts' never "$since"
+  check 'it tells who may be missing' grep -q \
+    'for some of processes [0-3], [0-3] (not on this host)' never.txt
+  ip link set link2 up
+  begin_as_before h2
 }
-never_begins
+cut_before
 
 # A link that is cut tells nobody: each process finds out by itself, and so does what
 # started them.

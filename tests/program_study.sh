@@ -56,6 +56,15 @@ works "a killed study goes on at np=3" 3 "${longer[@]}" --out killed
 works "undisturbed" 2 "${longer[@]}" --out undisturbed
 check "a killed study ends as an undisturbed one" same_report undisturbed killed
 
+# one killed while it replaced a file, any of them
+unfinished=$(find killed/trials -name result.json | head -n 1)
+rm "$unfinished"
+for file in killed/*.* "$unfinished"; do : >"$file.tmp-4194305"; done
+works "goes on beside what it was writing" 2 "${longer[@]}" --out killed
+check "temporaries of dead processes are removed" \
+  test -z "$(find killed -name '*.tmp-*')" -a -s "$unfinished"
+check "the same report" same_report undisturbed killed
+
 start 2 "${longer[@]}" --out stopped
 wait_for $((60 * slowness)) finished stopped 2
 kill -USR1 "$job"

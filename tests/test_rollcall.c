@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/rollcall.h"
@@ -32,12 +31,6 @@ static void on_signal(int number)
 {
     (void)number;
     stop = 1;
-}
-
-static void nap(double s)
-{
-    struct timespec t = {(time_t)s, (long)(1e9 * (s - (double)(time_t)s))};
-    while (nanosleep(&t, &t)) continue;
 }
 
 static void set(const char *name, int value)
@@ -223,7 +216,7 @@ static void another_host(void **state)
     begin(&j, 1);
     ended(&j, 86);
     ended(&k, 86);
-    said(&j, "some of processes 2, 3 (not on this host)", 1);
+    said(&j, "some of processes 2, 3 (not on this host)", 0.5);
     said(&k, "1 of this host (not there), of processes 0, 2, 3", 0);
 }
 
@@ -236,10 +229,10 @@ static void another_host_told(void **state)
         job j = new_job(before ? "before" : "told", 4, 2, 0.4);
         begin(&j, 2);
         begin(&j, 3);
-        if (!before) nap(1.2);
+        if (!before) test_sleep(0.8);
         tell_all(&j, SIGUSR1);
         ended(&j, 86);
-        said(&j, before ? "some of processes 0, 1 (not on this host)" : NULL, 1.5);
+        said(&j, before ? "some of processes 0, 1 (not on this host)" : NULL, 0.9);
     }
 }
 
@@ -253,7 +246,7 @@ static void without_a_name(void **state)
         unsetenv("PMIX_NAMESPACE");
         for (int i = first; i < (first ? 3 : 1); i++) begin(&j, i);
         ended(&j, 86);
-        said(&j, "the others", first);
+        said(&j, "the others", first ? 0.5 : 0);
     }
 }
 
@@ -262,7 +255,7 @@ static void mpi_starts(void **state)
     (void)state;
     job j = new_job("starts", 3, 3, 2);
     begin(&j, 0);
-    nap(1.6); /* beyond when the first asks */
+    test_sleep(1.6); /* beyond when the first asks */
     begin(&j, 1);
     begin(&j, 2);
     for (int i = 0; i < 3; i++) assert_int_equal(write(j.ends[i], "", 1), 1);
@@ -275,11 +268,11 @@ static void suspended(void **state)
     (void)state;
     job j = new_job("suspended", 3, 3, 1.2);
     begin_all(&j);
-    nap(0.2);
+    test_sleep(0.2);
     tell_all(&j, SIGSTOP);
-    nap(1.6);
+    test_sleep(1.6);
     tell_all(&j, SIGCONT);
-    nap(0.3);
+    test_sleep(0.3);
     for (int i = 0; i < 3; i++) assert_int_equal(write(j.ends[i], "", 1), 1);
     ended(&j, 0);
     said(&j, NULL, 0);
@@ -291,10 +284,10 @@ static void who_asks_is_stopped(void **state)
     (void)state;
     job j = new_job("asker", 3, 3, 2);
     begin(&j, 1);
-    nap(0.6);
+    test_sleep(0.6);
     begin(&j, 0);
     begin(&j, 2);
-    nap(1.15); /* since 1.5 the first asks, and it would tell at 2 */
+    test_sleep(1.15); /* since 1.5 the first asks, and it would tell at 2 */
     kill(j.pid[1], SIGSTOP);
     others_ended(&j, 1, 86);
     said(&j, "process 1 (stopped)", 0);

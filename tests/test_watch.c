@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "comm/call.h"
 #include "comm/group.h"
@@ -39,12 +38,6 @@ static void note(const sbn_stall *stall, void *context)
     snprintf(told.what, sizeof told.what, "%s", stall->what);
     snprintf(told.text, sizeof told.text, "%s", stall->text);
     pthread_mutex_unlock(&lock);
-}
-
-static void sleep_s(double s)
-{
-    struct timespec t = {(time_t)s, (long)(1e9 * (s - (double)(time_t)s))};
-    nanosleep(&t, NULL);
 }
 
 static int all_processes(int mine)
@@ -105,7 +98,7 @@ static void forward(sbn_norm *norm, int late, double late_s)
 {
     float x[8] = {1, 2, 3, 4, 5, 6, 7, 8}, y[8];
     sbn_tensor vx = sbn_tensor_nc(SBN_F32, x, 4, 2), vy = sbn_tensor_nc(SBN_F32, y, 4, 2);
-    if (test_rank == late) sleep_s(late_s);
+    if (test_rank == late) test_sleep(late_s);
     OK(sbn_norm_forward(norm, &vx, &vy));
 }
 
@@ -157,16 +150,16 @@ static void patience(void **state)
     sbn_norm *norm = layer("bn");
     for (int late = 0; late < test_size; late++) {
         forward(norm, late, 0.8 * limit_s);
-        if (test_rank == late) sleep_s(0.5 * limit_s);
+        if (test_rank == late) test_sleep(0.5 * limit_s);
     }
-    if (test_size == 1) sleep_s(2 * limit_s);
-    if (test_rank == 0) sleep_s(1.5 * limit_s); /* at work alone */
+    if (test_size == 1) test_sleep(2 * limit_s);
+    if (test_rank == 0) test_sleep(1.5 * limit_s); /* at work alone */
     OK(sbni_group_agree_asleep(test_group, SBN_OK));
     sbn_watch_set_limit(watch, 0); /* for ever */
     forward(norm, test_size - 1, 1.5 * limit_s);
     sbn_watch_set_limit(watch, limit_s);
     for (int i = 0; i < 100; i++) forward(norm, -1, 0);
-    sleep_s(1.5 * limit_s);
+    test_sleep(1.5 * limit_s);
     sbn_norm_destroy(&norm);
     sbn_watch_destroy(&watch);
     assert_int_equal(told.calls, 0);
@@ -189,14 +182,14 @@ static void split_calls(void **state)
     sbni_reduce_clear(&a, 1);
     sbni_reduce_clear(&b, 2);
     int late = test_size - 1;
-    if (test_rank == late) sleep_s(2 * limit_s);
+    if (test_rank == late) test_sleep(2 * limit_s);
     OK(sbni_reduce_begin(&a));
     OK(sbni_reduce_begin(&b));
-    if (test_rank != late) sleep_s(1.2 * limit_s);
+    if (test_rank != late) test_sleep(1.2 * limit_s);
     pthread_mutex_lock(&lock);
     assert_int_equal(told.calls, 0);
     pthread_mutex_unlock(&lock);
-    if (test_rank == late) sleep_s(1.5 * limit_s);
+    if (test_rank == late) test_sleep(1.5 * limit_s);
     OK(sbni_reduce_end(&a));
     OK(sbni_reduce_end(&b));
     sbni_reduce_destroy(&a);
@@ -216,7 +209,7 @@ static void calls_of_the_program(void **state)
         sbn_watch_enter(watch, "reading the list");
     else
         sbn_watch_enter(watch, "writing the list");
-    sleep_s(2.3 * limit_s);
+    test_sleep(2.3 * limit_s);
     sbn_watch_leave(watch);
     sbn_watch_destroy(&watch);
     assert_int_equal(all_processes(told.spoken) > 0, 1);

@@ -33,7 +33,7 @@ static const double ANSWERS_S = 0.5;
 
 /* A host that misses nobody leaves so long to one that does, and to launch/run to end
  * all: that of process 0, and others. */
-static const double ELSEWHERE_S[] = {1, 1.5};
+static const double ELSEWHERE_S[] = {0.5, 0.9};
 
 /* Whom a process asks that is ahead leaves so long to that one. */
 static const double YIELD_S = 1;

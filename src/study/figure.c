@@ -340,14 +340,16 @@ static sbn_status put_script(drawing *d)
     return SBN_OK;
 }
 
+enum { TERMINALS = 3 };
+static const char *const terminals[TERMINALS][2] = {
+    {"svg", "svg size 1080,680 noenhanced font 'Helvetica,22' background 'white'"},
+    {"png", "png size 1080,680 noenhanced font ',18' background '#ffffff'"},
+    {"txt", "dumb size 79,28 noenhanced; text_only = 1"}};
+
 static sbn_status draw_all(const char *script)
 {
-    static const char *const terminals[][2] = {
-        {"svg", "svg size 1080,680 noenhanced font 'Helvetica,22' background 'white'"},
-        {"png", "png size 1080,680 noenhanced font ',18' background '#ffffff'"},
-        {"txt", "dumb size 79,28 noenhanced; text_only = 1"}};
     int name = (int)strlen(script) - 2; /* of it without gp */
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < TERMINALS; i++) {
         char path[SBNI_PATH_BYTES + 1];
         snprintf(path, sizeof path, "%.*s%s", name, script, terminals[i][0]);
         SBN_TRY(sbni_gnuplot_draw(script, terminals[i][1], path));
@@ -371,4 +373,15 @@ sbn_status sbni_figure_draw(const sbni_summary *summary, const sbni_figure *figu
     free(text);
     if (status == SBN_OK && draw && d.rows) status = draw_all(path);
     return status;
+}
+
+sbn_status sbni_figure_clean(const sbni_figure *figure, const char *out)
+{
+    for (int i = 0; i <= TERMINALS; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s.%s", figure->file,
+                 i < TERMINALS ? terminals[i][0] : "gp");
+        SBN_TRY(sbni_replacement_clean(out, (const char *const[]){name}, 1));
+    }
+    return SBN_OK;
 }

@@ -104,12 +104,24 @@ static sbn_status list_left(study *s)
     return SBN_OK;
 }
 
+/* What a killed study left of what it was writing. */
+static sbn_status clean_folder(const study *s)
+{
+    static const char *const tables[] = {"design.txt",      "trials.jsonl", "summary.csv",
+                                         "differences.csv", "times.csv",    "report.md"};
+    SBN_TRY(sbni_replacement_clean(s->cfg->out, tables, sizeof tables / sizeof *tables));
+    for (const sbni_figure *g = s->design->study->figures; g->file; g++)
+        SBN_TRY(sbni_figure_clean(g, s->cfg->out));
+    return SBN_OK;
+}
+
 static sbn_status open_folder(study *s)
 {
     char path[SBNI_PATH_BYTES];
     SBN_TRY(path_of(s, "trials", path));
     SBN_TRY(sbni_folder_make(path));
     SBN_TRY(sbni_lock_take(s->cfg->out, &s->lock));
+    SBN_TRY(clean_folder(s));
     SBN_TRY(path_of(s, "claims", path));
     SBN_TRY(sbni_claims_begin(path, &s->claims));
     SBN_TRY(check_folder(s));

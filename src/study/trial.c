@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "train/file.h"
 
 static const char RESULT[] = "result.json";
 enum { CLASSES = 10 };
@@ -131,6 +132,8 @@ static sbn_status leave(const sbni_trial *t, const sbni_trial_config *cfg,
                         const sbni_record *record)
 {
     char path[SBNI_PATH_BYTES];
+    SBN_TRY(sbni_trial_path(cfg->out, t, "", path));
+    SBN_TRY(sbni_replacement_clean(path, (const char *const[]){RESULT}, 1));
     SBN_TRY(sbni_trial_path(cfg->out, t, RESULT, path));
     SBN_TRY(sbni_record_save(path, record));
     return cfg->keep_models ? SBN_OK : remove_models(cfg->out, t);

@@ -1,5 +1,6 @@
 #include "train/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -93,12 +94,36 @@ static sbn_status temporary_name(const char *path, char **temporary)
     return SBN_OK;
 }
 
-bool sbni_file_is_temporary(const char *name, const char *of)
+/* Whether this is the name of a temporary of the file `of`. */
+static bool is_temporary(const char *name, const char *of)
 {
     size_t n = strlen(of);
     if (strncmp(name, of, n) != 0 || strncmp(name + n, ".tmp-", 5) != 0) return false;
     const char *number = name + n + 5;
     return *number && number[strspn(number, "0123456789")] == 0;
+}
+
+static sbn_status remove_temporary(const char *folder, const char *name)
+{
+    char path[PATH_BYTES];
+    int n = snprintf(path, sizeof path, "%s/%s", folder, name);
+    SBN_CHECK(n < PATH_BYTES, SBN_E_ARG, "the path of %s is too long", folder);
+    SBN_CHECK(unlink(path) == 0 || errno == ENOENT, SBN_E_IO, "cannot remove %s: %s",
+              path, strerror(errno));
+    return SBN_OK;
+}
+
+sbn_status sbni_replacement_clean(const char *folder, const char *const files[], int n)
+{
+    DIR *listing = opendir(folder);
+    SBN_CHECK(listing, SBN_E_IO, "cannot list %s: %s", folder, strerror(errno));
+    sbn_status status = SBN_OK;
+    for (const struct dirent *entry; status == SBN_OK && (entry = readdir(listing));)
+        for (int i = 0; status == SBN_OK && i < n; i++)
+            if (is_temporary(entry->d_name, files[i]))
+                status = remove_temporary(folder, entry->d_name);
+    closedir(listing);
+    return status;
 }
 
 sbn_status sbni_replacement_begin(const char *path, sbni_replacement **replacement)

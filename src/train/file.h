@@ -18,9 +18,6 @@ sbn_status sbni_file_sync(int fd, const char *path);
 /* Make the creation or renaming of path durable: fsync of its folder. SBN_E_IO. */
 sbn_status sbni_file_sync_folder(const char *path);
 
-/* Whether this is the name of a temporary that a replacement of the file `of` makes. */
-bool sbni_file_is_temporary(const char *name, const char *of);
-
 /* A new content for a file: begin, write …, commit, and end in every case. */
 typedef struct sbni_replacement sbni_replacement;
 
@@ -41,6 +38,10 @@ sbn_status sbni_replacement_commit(sbni_replacement *replacement, const char *pr
 /* Free; removes the temporary unless it was committed. NULL is fine. Keeps the error
  * text. */
 void sbni_replacement_end(sbni_replacement **replacement);
+
+/* Remove what processes left in a folder that died in the middle of replacing one of
+ * these files. For who alone may replace them. SBN_E_IO. */
+sbn_status sbni_replacement_clean(const char *folder, const char *const files[], int n);
 
 /* All of these for a text and a newline behind it. */
 sbn_status sbni_replacement_text(const char *path, const char *text);

@@ -1,6 +1,5 @@
 #include "train/folder.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -29,21 +28,7 @@ sbn_status sbni_folder_path(const char *folder, const char *file,
 
 sbn_status sbni_folder_clean(const char *folder)
 {
-    DIR *listing = opendir(folder);
-    SBN_CHECK(listing, SBN_E_IO, "cannot list %s: %s", folder, strerror(errno));
-    sbn_status status = SBN_OK;
-    for (const struct dirent *entry; status == SBN_OK && (entry = readdir(listing));)
-        for (size_t i = 0; i < sizeof replaced / sizeof *replaced; i++) {
-            char path[SBNI_PATH_BYTES];
-            if (!sbni_file_is_temporary(entry->d_name, replaced[i])) continue;
-            SBN_GOTO(sbni_folder_path(folder, entry->d_name, path));
-            if (unlink(path) != 0 && errno != ENOENT)
-                status =
-                    sbni_fail(SBN_E_IO, "cannot remove %s: %s", path, strerror(errno));
-        }
-fail:
-    closedir(listing);
-    return status;
+    return sbni_replacement_clean(folder, replaced, sizeof replaced / sizeof *replaced);
 }
 
 /* Give a file another name; it need not exist. */

@@ -7,6 +7,7 @@
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -99,6 +100,12 @@ void test_close(double got, double want, double tolerance, const char *what,
     fprintf(stderr, "process %d: %s is %.17g, expected %.17g within %.3g\n", test_rank,
             what, got, want, tolerance);
     _fail(file, line);
+}
+
+void test_sleep(double s)
+{
+    struct timespec t = {(time_t)s, (long)(1e9 * (s - (double)(time_t)s))};
+    while (nanosleep(&t, &t)) continue;
 }
 
 int test_run(int argc, char **argv, const struct CMUnitTest *tests, size_t n)

@@ -56,4 +56,7 @@ void test_close(double got, double want, double tolerance, const char *what,
  * removed with what it holds at exit. */
 const char *test_folder(void);
 
+/* All of these seconds, whatever signals come. */
+void test_sleep(double s);
+
 #endif

@@ -1,0 +1,116 @@
+/* A watch over processes of two hosts: that of the missing process tells, the other one
+ * leaves it the time to. */
+#include "support/harness.h"
+
+#include <mpi.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "comm/group.h"
+#include "syncbn/watch.h"
+
+static const double limit_s = 0.6;
+
+/* In the place of MPI's: processes 0 and 1 are one host, 2 and 3 another. */
+__attribute__((visibility("default"))) int
+MPI_Comm_split_type(MPI_Comm comm, int type, int key, MPI_Info info, MPI_Comm *host)
+{
+    int rank;
+    PMPI_Comm_rank(comm, &rank);
+    return type == MPI_COMM_TYPE_SHARED && info == MPI_INFO_NULL
+               ? PMPI_Comm_split(comm, rank / 2, key, host)
+               : MPI_ERR_ARG;
+}
+
+/* Of the watch's thread; read once that has ended. */
+static struct {
+    int calls;
+    bool speaks;
+    double waited_s;
+    char text[1024];
+} told;
+
+/* What comes later than the first is of no interest: the program would have ended. */
+static void note(const sbn_stall *stall, void *context)
+{
+    (void)context;
+    if (told.calls++ > 0) return;
+    told.speaks = stall->speaks;
+    told.waited_s = stall->waited_s;
+    snprintf(told.text, sizeof told.text, "%s", stall->text);
+}
+
+static sbn_watch *begin(void)
+{
+    sbn_watch *watch;
+    memset(&told, 0, sizeof told);
+    OK(sbn_watch_create(test_group, limit_s, note, NULL, &watch));
+    return watch;
+}
+
+static void wait_in(sbn_watch *watch, const char *what, double s)
+{
+    sbn_watch_enter(watch, what);
+    test_sleep(s);
+    sbn_watch_leave(watch);
+}
+
+/* Process 3 is late; process 0 has all of what it waits for in a first call, and process
+ * 1, which has not, is no more to blame than 0 itself. */
+static void who_waits_in_turn_is_not_missed(void **state)
+{
+    (void)state;
+    sbn_watch *watch = begin();
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (test_rank == 0) {
+        wait_in(watch, "one", 0);
+        wait_in(watch, "two", 1.3 + limit_s);
+    } else if (test_rank < 3) {
+        wait_in(watch, "one", 1.3 + limit_s);
+    } else {
+        test_sleep(1.3 + limit_s);
+    }
+    sbn_watch_destroy(&watch);
+    if (test_rank == 3) assert_int_equal(told.calls, 0);
+    if (test_rank == 2) {
+        assert_true(told.speaks);
+        assert_true(told.waited_s < limit_s + 0.3);
+        assert_non_null(strstr(told.text, " for process 3, in no collective so far; not "
+                                          "known of processes 0, 1 on "));
+    }
+    if (test_rank < 2) {
+        assert_true(told.calls > 0);
+        assert_true(told.waited_s > limit_s + 0.7);
+    }
+}
+
+/* One that is at work is missed where it is; the other host tells of its own alone. */
+static void who_is_at_work_is_missed(void **state)
+{
+    (void)state;
+    sbn_watch *watch = begin();
+    MPI_Barrier(MPI_COMM_WORLD);
+    wait_in(watch, "one", 0);
+    if (test_rank != 1)
+        wait_in(watch, "two", 1.3 + limit_s);
+    else
+        test_sleep(1.3 + limit_s);
+    sbn_watch_destroy(&watch);
+    if (test_rank == 0) {
+        assert_true(told.speaks);
+        assert_true(told.waited_s < limit_s + 0.3);
+        assert_non_null(strstr(told.text, " for process 1, at work since one (call 1)"));
+    } else if (test_rank == 1) {
+        assert_int_equal(told.calls, 0);
+    } else {
+        assert_true(told.calls > 0);
+        assert_true(told.waited_s > limit_s + 0.7);
+        assert_non_null(strstr(told.text, " for some of: processes 0, 1 on "));
+    }
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(who_waits_in_turn_is_not_missed),
+    cmocka_unit_test(who_is_at_work_is_missed),
+};
+TEST_MAIN(tests)
