@@ -64,12 +64,25 @@ static const struct {
 };
 enum { BUILDS = sizeof builds / sizeof *builds };
 
+/* Zen 4 takes 512 bits through units of 256, so that wider vectors gain nothing and lose
+ * where they are not full. */
+static bool is_halved(int i)
+{
+#if SBNI_HAVE_AVX512
+    return !strcmp(builds[i].isa, "avx512") && __builtin_cpu_is("amdfam19h");
+#else
+    (void)i;
+    return false;
+#endif
+}
+
 const char *const *sbni_kernels_isas(void)
 {
     static const char *names[BUILDS + 1];
     int n = 0;
-    for (int i = 0; i < BUILDS; i++)
-        if (builds[i].runs()) names[n++] = builds[i].isa;
+    for (int halved = 0; halved < 2; halved++)
+        for (int i = 0; i < BUILDS; i++)
+            if (builds[i].runs() && is_halved(i) == halved) names[n++] = builds[i].isa;
     return names;
 }
 

@@ -232,7 +232,7 @@ typedef struct sbni_kernels {
                  double shrink);
 } sbni_kernels;
 
-/* The table for this machine; the environment's SBN_ISA=base|avx2|avx512 forces a lower
+/* The table for this machine; the environment's SBN_ISA=base|avx2|avx512 forces another
  * one. Local, thread-safe after the first call. */
 const sbni_kernels *sbni_kernels_get(sbn_dtype dtype);
 const sbni_norm_kernels *sbni_norm_kernels_get(sbn_dtype dtype);
