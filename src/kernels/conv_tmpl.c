@@ -14,6 +14,10 @@ static void inside(int64_t kw, int64_t w, int64_t ow, sbni_window win, int64_t *
     if (*from > *to) *from = *to;
 }
 
+/* Rows of images have no sums: a register of T. */
+typedef T wide __attribute__((vector_size(SBNI_WIDE * 8)));
+enum { WIDE = sizeof(wide) / sizeof(T) };
+
 static inline void copy_row(const T *from, int64_t n, T *to)
 {
     int64_t j = 0;
@@ -24,6 +28,13 @@ static inline void copy_row(const T *from, int64_t n, T *to)
 static inline void add_row(const T *from, int64_t n, T *to)
 {
     int64_t j = 0;
+    for (; j + WIDE <= n; j += WIDE) {
+        wide a, b;
+        memcpy(&a, to + j, sizeof a);
+        memcpy(&b, from + j, sizeof b);
+        a += b;
+        memcpy(to + j, &a, sizeof a);
+    }
     for (; j + LANES <= n; j += LANES) store(to + j, load(to + j) + load(from + j));
     for (; j < n; j++) to[j] += from[j];
 }
@@ -91,8 +102,9 @@ INLINE void add_block(const T *col, int64_t w, int64_t stride, int64_t oh, int64
 static void copy_columns(const T *x, int64_t w, int64_t k, int64_t stride, int64_t oh,
                          int64_t ow, T *col)
 {
-    for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
-        const T *from = x + p / k * w + p % k;
+    for (int64_t p = 0, kw = 0; p < k * k; p++, col += oh * ow) {
+        const T *from = x + kw;
+        if (++kw == k) kw = 0, x += w;
 #define CALL(width) copy_block(from, w, 1, oh, width, col)
 #define CALL2(width) copy_block(from, w, 2, oh, width, col)
         if (stride == 1) {
@@ -110,8 +122,9 @@ static void copy_columns(const T *x, int64_t w, int64_t k, int64_t stride, int64
 static void add_columns(const T *col, int64_t w, int64_t k, int64_t stride, int64_t oh,
                         int64_t ow, T *x)
 {
-    for (int64_t p = 0; p < k * k; p++, col += oh * ow) {
-        T *to = x + p / k * w + p % k;
+    for (int64_t p = 0, kw = 0; p < k * k; p++, col += oh * ow) {
+        T *to = x + kw;
+        if (++kw == k) kw = 0, x += w;
 #define CALL(width) add_block(col, w, 1, oh, width, to)
 #define CALL2(width) add_block(col, w, 2, oh, width, to)
         if (stride == 1) {

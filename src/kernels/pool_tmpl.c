@@ -28,9 +28,76 @@ typedef uint8_t vb4 __attribute__((vector_size(4)));
 /* Where the mask is set a, else b; C has no ?: of vectors. */
 #define PICK(V, VI, mask, a, b) ((V)(((VI)(a) & (mask)) | ((VI)(b) & ~(mask))))
 
+/* Places to bytes and back, which gcc 12 would move one by one. */
+#if defined __SSE2__ && !SBNI_TYPE_F64
+static inline void put_places8(vi8 v, uint8_t *at)
+{
+    __m128i half[2];
+    memcpy(half, &v, sizeof half);
+    __m128i words = _mm_packs_epi32(half[0], half[1]);
+    _mm_storel_epi64((void *)at, _mm_packus_epi16(words, words));
+}
+
+static inline void put_places4(vi4 v, uint8_t *at)
+{
+    __m128i words = _mm_packs_epi32((__m128i)v, (__m128i)v);
+    int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    memcpy(at, &bytes, sizeof bytes);
+}
+
+static inline vi8 get_places8(const uint8_t *at)
+{
+    __m128i bytes = _mm_loadl_epi64((const void *)at);
+#if defined __AVX2__
+    return (vi8)_mm256_cvtepu8_epi32(bytes);
+#else
+    const __m128i zero = _mm_setzero_si128(), words = _mm_unpacklo_epi8(bytes, zero);
+    __m128i half[2] = {_mm_unpacklo_epi16(words, zero), _mm_unpackhi_epi16(words, zero)};
+    vi8 v;
+    memcpy(&v, half, sizeof v);
+    return v;
+#endif
+}
+
+static inline vi4 get_places4(const uint8_t *at)
+{
+    const __m128i zero = _mm_setzero_si128();
+    int32_t bytes;
+    memcpy(&bytes, at, sizeof bytes);
+    return (vi4)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), zero),
+                                   zero);
+}
+#else
+static inline void put_places8(vi8 v, uint8_t *at)
+{
+    vb8 place = __builtin_convertvector(v, vb8);
+    memcpy(at, &place, sizeof place);
+}
+
+static inline void put_places4(vi4 v, uint8_t *at)
+{
+    vb4 place = __builtin_convertvector(v, vb4);
+    memcpy(at, &place, sizeof place);
+}
+
+static inline vi8 get_places8(const uint8_t *at)
+{
+    vb8 place;
+    memcpy(&place, at, sizeof place);
+    return __builtin_convertvector(place, vi8);
+}
+
+static inline vi4 get_places4(const uint8_t *at)
+{
+    vb4 place;
+    memcpy(&place, at, sizeof place);
+    return __builtin_convertvector(place, vi4);
+}
+#endif
+
 /* W outputs from 2W columns of two rows. v != v is NaN, which wins so that it is not
  * lost. */
-#define DEFINE_POOL2(W, V, VI, VB, EVEN, ODD, LOW, HIGH)                                 \
+#define DEFINE_POOL2(W, V, VI, EVEN, ODD, LOW, HIGH)                                     \
     static inline void pool2_##W(const T *top, const T *low, T *to, uint8_t *at)         \
     {                                                                                    \
         V t0, t1, l0, l1;                                                                \
@@ -46,17 +113,14 @@ typedef uint8_t vb4 __attribute__((vector_size(4)));
         V b0 = PICK(V, VI, a1, v1, v0), b1 = PICK(V, VI, a3, v3, v2);                    \
         VI lower = (b1 > b0) | (b1 != b1);                                               \
         V best = PICK(V, VI, lower, b1, b0);                                             \
-        VB place = __builtin_convertvector(PICK(VI, VI, lower, 2 - a3, -a1), VB);        \
         memcpy(to, &best, sizeof best);                                                  \
-        memcpy(at, &place, sizeof place);                                                \
+        put_places##W(PICK(VI, VI, lower, 2 - a3, -a1), at);                             \
     }                                                                                    \
     static inline void unpool2_##W(const T *from, const uint8_t *at, T *top, T *low)     \
     {                                                                                    \
         V g;                                                                             \
-        VB place;                                                                        \
         memcpy(&g, from, sizeof g);                                                      \
-        memcpy(&place, at, sizeof place);                                                \
-        VI a = __builtin_convertvector(place, VI);                                       \
+        VI a = get_places##W(at);                                                        \
         V g0 = (V)((VI)g & (a == 0)), g1 = (V)((VI)g & (a == 1)),                        \
           g2 = (V)((VI)g & (a == 2)), g3 = (V)((VI)g & (a == 3));                        \
         V t0 = __builtin_shufflevector(g0, g1, LOW),                                     \
@@ -69,8 +133,8 @@ typedef uint8_t vb4 __attribute__((vector_size(4)));
         memcpy(low + W, &l1, sizeof l1);                                                 \
     }
 
-DEFINE_POOL2(8, vt, vi8, vb8, EVEN8, ODD8, MIX8_LOW, MIX8_HIGH)
-DEFINE_POOL2(4, vt4, vi4, vb4, EVEN4, ODD4, MIX4_LOW, MIX4_HIGH)
+DEFINE_POOL2(8, vt, vi8, EVEN8, ODD8, MIX8_LOW, MIX8_HIGH)
+DEFINE_POOL2(4, vt4, vi4, EVEN4, ODD4, MIX4_LOW, MIX4_HIGH)
 
 static void maxpool2(const T *x, sbni_image in, T *y, uint8_t *argmax)
 {
