@@ -9,10 +9,6 @@
 
 #include "core/clock.h"
 
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
-
 enum { MOST_ROUNDS = 1001, LANES = 4, SUMS = 8, STEP = LANES * SUMS };
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
@@ -32,8 +28,8 @@ static vector at(const float *p)
 /* Past the cache, where there is a way to. */
 static void put(float *p, vector v)
 {
-#ifdef __SSE2__
-    _mm_stream_ps(p, (__m128)v);
+#ifdef __SSE__
+    __builtin_ia32_movntps(p, v);
 #else
     memcpy(p, &v, sizeof v);
 #endif
