@@ -201,14 +201,15 @@ stop_one
 
 # The same where MPI has not started.
 cp build/syncbn whole
-# begin_late HOST: its processes run these lines first
-begin_late() {
+# begin_with HOST: its processes run these lines first
+# shellcheck disable=SC2016 # for the script
+begin_with() {
   { printf '#!/bin/sh\nrank=$OMPI_COMM_WORLD_RANK\n' && cat && echo 'exec ./whole "$@"'; } >late
   chmod +x late
   inside "$1" mount --bind "$PWD/late" "$PWD/build/syncbn"
 }
 begin_as_before() { inside "$1" umount "$PWD/build/syncbn"; }
-begun() { [ "$(find . -name 'begun.*' | wc -l)" = "$1" ]; }
+begun() { [ "$(find . -maxdepth 1 -name 'begun.*' | wc -l)" = "$1" ]; }
 
 # do_not_begin TEXT NAME HOST N PATTERN: N of its processes stop instead
 do_not_begin() {
@@ -223,13 +224,13 @@ do_not_begin() {
   begin_as_before "$3"
 }
 # h1 misses nobody and leaves it to h2.
-begin_late h2 <<'END'
+begin_with h2 <<'END'
 [ $rank = 2 ] || { : >begun.$rank; kill -STOP $$; }
 END
 do_not_begin 'one of a host stopped before MPI starts' one h2 1 \
   'for 1 of this host (not there), of processes 0, 1, 3;'
 for n in 1 2; do
-  begin_late h$n <<'END'
+  begin_with h$n <<'END'
 : >begun.$rank
 kill -STOP $$
 END
@@ -241,16 +242,16 @@ done
 cut_before() {
   local since
   rm -f begun.*
-  begin_late h2 <<'END'
+  begin_with h2 <<'END'
 : >begun.$rank
-until [ -e cut ]; do sleep 0.05; done
+until [ -e link-cut ]; do sleep 0.05; done
 END
   by_file never --stall-limit $limit_s &
   job=$!
   check 'the job begins' wait_for 60 begun 2
   ip link set link2 down
   since=${EPOCHREALTIME/./}
-  : >cut
+  : >link-cut
   ends_in_time 'a link cut before MPI starts' never "$since"
   check 'it tells who may be missing' grep -q \
     'for some of processes [0-3], [0-3] (not on this host)' never.txt

@@ -54,10 +54,10 @@ typedef void (*sbn_stall_handler)(const sbn_stall *stall, void *context);
  *                 It is waited for by others while it works on its own, so this must be
  *                 more than the longest that one process works between two collectives:
  *                 reading data, its share of a step, writing a file. The handler is
- *                 called between limit_s and limit_s + 0.6 s; where processes of
- *                 another host are missing up to 1.5 s behind it, as that host can
- *                 tell more. Where a collective may take any time, such as waiting for
- *                 data that one process reads, only for processes that are stopped.
+ *                 called between limit_s and limit_s + 0.6 s; where it is
+ *                 processes of another host that are missing, up to 1.5 s behind it, as
+ *                 that host can tell more. Where a collective may take any time, such as
+ * waiting for data that one process reads, only for processes that are stopped.
  * @param handler  what to do; on a process that does not speak it is called a moment
  *                 later, so that one line is printed once a job.
  * @param context  handed to the handler.

@@ -31,9 +31,9 @@ static const double NAP_S = 0.125;
  * so that its queue, of ten messages, has room for the last. */
 static const double ANSWERS_S = 0.5;
 
-/* A host that misses nobody leaves so long to one that does, and to launch/run to end
+/* A host that misses nobody leaves so long to one that does, and to its launcher to end
  * all: that of process 0, and others. */
-static const double ELSEWHERE_S[] = {0.5, 0.9};
+static const double ELSEWHERE_S[] = {0.6, 1};
 
 /* Whom a process asks that is ahead leaves so long to that one. */
 static const double YIELD_S = 1;

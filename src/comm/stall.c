@@ -40,6 +40,13 @@ sbni_absence sbni_stall_absence(const sbni_board *b, int i, uint64_t number, boo
     return quiet ? SBNI_STOPPED : SBNI_THERE;
 }
 
+bool sbni_stall_misses(const sbni_board *b, int i, uint64_t number, bool quiet)
+{
+    sbni_absence absence = sbni_stall_absence(b, i, number, quiet);
+    bool in_turn = absence == SBNI_NOT_COME && !quiet && get(&b->seats[i].waits) > 0;
+    return absence != SBNI_THERE && !in_turn;
+}
+
 /* What is known of a process that is not there. */
 static void add_process(sbni_text *w, const sbni_board *b, int i, sbni_absence absence,
                         bool quiet)
@@ -76,7 +83,7 @@ static void add_elsewhere(sbni_text *w, const sbni_board *b)
     }
 }
 
-/* Those without a sign of life first: others may wait for them in turn. */
+/* Those last who wait in turn. */
 static void add_here(sbni_text *w, const sbni_board *b, const uint8_t *quiet,
                      uint64_t number, int absent)
 {
@@ -84,7 +91,8 @@ static void add_here(sbni_text *w, const sbni_board *b, const uint8_t *quiet,
     for (int k = 0; k < 2 * b->here && told < most; k++) {
         int i = k % b->here;
         sbni_absence absence = sbni_stall_absence(b, i, number, quiet[i]);
-        if (absence == SBNI_THERE || (k < b->here) != (quiet[i] != 0)) continue;
+        bool misses = sbni_stall_misses(b, i, number, quiet[i]);
+        if (absence == SBNI_THERE || (k < b->here) != misses) continue;
         sbni_text_add(w, "%s", told++ ? "; " : "");
         add_process(w, b, i, absence, quiet[i]);
     }

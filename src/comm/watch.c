@@ -103,16 +103,6 @@ static void forget(sbni_watcher *w, uint64_t number)
     w->silent_s = -1;
 }
 
-/* One that waits in an earlier call does so for yet another, which may be of another
- * host. */
-static bool misses(const sbni_watcher *w, int i, uint64_t number)
-{
-    const sbni_board *b = &w->watch->board;
-    sbni_absence absence = sbni_stall_absence(b, i, number, w->quiet[i]);
-    bool waits = atomic_load_explicit(&b->seats[i].waits, memory_order_relaxed) > 0;
-    return absence != SBNI_THERE && (absence != SBNI_NOT_COME || w->quiet[i] || !waits);
-}
-
 /* passed_s: time that this process has had since the last look. */
 static void look(sbni_watcher *w, double passed_s)
 {
@@ -135,7 +125,7 @@ static void look(sbni_watcher *w, double passed_s)
         number == atomic_load_explicit(&b->mine->has_time, memory_order_relaxed);
     bool known = b->here == b->size && !has_time;
     for (int i = 0; i < b->here && !known; i++)
-        known = has_time ? w->quiet[i] : misses(w, i, number);
+        known = has_time ? w->quiet[i] : sbni_stall_misses(b, i, number, w->quiet[i]);
     if (number != atomic_load_explicit(&b->mine->waits, memory_order_acquire)) return;
     if (known || (!has_time && w->waited_s > w->limit_s + ELSEWHERE_S)) speak(w);
 }

@@ -25,6 +25,10 @@ typedef enum sbni_absence {
 sbni_absence sbni_stall_absence(const sbni_board *board, int seat, uint64_t number,
                                 bool quiet);
 
+/* Whether that is for want of this process: one that waits in an earlier call does so for
+ * yet another, which may be of another host. */
+bool sbni_stall_misses(const sbni_board *board, int seat, uint64_t number, bool quiet);
+
 /* What is to be told of the call that this process waits in; quiet: [board->here]. Writes
  * stall->text into text and stall->what into what. */
 enum { SBNI_STALL_TEXT = 1024 };

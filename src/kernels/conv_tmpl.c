@@ -14,16 +14,16 @@ static void inside(int64_t kw, int64_t w, int64_t ow, sbni_window win, int64_t *
     if (*from > *to) *from = *to;
 }
 
-/* Rows of images have no sums: a register of T. */
-typedef T wide __attribute__((vector_size(SBNI_WIDE * 8)));
-enum { WIDE = sizeof(wide) / sizeof(T) };
-
 static inline void copy_row(const T *from, int64_t n, T *to)
 {
     int64_t j = 0;
     for (; j + LANES <= n; j += LANES) store(to + j, load(from + j));
     for (; j < n; j++) to[j] = from[j];
 }
+
+/* Here lanes are not added up: a register of T, which in float is twice LANES. */
+typedef T wide __attribute__((vector_size(SBNI_WIDE * 8)));
+enum { WIDE = sizeof(wide) / sizeof(T) };
 
 static inline void add_row(const T *from, int64_t n, T *to)
 {

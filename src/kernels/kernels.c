@@ -47,7 +47,7 @@ static bool runs_avx512(void)
         }                                                                                \
     }
 
-/* Best first; tables by sbn_dtype. */
+/* Widest first; tables by sbn_dtype. */
 static const struct {
     const char *isa;
     bool (*runs)(void);
@@ -64,25 +64,22 @@ static const struct {
 };
 enum { BUILDS = sizeof builds / sizeof *builds };
 
-/* Zen 4 takes 512 bits through units of 256, so that wider vectors gain nothing and lose
- * where they are not full. */
-static bool is_halved(int i)
+/* Which of them is the i-th best. Zen 4 takes 512 bits through units of 256, so that
+ * wider vectors gain nothing and lose where they are not full. */
+static int best(int i)
 {
 #if SBNI_HAVE_AVX512
-    return !strcmp(builds[i].isa, "avx512") && __builtin_cpu_is("amdfam19h");
-#else
-    (void)i;
-    return false;
+    if (i < 2 && __builtin_cpu_is("amdfam19h")) return 1 - i;
 #endif
+    return i;
 }
 
 const char *const *sbni_kernels_isas(void)
 {
     static const char *names[BUILDS + 1];
     int n = 0;
-    for (int halved = 0; halved < 2; halved++)
-        for (int i = 0; i < BUILDS; i++)
-            if (builds[i].runs() && is_halved(i) == halved) names[n++] = builds[i].isa;
+    for (int i = 0; i < BUILDS; i++)
+        if (builds[best(i)].runs()) names[n++] = builds[best(i)].isa;
     return names;
 }
 

@@ -13,7 +13,7 @@
 sbn_status sbni_figure_draw(const sbni_summary *summary, const sbni_figure *figure,
                             const char *out, bool draw);
 
-/** Remove the temporaries of its files. SBN_E_IO. Local. */
+/** Remove the temporaries of its files. SBN_E_IO, SBN_E_ARG. Local. */
 sbn_status sbni_figure_clean(const sbni_figure *figure, const char *out);
 
 #endif

@@ -121,10 +121,10 @@ static sbn_status open_folder(study *s)
     SBN_TRY(path_of(s, "trials", path));
     SBN_TRY(sbni_folder_make(path));
     SBN_TRY(sbni_lock_take(s->cfg->out, &s->lock));
-    SBN_TRY(clean_folder(s));
     SBN_TRY(path_of(s, "claims", path));
     SBN_TRY(sbni_claims_begin(path, &s->claims));
     SBN_TRY(check_folder(s));
+    SBN_TRY(clean_folder(s));
     return list_left(s);
 }
 

@@ -40,7 +40,8 @@ sbn_status sbni_replacement_commit(sbni_replacement *replacement, const char *pr
 void sbni_replacement_end(sbni_replacement **replacement);
 
 /* Remove what processes left in a folder that died in the middle of replacing one of
- * these files. For who alone may replace them. SBN_E_IO. */
+ * these files. For who alone may replace them. SBN_E_IO; SBN_E_ARG where a path is too
+ * long. */
 sbn_status sbni_replacement_clean(const char *folder, const char *const files[], int n);
 
 /* All of these for a text and a newline behind it. */

@@ -28,7 +28,7 @@ static vector at(const float *p)
 /* Past the cache, where there is a way to. */
 static void put(float *p, vector v)
 {
-#ifdef __SSE__
+#if defined __SSE__ && !defined __clang__
     __builtin_ia32_movntps(p, v);
 #else
     memcpy(p, &v, sizeof v);
@@ -87,7 +87,7 @@ static double median(double *values, int n)
 
 static void measure(int mib, int rounds)
 {
-    double s[MOST_ROUNDS][WORKS], ratio[MOST_ROUNDS];
+    double s[MOST_ROUNDS][WORKS], value[MOST_ROUNDS];
     count = (int64_t)mib * 1024 * 1024 / (int64_t)sizeof *x;
     for (int r = -1; r < rounds; r++)
         for (int k = 0; k < WORKS; k++) {
@@ -96,15 +96,15 @@ static void measure(int mib, int rounds)
             works[i]();
             if (r >= 0) s[r][i] = sbni_clock_s() - began_s;
         }
-    for (int r = 0; r < rounds; r++) ratio[r] = s[r][0];
-    printf("| %d MiB | %.2f ms", mib, 1e3 * median(ratio, rounds));
-    /* one pass, two passes; forward, backward */
+    for (int r = 0; r < rounds; r++) value[r] = s[r][0];
+    printf("| %d MiB | %.2f ms", mib, 1e3 * median(value, rounds));
+    /* over memcpy: one pass, two passes; forward, backward */
     for (int backward = 0; backward < 2; backward++)
         for (int twice = 0; twice < 2; twice++) {
             for (int r = 0; r < rounds; r++)
-                ratio[r] =
+                value[r] =
                     (s[r][3 + backward] + (twice ? s[r][1 + backward] : 0)) / s[r][0];
-            printf(" | %.2f", median(ratio, rounds));
+            printf(" | %.2f", median(value, rounds));
         }
     printf(" |\n");
 }
