@@ -116,9 +116,8 @@ static void other_settings_are_no_damage(void **state)
     remove_all();
 }
 
-/* Both names of one file, as a crash between two renamings leaves them; a folder that
- * knows no links would leave the previous one alone. */
-static void crash_between_renamings(void **state)
+/* Both names of one file, as somebody may have linked them. */
+static void names_of_one_file(void **state)
 {
     (void)state;
     remove_all();
@@ -159,7 +158,7 @@ static void cleans_up(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup(previous_takes_over, saved_make),
     cmocka_unit_test(other_settings_are_no_damage),
-    cmocka_unit_test(crash_between_renamings),
+    cmocka_unit_test(names_of_one_file),
     cmocka_unit_test_teardown(cleans_up, saved_destroy),
 };
 TEST_MAIN(tests)

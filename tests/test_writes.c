@@ -38,6 +38,7 @@ static enum kind armed = KINDS;
 static int countdown, reason;
 static int struck; /* a call has failed */
 static int spared; /* it was the last one on the lock, of which nothing is kept */
+static bool twins; /* at some moment the two checkpoints were one file */
 
 /* Whether this call is the one that fails. */
 static bool fails(enum kind kind)
@@ -105,11 +106,27 @@ int __wrap_ftruncate64(int fd, off_t bytes)
     return fails(TRUNCATE) ? -1 : __real_ftruncate64(fd, bytes);
 }
 
+/* Whether both checkpoints beside a file are one, which damage would be to both. */
+static bool are_twins(const char *file)
+{
+    char path[2048];
+    struct stat newest, previous;
+    int n = (int)(strrchr(file, '/') - file);
+    snprintf(path, sizeof path, "%.*s/checkpoint.safetensors", n, file);
+    if (stat(path, &newest) != 0) return false;
+    snprintf(path, sizeof path, "%.*s/checkpoint-previous.safetensors", n, file);
+    return stat(path, &previous) == 0 && newest.st_ino == previous.st_ino;
+}
+
 int __real_rename(const char *from, const char *to);
 int __wrap_rename(const char *from, const char *to);
 int __wrap_rename(const char *from, const char *to)
 {
-    return fails(RENAME) ? -1 : __real_rename(from, to);
+    if (fails(RENAME)) return -1;
+    int code = __real_rename(from, to), error = errno;
+    twins |= are_twins(to);
+    errno = error;
+    return code;
 }
 
 int __real_link(const char *from, const char *to);
@@ -233,6 +250,7 @@ static bool fault(enum kind kind, int k, bool resume)
     MPI_Bcast(&reached, 1, MPI_INT, 0, MPI_COMM_WORLD);
     MPI_Bcast(&harmless, 1, MPI_INT, 0, MPI_COMM_WORLD);
     armed = KINDS;
+    if (twins) fail_msg("%s: both checkpoints are one file", what);
     /* a file system without links is no fault */
     bool fine = !reached || kind == LINK || harmless;
     sbn_status expected = fine ? SBN_OK : test_rank == 0 ? SBN_E_IO : SBN_E_PEER;

@@ -164,21 +164,36 @@ sbn_status sbni_replacement_write(sbni_replacement *r, const void *data, int64_t
     return SBN_OK;
 }
 
-/* Give path another name. At no moment does it have none, where links can be made. */
-static sbn_status keep(const char *path, const char *previous)
+/* Hold path by another name, which is freed with sbni_free; NULL: there is nothing yet,
+ * or the file system knows no links, and path has become `previous` itself. */
+static sbn_status hold(const char *path, const char *previous, char **held)
 {
-    char *temporary;
-    SBN_TRY(temporary_name(previous, &temporary));
-    unlink(temporary);
-    bool linked = link(path, temporary) == 0;
-    bool kept = rename(linked ? temporary : path, previous) == 0;
-    /* there was nothing yet */
-    if (!linked && !kept && errno == ENOENT) kept = true;
+    SBN_TRY(temporary_name(previous, held));
+    unlink(*held);
+    if (link(path, *held) == 0) return SBN_OK;
+    sbni_free(*held);
+    *held = NULL;
+    SBN_CHECK(rename(path, previous) == 0 || errno == ENOENT, SBN_E_IO,
+              "cannot replace %s: %s", previous, strerror(errno));
+    return SBN_OK;
+}
+
+/* The old content becomes `previous` when the new one is there: at every moment the two
+ * names are of two contents, so that no damage to one file is one to both. */
+static sbn_status put_in_place(sbni_replacement *r, const char *previous)
+{
+    char *held = NULL;
+    if (previous) SBN_TRY(hold(r->path, previous, &held));
+    const char *failed = NULL;
+    if (rename(r->temporary, r->path) != 0)
+        failed = r->path;
+    else if (held && rename(held, previous) != 0)
+        failed = previous;
     int reason = errno;
     /* renaming one name of a file to another of the same file does nothing */
-    if (linked) unlink(temporary);
-    sbni_free(temporary);
-    SBN_CHECK(kept, SBN_E_IO, "cannot replace %s: %s", previous, strerror(reason));
+    if (held) unlink(held);
+    sbni_free(held);
+    SBN_CHECK(!failed, SBN_E_IO, "cannot replace %s: %s", failed, strerror(reason));
     return SBN_OK;
 }
 
@@ -189,9 +204,7 @@ sbn_status sbni_replacement_commit(sbni_replacement *r, const char *previous)
     r->fd = -1;
     /* Network file systems report a failed write here at the latest. */
     SBN_CHECK(close(fd) == 0, SBN_E_IO, "cannot write %s: %s", r->path, strerror(errno));
-    if (previous) SBN_TRY(keep(r->path, previous));
-    SBN_CHECK(rename(r->temporary, r->path) == 0, SBN_E_IO, "cannot replace %s: %s",
-              r->path, strerror(errno));
+    SBN_TRY(put_in_place(r, previous));
     sbni_free(r->temporary);
     r->temporary = NULL;
     return sbni_file_sync_folder(r->path);
