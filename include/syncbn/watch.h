@@ -57,7 +57,8 @@ typedef void (*sbn_stall_handler)(const sbn_stall *stall, void *context);
  *                 called between limit_s and limit_s + 0.6 s; where it is
  *                 processes of another host that are missing, up to 1.5 s behind it, as
  *                 that host can tell more. Where a collective may take any time, such as
- * waiting for data that one process reads, only for processes that are stopped.
+ *                 waiting for data that one process reads, only for processes that are
+ *                 stopped.
  * @param handler  what to do; on a process that does not speak it is called a moment
  *                 later, so that one line is printed once a job.
  * @param context  handed to the handler.

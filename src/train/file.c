@@ -178,8 +178,8 @@ static sbn_status hold(const char *path, const char *previous, char **held)
     return SBN_OK;
 }
 
-/* The old content becomes `previous` when the new one is there: at every moment the two
- * names are of two contents, so that no damage to one file is one to both. */
+/* The old content becomes `previous` when the new one is there: whenever the process is
+ * killed the two names are of two contents, and no damage to one file is one to both. */
 static sbn_status put_in_place(sbni_replacement *r, const char *previous)
 {
     char *held = NULL;

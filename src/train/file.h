@@ -31,8 +31,8 @@ sbn_status sbni_replacement_write(sbni_replacement *replacement, const void *dat
 
 /* fsync, rename to path, fsync the folder. After a crash at any moment the old or the new
  * content is there whole. previous: NULL, or a path in the same folder where the old
- * content stays; what was there gives way only when the new content has its place. On a
- * file system without links a crash may leave it as the only one.
+ * content stays; where links can be made, what was there gives way only when the new
+ * content has its place, else a crash or failure may leave it as the only one.
  * SBN_E_IO. */
 sbn_status sbni_replacement_commit(sbni_replacement *replacement, const char *previous);
 
