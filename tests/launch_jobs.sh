@@ -28,6 +28,23 @@ else
   skip 'shellcheck: not installed'
 fi
 
+# What killed launchers left goes, but not what is in use or has just begun.
+cleans() {
+  local held gone=("/dev/shm/vader_segment.$(uname -n | cut -d. -f1).$(id -u).gone-$$")
+  local kept=(/dev/shm/mpich_shar_tmp-open-$$ /dev/shm/mpich_shar_tmp-new-$$) code=0
+  gone+=(/dev/shm/mpich_shar_tmp-gone-$$)
+  touch "${kept[1]}"
+  touch -d '2 minutes ago' "${kept[0]}" "${gone[@]}"
+  exec {held}<"${kept[0]}"
+  "$top/launch/clean" || code=1
+  [ -e "${kept[0]}" ] && [ -e "${kept[1]}" ] || code=1
+  [ ! -e "${gone[0]}" ] && [ ! -e "${gone[1]}" ] || code=1
+  exec {held}<&-
+  rm -f "${kept[@]}" "${gone[@]}"
+  return $code
+}
+check 'launch/clean' cleans
+
 # What a script hands to launch/run, one word a line. Data and epochs are replaced, as
 # users may.
 mkdir -p tree/launch
