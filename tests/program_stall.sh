@@ -64,8 +64,7 @@ never_begins() {
   wait_for 10 grep -q '^syncbn: ' job.txt
   at_most "process $2 $1: told" $((1000 * limit + 1000 * slowness)) "$since"
   end_of_job
-  # Of these the launcher takes two seconds for one that it wakes.
-  at_most "process $2 $1: an end" $((1000 * limit + 3500 * slowness)) "$since"
+  at_most "process $2 $1: an end" $((1000 * limit + 2000 * slowness)) "$since"
   check "exit code 86" ended_by 86 9
   check "one line" test "$(grep -c '^syncbn: ' job.txt)" = 1
   check "that names it: $(cat job.txt)" grep -qE "^syncbn: no progress in the start of MPI: \

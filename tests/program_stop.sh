@@ -87,15 +87,37 @@ kill -CONT "$(cat pid.0)"
 end_of_job
 check "one signal of each kind: a stop" test "$code" = 75
 
+# catches NUMBER PID
+catches() { ((16#$(awk '/^SigCgt/ {print $2}' "/proc/$2/status") >> ($1 - 1) & 1)); }
+heeded() { ! catches "$@"; }
+
+# starting FOLDER: MPI starts, and cannot without process 1
+starting() {
+  start_stopped=1 start 2 "${train[@]}" --steps $endless --out "$1"
+  wait_for $((60 * slowness)) test -s pid.1 -a -s pid.0
+  wait_for 10 catches 10 "$(cat pid.0)"
+}
+starting early
+kill -USR1 "$(cat pid.0)"
+wait_for 10 heeded 10 "$(cat pid.0)"
+kill -CONT "$(cat pid.1)"
+end_of_job
+stopped "USR1 while MPI starts" "a signal" early
+check "USR1 while MPI starts: heeded behind the first step" grep -q ' after step 1 of ' job.txt
+starting at-once
+kill -TERM "$(cat pid.0)"
+end_of_job
+check "TERM while MPI starts: exit code 75" test "$code" = 75
+check "TERM while MPI starts: nothing has begun" absent at-once
+check "TERM while MPI starts: nothing to say: $(cat job.txt)" test ! -s job.txt
+
 # a process that waits for one which is held cannot end its step; the second signal ends it
-catches_term() { ((16#$(awk '/^SigCgt/ {print $2}' "/proc/$1/status") >> 14 & 1)); }
-heeded() { ! catches_term "$1"; }
 under_way 2 held
 waits=$(cat pid.0) holds=$(cat pid.1)
-check "TERM is caught at first" catches_term "$waits"
+check "TERM is caught at first" catches 15 "$waits"
 kill -STOP "$holds"
 kill -TERM "$waits"
-check "the first TERM is heeded" wait_for 10 heeded "$waits"
+check "the first TERM is heeded" wait_for 10 heeded 15 "$waits"
 kill -TERM "$waits"
 wait_for 10 test ! -e "/proc/$waits"
 kill -CONT "$holds" 2>/dev/null

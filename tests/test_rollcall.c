@@ -25,14 +25,6 @@ typedef struct job {
     char said[4200]; /* file of what all print */
 } job;
 
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number)
-{
-    (void)number;
-    stop = 1;
-}
-
 static void set(const char *name, int value)
 {
     char text[16];
@@ -57,10 +49,9 @@ static void live(const job *j, int rank, int ends, int begun)
     set("OMPI_COMM_WORLD_RANK", rank);
     set("OMPI_COMM_WORLD_SIZE", j->size);
     set("OMPI_COMM_WORLD_LOCAL_SIZE", j->here);
-    signal(SIGUSR1, on_signal);
     int said = open(j->said, O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (said < 0 || dup2(said, STDERR_FILENO) < 0) _exit(1);
-    sbni_rollcall *r = sbni_rollcall_begin(j->limit_s, &stop);
+    sbni_rollcall *r = sbni_rollcall_begin(j->limit_s);
     char byte = 0;
     if (!r || write(begun, &byte, 1) != 1) _exit(2);
     while (read(ends, &byte, 1) != 1)
@@ -220,22 +211,6 @@ static void another_host(void **state)
     said(&k, "1 of this host (not there), of processes 0, 2, 3", 0);
 }
 
-/* A host without process 0 keeps silent where its processes are told to end meanwhile,
- * but not where they were asked to before. */
-static void another_host_told(void **state)
-{
-    (void)state;
-    for (int before = 0; before < 2; before++) {
-        job j = new_job(before ? "before" : "told", 4, 2, 0.4);
-        begin(&j, 2);
-        begin(&j, 3);
-        if (!before) test_sleep(0.8);
-        tell_all(&j, SIGUSR1);
-        ended(&j, 86);
-        said(&j, before ? "some of processes 0, 1 (not on this host)" : NULL, 1);
-    }
-}
-
 /* Where the launcher gives the job no name, process 0 speaks for all, or 1 where that one
  * is stopped. */
 static void without_a_name(void **state)
@@ -311,16 +286,16 @@ static void many(void **state)
 static void no_limit(void **state)
 {
     (void)state;
-    assert_null(sbni_rollcall_begin(0, NULL));
+    assert_null(sbni_rollcall_begin(0));
     sbni_rollcall_end(NULL);
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(all_are_there),       cmocka_unit_test(one_has_not_begun),
-    cmocka_unit_test(one_is_stopped),      cmocka_unit_test(both_kinds),
-    cmocka_unit_test(another_host),        cmocka_unit_test(another_host_told),
-    cmocka_unit_test(mpi_starts),          cmocka_unit_test(suspended),
-    cmocka_unit_test(who_asks_is_stopped), cmocka_unit_test(many),
-    cmocka_unit_test(without_a_name),      cmocka_unit_test(no_limit),
+    cmocka_unit_test(all_are_there),  cmocka_unit_test(one_has_not_begun),
+    cmocka_unit_test(one_is_stopped), cmocka_unit_test(both_kinds),
+    cmocka_unit_test(another_host),   cmocka_unit_test(mpi_starts),
+    cmocka_unit_test(suspended),      cmocka_unit_test(who_asks_is_stopped),
+    cmocka_unit_test(many),           cmocka_unit_test(without_a_name),
+    cmocka_unit_test(no_limit),
 };
 TEST_MAIN(tests)

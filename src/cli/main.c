@@ -98,13 +98,13 @@ static sbn_status check_isa(void)
     return SBN_OK;
 }
 
-/* A signal that comes while MPI starts is heeded behind the first step. */
-static const volatile sig_atomic_t *listen_early(int argc, char **argv)
+/* Whether it is a command that saves when it is asked to stop. */
+static bool saves(int argc, char **argv)
 {
     for (int i = 0; i < COMMANDS; i++)
         if (argc > 1 && commands[i].saves && !strcmp(argv[1], commands[i].name))
-            return sbni_listen_for_stop();
-    return NULL;
+            return true;
+    return false;
 }
 
 /* Index of a command; COMMANDS for those that only print. */
@@ -163,10 +163,11 @@ int main(int argc, char **argv)
 {
     int provided;
     double stall_limit_s = sbni_stall_limit(argc, argv);
-    const volatile sig_atomic_t *stop = listen_early(argc, argv);
+    bool listens = saves(argc, argv);
+    if (listens) sbni_listen_while_mpi_starts();
     open_standard_streams();
     choose_sums();
-    sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s, stop);
+    sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     /* A closed pipe is a write error to report, not a reason to die silently. */
     signal(SIGPIPE, SIG_IGN);
@@ -178,6 +179,7 @@ int main(int argc, char **argv)
     if (status == SBN_OK)
         status = sbn_watch_create(group, stall_limit_s, sbni_stalled, NULL, &watch);
     sbni_rollcall_end(rollcall);
+    if (listens) sbni_listen_for_stop();
     if (status == SBN_OK) status = dispatch(argc, argv, group);
     /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
     if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());

@@ -49,19 +49,17 @@ struct sbni_rollcall {
     atomic_bool ends;
     sbni_launched self;
     double limit_s;
-    const volatile sig_atomic_t *stop;
     int wake;                /* the thread, to end */
     int fd;                  /* -1: there is no name, or no socket */
     struct sockaddr_un name; /* of rank 0; the rank is its last four bytes */
     socklen_t name_bytes;
     /* the thread's own */
     double waited_s;
-    double yields_s;    /* since it was last asked by one that is ahead; < 0: by none */
-    double asks_s;      /* since it asks; < 0: it does not */
-    bool asked_to_stop; /* before the limit */
-    uint8_t *answered;  /* [size] */
-    uint8_t *absent;    /* [size] has no name on this host */
-    uint8_t *asleep;    /* [size] has a name, and does not answer */
+    double yields_s;   /* since it was last asked by one that is ahead; < 0: by none */
+    double asks_s;     /* since it asks; < 0: it does not */
+    uint8_t *answered; /* [size] */
+    uint8_t *absent;   /* [size] has no name on this host */
+    uint8_t *asleep;   /* [size] has a name, and does not answer */
 };
 
 /* A job as its processes know it before MPI runs: MPICH's launcher does not tell, but is
@@ -223,7 +221,6 @@ static void look(sbni_rollcall *r, double passed_s)
     if (r->yields_s >= 0) r->yields_s += passed_s;
     if (r->yields_s > YIELD_S) r->yields_s = -1;
     double over_s = r->waited_s - r->limit_s;
-    if (over_s <= 0) r->asked_to_stop = r->stop && *r->stop;
     if (r->fd < 0) {
         look_alone(r, over_s);
         return;
@@ -238,8 +235,6 @@ static void look(sbni_rollcall *r, double passed_s)
         asleep += r->asleep[i];
     }
     bool known = asleep || absent > 0 || r->self.here == r->self.size;
-    if (!known && over_s > 0 && r->stop && *r->stop && !r->asked_to_stop)
-        end_all(r); /* as the launcher wants it, for the sake of a host that told */
     double more_s = known ? 0 : ELSEWHERE_S[r->absent[0]];
     if (r->asks_s >= ANSWERS_S && over_s >= more_s) tell(r, asleep > 0, absent);
 }
@@ -288,13 +283,12 @@ static void destroy(sbni_rollcall *r)
     sbni_free(r);
 }
 
-sbni_rollcall *sbni_rollcall_begin(double limit_s, const volatile sig_atomic_t *stop)
+sbni_rollcall *sbni_rollcall_begin(double limit_s)
 {
     sbni_rollcall *r;
     if (limit_s <= 0 || sbni_alloc(1, sizeof *r, "start", &r) != SBN_OK) return NULL;
     *r = (sbni_rollcall){.self = sbni_launched_as(),
                          .limit_s = limit_s,
-                         .stop = stop,
                          .wake = eventfd(0, EFD_CLOEXEC),
                          .yields_s = -1,
                          .asks_s = -1};

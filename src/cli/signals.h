@@ -8,4 +8,8 @@
  * kind ends the process. Local. */
 const volatile sig_atomic_t *sbni_listen_for_stop(void);
 
+/* Until then USR1 and INT are kept for it. TERM ends this process with 75: there is
+ * nothing to save, and a launcher that sends it to end all would wait. Local. */
+void sbni_listen_while_mpi_starts(void);
+
 #endif
