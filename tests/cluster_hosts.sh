@@ -276,6 +276,30 @@ cut_link() {
 }
 cut_link
 
+# While process 0 waits for its folder, or reads data, the others wait for as long as that
+# takes, and for no longer than the limit where its host is lost.
+cut_while_it_works() {
+  local since holder
+  launch/run --here -np 1 build/syncbn train "${train[@]}" --epochs 100000000 --out out/held \
+    >holder.txt 2>&1 </dev/null &
+  holder=$!
+  check 'a folder is in use' wait_for 60 has_steps held 1
+  SBN_LOCK_WAIT=100 by_file held --stall-limit $limit_s &
+  job=$!
+  runs_on() { inside "$1" pgrep -x syncbn >/dev/null; }
+  check 'a job waits for it' wait_for 60 eval 'runs_on h1 && runs_on h2'
+  sleep $((limit_s + 3))
+  check 'for longer than the limit' test ! -s held.txt
+  ip link set link1 down
+  since=${EPOCHREALTIME/./}
+  kill "$holder"
+  ends_in_time 'a host lost while the other waits for its work' held "$since"
+  check 'it tells which' grep -q 'for processes 0, 1 on h1, without a sign of life' held.txt
+  wait "$holder"
+  ip link set link1 up
+}
+cut_while_it_works
+
 unset OMPI_MCA_plm_rsh_args
 export OMPI_MCA_plm_rsh_agent=$hosts/agent
 long=(--epochs 60)

@@ -18,9 +18,11 @@ extern "C" {
  * ever. A watch is a thread in every process of a group that sees how long its process
  * has stood in one collective of the library (a layer's sums, gradients, agreements, …),
  * and calls the program when that is too long. The thread calls nothing of MPI, so
- * MPI_THREAD_FUNNELED suffices, and needs no message: each process answers for itself,
- * also when its host is cut off. The processes of one host tell each other where they
- * are through memory that they share.
+ * MPI_THREAD_FUNNELED suffices: each process answers for itself, also when its host is
+ * cut off. The processes of one host tell each other where they are through memory that
+ * they share; a process of each host tells process 0, by datagrams of 16 bytes, one a
+ * second or four within the limit, that it lives (UDP over IPv4, a port that the system
+ * chooses). No result depends on them.
  *
  * Time counts only while this process runs: one that is suspended together with the job
  * (Ctrl-Z, a laptop that sleeps) goes on as if nothing had been.
@@ -58,12 +60,13 @@ typedef void (*sbn_stall_handler)(const sbn_stall *stall, void *context);
  *                 processes of another host that are missing, up to 1.5 s behind it, as
  *                 that host can tell more. Where a collective may take any time, such as
  *                 waiting for data that one process reads, only for processes that are
- *                 stopped.
+ *                 stopped, or a host that gave signs of life and gives none for so long.
  * @param handler  what to do; on a process that does not speak it is called a moment
  *                 later, so that one line is printed once a job.
  * @param context  handed to the handler.
  * @param watch    receives the watch.
- * @collective over the group: it is split by hosts; 100 bytes a process, and agreements.
+ * @collective over the group: it is split by hosts; 100 bytes a process, 48 bytes where
+ * there are several hosts, and agreements.
  * @errors SBN_E_ARG, SBN_E_MEMORY, SBN_E_STATE (the group is watched already, or there
  * can be no more threads), SBN_E_MPI; SBN_E_PEER where only others failed.
  */

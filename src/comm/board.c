@@ -71,9 +71,9 @@ static void *share(MPI_Comm host, int64_t bytes)
     return all ? memory : NULL;
 }
 
-static int64_t bytes_of(int seats)
+static int64_t bytes_of(int seats, int processes)
 {
-    return HEAD_BYTES + seats * (int64_t)sizeof(sbni_seat);
+    return HEAD_BYTES + seats * (int64_t)sizeof(sbni_seat) + 8 * (int64_t)processes;
 }
 
 /* Who sits on which host. */
@@ -112,18 +112,19 @@ sbn_status sbni_board_create(sbn_group *group, sbni_board *b)
                                          MPI_INFO_NULL, &host),
                      "MPI_Comm_split_type"));
     MPI_Comm_size(host, &here);
-    b->memory = share(host, bytes_of(here));
+    b->memory = share(host, bytes_of(here, b->size));
     if (b->memory) {
-        b->bytes = bytes_of(here);
+        b->bytes = bytes_of(here, b->size);
         MPI_Bcast(&leader, 1, MPI_INT, 0, host);
     }
     MPI_Comm_free(&host);
     sbn_status status = SBN_OK;
-    if (!b->memory) status = sbni_alloc(1, bytes_of(1), "watch", &b->memory);
+    if (!b->memory) status = sbni_alloc(1, bytes_of(1, b->size), "watch", &b->memory);
     SBN_GOTO(sbn_group_agree(group, status));
     SBN_GOTO(gather_cards(group, leader, b));
     b->speaker = b->memory;
     b->seats = (sbni_seat *)((char *)b->memory + HEAD_BYTES);
+    b->heard = (_Atomic uint64_t *)(b->seats + b->here);
     for (int i = 0; i < b->here; i++)
         if (b->ranks[i] == group->rank) b->mine = &b->seats[i];
     return SBN_OK;

@@ -28,6 +28,8 @@ typedef struct sbni_board {
     int64_t bytes;
     _Atomic uint32_t *speaker; /* of this host, which tells of a stall: its seat + 1 */
     sbni_seat *seats, *mine;
+    _Atomic uint64_t *heard;        /* [size] signs of life of other hosts, of their first
+                                       process; 0: never any (comm/beacon.h) */
     int here, size;                 /* processes of this host, and of all */
     int *leader;                    /* [size] the first process of each one's host */
     int *ranks;                     /* [here] who has which seat */

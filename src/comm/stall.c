@@ -67,15 +67,16 @@ static void add_process(sbni_text *w, const sbni_board *b, int i, sbni_absence a
                       text, call_of(seat));
 }
 
-/* Host by host, who is not on this one. */
-static void add_elsewhere(sbni_text *w, const sbni_board *b)
+/* Host by host, who is not on this one; of those that are lost alone, if given. */
+static void add_elsewhere(sbni_text *w, const sbni_board *b, const uint8_t *lost)
 {
     uint8_t in[b->size];
     char list[160];
     int mine = b->leader[b->ranks[0]];
     const char *before = "";
     for (int first = 0; first < b->size && w->at + sizeof list < w->bytes; first++) {
-        if (b->leader[first] != first || first == mine) continue;
+        if (b->leader[first] != first || first == mine || (lost && !lost[first]))
+            continue;
         for (int r = 0; r < b->size; r++) in[r] = b->leader[r] == first;
         sbni_text_processes(in, b->size, list, sizeof list);
         sbni_text_add(w, "%s%s on %s", before, list, b->hosts[first]);
@@ -97,13 +98,18 @@ static void add_here(sbni_text *w, const sbni_board *b, const uint8_t *quiet,
         add_process(w, b, i, absence, quiet[i]);
     }
     if (absent > told) sbni_text_add(w, "; and %d more of this host", absent - told);
-    if (b->here == b->size) return;
-    sbni_text_add(w, "; not known of ");
-    add_elsewhere(w, b);
 }
 
-void sbni_stall_tell(const sbni_board *b, int rank, const uint8_t *quiet, double waited_s,
-                     char *what, char *text, sbn_stall *stall)
+static bool any(const uint8_t *of, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (of[i]) return true;
+    return false;
+}
+
+void sbni_stall_tell(const sbni_board *b, int rank, const uint8_t *quiet,
+                     const uint8_t *lost, double waited_s, char *what, char *text,
+                     sbn_stall *stall)
 {
     sbni_text w = {text, 0, SBNI_STALL_TEXT};
     uint64_t number = get(&b->mine->waits);
@@ -120,13 +126,18 @@ void sbni_stall_tell(const sbni_board *b, int rank, const uint8_t *quiet, double
     sbni_text_add(&w, "%s (call %" PRId64, what, stall->call);
     if (stall->step > 0) sbni_text_add(&w, ", step %" PRId64, stall->step);
     sbni_text_add(&w, "): process %d has waited %.1f s for ", rank, waited_s);
-    if (absent)
-        add_here(&w, b, quiet, number, absent);
-    else if (b->here == b->size)
-        sbni_text_add(&w, "a message; all processes came");
-    else {
-        sbni_text_add(&w, "some of: ");
-        add_elsewhere(&w, b);
-        sbni_text_add(&w, "; all %d of %s came", b->here, b->hosts[rank]);
+    bool known = any(lost, b->size);
+    if (known) {
+        add_elsewhere(&w, b, lost);
+        sbni_text_add(&w, ", without a sign of life%s", absent ? "; " : "");
     }
+    if (absent) add_here(&w, b, quiet, number, absent);
+    if (known) return;
+    if (b->here == b->size) {
+        if (!absent) sbni_text_add(&w, "a message; all processes came");
+        return;
+    }
+    sbni_text_add(&w, absent ? "; not known of " : "some of: ");
+    add_elsewhere(&w, b, NULL);
+    if (!absent) sbni_text_add(&w, "; all %d of %s came", b->here, b->hosts[rank]);
 }

@@ -31,13 +31,16 @@ typedef struct sbni_watcher {
     sbn_stall_handler handler;
     void *context;
     /* the thread's own */
-    uint64_t number; /* of the call waited in when it last looked */
-    double waited_s; /* in it, by this process's own time */
-    bool speaks;     /* and no other of the host, until it waits in another call */
-    double silent_s; /* since another process of the host began to speak; < 0: none */
-    uint64_t *beats; /* [here] last seen */
-    double *quiet_s; /* [here] since they changed */
-    uint8_t *quiet;  /* [here] */
+    uint64_t number;   /* of the call waited in when it last looked */
+    double waited_s;   /* in it, by this process's own time */
+    bool speaks;       /* and no other of the host, until it waits in another call */
+    double silent_s;   /* since another process of the host began to speak; < 0: none */
+    uint64_t *beats;   /* [here] last seen */
+    double *quiet_s;   /* [here] since they changed */
+    uint8_t *quiet;    /* [here] */
+    uint64_t *heard;   /* [size] last seen, of hosts by their first process */
+    double *unheard_s; /* [size] since they changed */
+    uint8_t *lost;     /* [size] heard of before, and not within the limit */
     char what[SBNI_CALL_TEXT], text[SBNI_STALL_TEXT];
 } sbni_watcher;
 
@@ -57,13 +60,41 @@ static void see_others(sbni_watcher *w, double passed_s)
         w->beats[i] = beats;
         w->quiet[i] = w->quiet_s[i] > quiet_s;
     }
+    for (int r = 0; r < b->size; r++) {
+        uint64_t heard = atomic_load_explicit(&b->heard[r], memory_order_relaxed);
+        w->unheard_s[r] = heard == w->heard[r] ? w->unheard_s[r] + passed_s : 0;
+        w->heard[r] = heard;
+        w->lost[r] = heard > 0 && w->unheard_s[r] > w->limit_s;
+    }
+}
+
+/* By what is known here, some process keeps a call from its end that may take any time.
+ */
+static bool is_cut_off(const sbni_watcher *w)
+{
+    const sbni_board *b = &w->watch->board;
+    for (int i = 0; i < b->here; i++)
+        if (w->quiet[i]) return true;
+    for (int r = 0; r < b->size; r++)
+        if (w->lost[r] && w->unheard_s[r] > w->limit_s + ELSEWHERE_S) return true;
+    return false;
+}
+
+/* The same of a call that all should have come to. */
+static bool is_missed(const sbni_watcher *w, uint64_t number)
+{
+    const sbni_board *b = &w->watch->board;
+    if (b->here == b->size || w->waited_s > w->limit_s + ELSEWHERE_S) return true;
+    for (int i = 0; i < b->here; i++)
+        if (sbni_stall_misses(b, i, number, w->quiet[i])) return true;
+    return false;
 }
 
 static void handle(sbni_watcher *w)
 {
     sbn_stall stall;
-    sbni_stall_tell(&w->watch->board, w->watch->rank, w->quiet, w->waited_s, w->what,
-                    w->text, &stall);
+    sbni_stall_tell(&w->watch->board, w->watch->rank, w->quiet, w->lost, w->waited_s,
+                    w->what, w->text, &stall);
     stall.speaks = w->speaks;
     pthread_mutex_unlock(&w->lock); /* it may set another limit */
     w->handler(&stall, w->context);
@@ -109,6 +140,7 @@ static void look(sbni_watcher *w, double passed_s)
     const sbni_board *b = &w->watch->board;
     uint64_t number = atomic_load_explicit(&b->mine->waits, memory_order_acquire);
     atomic_fetch_add_explicit(&b->mine->beats, 1, memory_order_relaxed);
+    sbni_beacon_tend(&w->watch->beacon, passed_s, w->limit_s);
     see_others(w, passed_s);
     if (speaker_is_gone(w)) {
         handle(w);
@@ -123,11 +155,9 @@ static void look(sbni_watcher *w, double passed_s)
     if (w->limit_s <= 0 || w->waited_s <= w->limit_s) return;
     bool has_time =
         number == atomic_load_explicit(&b->mine->has_time, memory_order_relaxed);
-    bool known = b->here == b->size && !has_time;
-    for (int i = 0; i < b->here && !known; i++)
-        known = has_time ? w->quiet[i] : sbni_stall_misses(b, i, number, w->quiet[i]);
+    bool stalls = has_time ? is_cut_off(w) : is_missed(w, number);
     if (number != atomic_load_explicit(&b->mine->waits, memory_order_acquire)) return;
-    if (known || (!has_time && w->waited_s > w->limit_s + ELSEWHERE_S)) speak(w);
+    if (stalls) speak(w);
 }
 
 static struct timespec after(double s)
@@ -171,11 +201,22 @@ static sbn_status check(const sbn_group *group, double limit_s, sbn_stall_handle
     return SBN_OK;
 }
 
+static void free_watcher(sbni_watcher *w)
+{
+    sbni_free(w->beats);
+    sbni_free(w->quiet_s);
+    sbni_free(w->quiet);
+    sbni_free(w->heard);
+    sbni_free(w->unheard_s);
+    sbni_free(w->lost);
+    sbni_free(w);
+}
+
 static sbn_status make_watcher(sbn_watch *watch, double limit_s,
                                sbn_stall_handler handler, void *context)
 {
     sbni_watcher *w;
-    int here = watch->board.here;
+    int here = watch->board.here, size = watch->board.size;
     SBN_TRY(sbni_alloc(1, sizeof *w, "watch", &w));
     *w = (sbni_watcher){.watch = watch,
                         .limit_s = limit_s,
@@ -191,6 +232,9 @@ static sbn_status make_watcher(sbn_watch *watch, double limit_s,
     sbn_status status = sbni_alloc(here, 8, "watch", &w->beats);
     if (status == SBN_OK) status = sbni_alloc(here, 8, "watch", &w->quiet_s);
     if (status == SBN_OK) status = sbni_alloc(here, 1, "watch", &w->quiet);
+    if (status == SBN_OK) status = sbni_alloc(size, 8, "watch", &w->heard);
+    if (status == SBN_OK) status = sbni_alloc(size, 8, "watch", &w->unheard_s);
+    if (status == SBN_OK) status = sbni_alloc(size, 1, "watch", &w->lost);
     int error = status == SBN_OK ? sbni_thread_start(&w->thread, run, w) : 0;
     if (error)
         status =
@@ -199,10 +243,7 @@ static sbn_status make_watcher(sbn_watch *watch, double limit_s,
         watch->watcher = w;
         return SBN_OK;
     }
-    sbni_free(w->beats);
-    sbni_free(w->quiet_s);
-    sbni_free(w->quiet);
-    sbni_free(w);
+    free_watcher(w);
     return status;
 }
 
@@ -220,6 +261,7 @@ sbn_status sbn_watch_create(sbn_group *group, double limit_s, sbn_stall_handler 
     w->rank = group->rank;
     if (group->size > 1) {
         SBN_GOTO(sbni_board_create(group, &w->board));
+        SBN_GOTO(sbni_beacon_create(group, &w->board, &w->beacon));
         SBN_GOTO(sbn_group_agree(group, make_watcher(w, limit_s, handler, context)));
         w->group = group;
         group->watch = w;
@@ -243,12 +285,10 @@ void sbn_watch_destroy(sbn_watch **watch)
         pthread_join(w->thread, NULL);
         pthread_cond_destroy(&w->wake);
         pthread_mutex_destroy(&w->lock);
-        sbni_free(w->beats);
-        sbni_free(w->quiet_s);
-        sbni_free(w->quiet);
-        sbni_free(w);
+        free_watcher(w);
     }
     if ((*watch)->group) (*watch)->group->watch = NULL;
+    sbni_beacon_destroy(&(*watch)->beacon);
     sbni_board_destroy(&(*watch)->board);
     sbni_free(*watch);
     *watch = NULL;

@@ -2,6 +2,7 @@
 #ifndef SBNI_WATCH_H
 #define SBNI_WATCH_H
 
+#include "comm/beacon.h"
 #include "comm/board.h"
 #include "syncbn/watch.h"
 
@@ -9,6 +10,7 @@
 struct sbn_watch {
     sbn_group *group; /* NULL once that is gone */
     sbni_board board;
+    sbni_beacon beacon;
     int rank;
     int64_t entered;              /* calls that nobody keeps */
     struct sbni_watcher *watcher; /* the thread and what is its own; NULL: none */
@@ -29,11 +31,13 @@ sbni_absence sbni_stall_absence(const sbni_board *board, int seat, uint64_t numb
  * yet another, which may be of another host. */
 bool sbni_stall_misses(const sbni_board *board, int seat, uint64_t number, bool quiet);
 
-/* What is to be told of the call that this process waits in; quiet: [board->here]. Writes
- * stall->text into text and stall->what into what. */
+/* What is to be told of the call that this process waits in. quiet: [board->here]; lost:
+ * [board->size], by its first process, a host without a sign of life. Writes stall->text
+ * into text and stall->what into what. */
 enum { SBNI_STALL_TEXT = 1024 };
 void sbni_stall_tell(const sbni_board *board, int rank, const uint8_t *quiet,
-                     double waited_s, char *what, char *text, sbn_stall *stall);
+                     const uint8_t *lost, double waited_s, char *what, char *text,
+                     sbn_stall *stall);
 
 /* This process's own. */
 static inline sbni_seat *sbni_watch_seat(const sbn_watch *watch)
