@@ -140,6 +140,17 @@ scontrol update "JobId=$job" StartTime=now
 done_well 'started again, it ends'
 check 'preempted: the weights of one process' same long "slurm-$job"
 
+# Slurm looks at the time that is left twice a minute.
+sbatch_options=(--time=1)
+submit slurm-srun.sbatch --epochs 100000000
+sbatch_options=()
+check 'a job that has too little time is under way' wait_for 60 whole_job
+check 'time limit: Slurm tells it before, and it ends' wait_for 60 over
+check 'time limit: it had saved' grep -q 'stopped by a signal after step [0-9]* of .*, saved' \
+  "syncbn-$job.txt"
+exit_75() { scontrol -o show job "$job" | grep -q ' ExitCode=75:0 '; }
+check 'time limit: and ended with 75' exit_75
+
 submit slurm-srun.sbatch "${long[@]}"
 check 'a job to lose a process is under way' wait_for 60 whole_job
 # process_with VARIABLE=VALUE: the pid of the program's process that has it
@@ -161,12 +172,13 @@ told_in_good_time() {
   told_in_time "$1" "syncbn-$job.txt" "(call [0-9]*, step [0-9]*): .* for .*process $2 on " \
     "$3" $((1000 * limit_s + 2000))
 }
-# told_by_others TEXT RANK: and by no one else. A process that is alone on its node knows
-# nothing of the other nodes', so each of those that wait may speak before the end.
+# told_by_others TEXT RANK: and by no one else. Process 0 hears no sign of life of it; one
+# of another node knows nothing of the others', so each that waits may speak before the end.
 told_by_others() {
   local lines told
   lines=$(grep -c '^syncbn: no progress' "syncbn-$job.txt")
-  told=$(grep -cE "process [^$2] has waited [0-9.]+ s for some of: .*process $2 on login" \
+  told=$(grep -cE "process (0 has waited [0-9.]+ s for process $2 on login, without a|[^0$2] \
+has waited [0-9.]+ s for some of: .*process $2 on) " \
     "syncbn-$job.txt")
   check "$1: by one of the others, or each: $lines" test "$lines" = "$told" -a "$told" -ge 1 \
     -a "$told" -le 3
