@@ -294,7 +294,7 @@ cut_while_it_works() {
   since=${EPOCHREALTIME/./}
   kill "$holder"
   ends_in_time 'a host lost while the other waits for its work' held "$since"
-  check 'it tells which' grep -q 'for processes 0, 1 on h1, without a sign of life' held.txt
+  check 'it tells which' grep -q 'for a sign of life from: processes 0, 1 on h1;' held.txt
   wait "$holder"
   ip link set link1 up
 }

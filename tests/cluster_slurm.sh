@@ -172,13 +172,13 @@ told_in_good_time() {
   told_in_time "$1" "syncbn-$job.txt" "(call [0-9]*, step [0-9]*): .* for .*process $2 on " \
     "$3" $((1000 * limit_s + 2000))
 }
-# told_by_others TEXT RANK: and by no one else. Process 0 hears no sign of life of it; one
-# of another node knows nothing of the others', so each that waits may speak before the end.
+# told_by_others TEXT RANK: and by no one else. A process that is alone on its node knows
+# only signs of life of the other nodes, so each of those that wait may speak before the end.
 told_by_others() {
   local lines told
   lines=$(grep -c '^syncbn: no progress' "syncbn-$job.txt")
-  told=$(grep -cE "process (0 has waited [0-9.]+ s for process $2 on login, without a|[^0$2] \
-has waited [0-9.]+ s for some of: .*process $2 on) " \
+  told=$(grep -cE "process [^$2] has waited [0-9.]+ s for (a sign of life from: process $2 on \
+login;|some of: .*process $2 on )" \
     "syncbn-$job.txt")
   check "$1: by one of the others, or each: $lines" test "$lines" = "$told" -a "$told" -ge 1 \
     -a "$told" -le 3

@@ -58,9 +58,9 @@ done
 # Before MPI runs none has a watch yet. never_begins TEXT RANK WHO WHAT
 never_begins() {
   local since
-  since=$(now_ms)
   start_stopped=$2 start 3 "${train[@]}" --out never
-  wait_for $((60 * slowness)) test -s "pid.$2"
+  wait_for $((60 * slowness)) test -s pid.0 -a -s pid.1 -a -s pid.2
+  since=$(now_ms)
   wait_for 10 grep -q '^syncbn: ' job.txt
   at_most "process $2 $1: told" $((1000 * limit + 1000 * slowness)) "$since"
   end_of_job

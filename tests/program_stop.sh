@@ -95,11 +95,12 @@ heeded() { ! catches "$@"; }
 starting() {
   start_stopped=1 start 2 "${train[@]}" --steps $endless --out "$1"
   wait_for $((60 * slowness)) test -s pid.1 -a -s pid.0
-  wait_for 10 catches 10 "$(cat pid.0)"
+  check "MPI starts: one stands still" wait_for 10 grep -q '^State:.T' "/proc/$(cat pid.1)/status"
+  check "MPI starts: the other listens" wait_for $((10 * slowness)) catches 2 "$(cat pid.0)"
 }
 starting early
 kill -USR1 "$(cat pid.0)"
-wait_for 10 heeded 10 "$(cat pid.0)"
+check "USR1 while MPI starts: heard" wait_for 10 heeded 10 "$(cat pid.0)"
 kill -CONT "$(cat pid.1)"
 end_of_job
 stopped "USR1 while MPI starts" "a signal" early
@@ -107,9 +108,9 @@ check "USR1 while MPI starts: heeded behind the first step" grep -q ' after step
 starting at-once
 kill -TERM "$(cat pid.0)"
 end_of_job
-check "TERM while MPI starts: exit code 75" test "$code" = 75
+check "TERM while MPI starts: exit code 75, got $code" ended_by 75 9
 check "TERM while MPI starts: nothing has begun" absent at-once
-check "TERM while MPI starts: nothing to say: $(cat job.txt)" test ! -s job.txt
+check "TERM while MPI starts: nothing to say" test "$(grep -c '^syncbn: ' job.txt)" = 0
 
 # a process that waits for one which is held cannot end its step; the second signal ends it
 under_way 2 held

@@ -4,28 +4,32 @@
 
 #include <mpi.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "comm/call.h"
 #include "comm/group.h"
 #include "comm/watch.h"
 #include "syncbn/watch.h"
 
 static const double limit_s = 0.6, PATIENCE_S = 3;
 
-/* In the place of MPI's: processes 0 and 1 are one host, 2 and 3 another. */
+/* In the place of MPI's: processes 0 and 1 are one host, 2 and 3 another; or each is. */
+static int per_host = 2;
 __attribute__((visibility("default"))) int
 MPI_Comm_split_type(MPI_Comm comm, int type, int key, MPI_Info info, MPI_Comm *host)
 {
     int rank;
     PMPI_Comm_rank(comm, &rank);
     return type == MPI_COMM_TYPE_SHARED && info == MPI_INFO_NULL
-               ? PMPI_Comm_split(comm, rank / 2, key, host)
+               ? PMPI_Comm_split(comm, rank / per_host, key, host)
                : MPI_ERR_ARG;
 }
 
-/* Of the watch's thread; read once that has ended. */
+/* Of the watch's thread; but for the first, read once that has ended. */
+static atomic_bool was_told;
 static struct {
     int calls;
     bool speaks;
@@ -33,15 +37,11 @@ static struct {
     char text[1024];
 } told;
 
-/* To be woken by whom a watch calls; 0: nobody. */
-static pid_t asleep[4];
-
 /* What comes later than the first is of no interest: the program would have ended. */
 static void note(const sbn_stall *stall, void *context)
 {
     (void)context;
-    for (int i = 0; i < 4; i++)
-        if (asleep[i]) kill(asleep[i], SIGCONT);
+    atomic_store(&was_told, true);
     if (told.calls++ > 0) return;
     told.speaks = stall->speaks;
     told.waited_s = stall->waited_s;
@@ -52,6 +52,7 @@ static sbn_watch *begin(void)
 {
     sbn_watch *watch;
     memset(&told, 0, sizeof told);
+    was_told = false;
     OK(sbn_watch_create(test_group, limit_s, note, NULL, &watch));
     return watch;
 }
@@ -120,12 +121,15 @@ static void who_is_at_work_is_missed(void **state)
     }
 }
 
-/* Until the other host is heard of, for the watches of both to know that it can be. */
+/* Until the other hosts are heard of, for the watches of both to know that it can be. */
 static void hear_of_each_other(const sbn_watch *watch)
 {
-    _Atomic uint64_t *heard = &watch->board.heard[test_rank < 2 ? 2 : 0];
-    for (int i = 0; i < 1000 && atomic_load(heard) == 0; i++) test_sleep(0.01);
-    assert_true(atomic_load(heard) > 0);
+    int first = watch->board.leader[test_rank];
+    for (int r = per_host; r < test_size; r += per_host) {
+        _Atomic uint64_t *heard = &watch->board.heard[first == 0 ? r : 0];
+        for (int i = 0; i < 1000 && atomic_load(heard) == 0; i++) test_sleep(0.01);
+        assert_true(atomic_load(heard) > 0);
+    }
     MPI_Barrier(MPI_COMM_WORLD);
 }
 
@@ -143,32 +147,99 @@ static void who_works_for_long_is_not_lost(void **state)
     }
 }
 
-/* A host all of whose processes stop: here until the other one tells. */
-static void a_host_without_a_sign_of_life_is_lost(void **state)
+static char state_of(pid_t pid)
 {
-    (void)state;
+    char path[64], state = 0;
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%*d (%*[^)]) %c", &state), 1);
+    fclose(f);
+    return state;
+}
+
+static void wake(pid_t pid)
+{
+    while (state_of(pid) != 'T') test_sleep(0.001);
+    assert_int_equal(kill(pid, SIGCONT), 0);
+}
+
+/* Signs of life that are none: of another group, of who is not the first of a host, of
+ * nobody, and a part of one. */
+static void forge(const sbn_watch *watch)
+{
+    const sbni_beacon *b = &watch->beacon;
+    struct {
+        uint64_t token;
+        int32_t rank, lost;
+    } signs[] = {{b->token + 1, 2, -1}, {b->token, 1, -1},       {b->token, 0, -1},
+                 {b->token, -1, -1},    {b->token, 1 << 30, -1}, {b->token, 2, -1}};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    assert_true(fd >= 0);
+    for (int i = 0; i < 6; i++)
+        for (int a = 0; a < b->addresses; a++)
+            assert_true(sendto(fd, &signs[i], i < 5 ? sizeof signs[i] : 15, 0,
+                               (const struct sockaddr *)&b->address[a],
+                               sizeof b->address[a]) > 0);
+    close(fd);
+}
+
+/* Until the watch calls, or in vain. */
+static void wait_for_as_long_as_it_takes(const sbn_watch *watch, bool forges)
+{
+    OK(sbni_call_enter_long(test_group, "agreement"));
+    for (int i = 0; i < 600 && !atomic_load(&was_told); i++) {
+        if (forges) forge(watch);
+        test_sleep(0.01);
+    }
+    sbni_call_goes_on(test_group);
+}
+
+/* The host of these first and last processes stops until another one has told of it.
+ * busy: one that works, or -1. */
+static void lose(int first, int last, int busy, const char *whom)
+{
     pid_t pids[4], mine = getpid();
     MPI_Allgather(&mine, sizeof mine, MPI_BYTE, pids, sizeof mine, MPI_BYTE,
                   MPI_COMM_WORLD);
-    for (int lost = 0; lost < 2; lost++) {
-        bool stops = test_rank / 2 == lost;
-        sbn_watch *watch = begin();
-        hear_of_each_other(watch);
-        for (int i = 0; i < 4; i++) asleep[i] = i / 2 == lost && !stops ? pids[i] : 0;
-        if (stops) raise(SIGSTOP);
-        OK(sbni_group_agree_asleep(test_group, SBN_OK));
-        sbn_watch_destroy(&watch);
-        int speakers = told.calls > 0 && told.speaks;
-        MPI_Allreduce(MPI_IN_PLACE, &speakers, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-        assert_int_equal(speakers, 1);
-        if (stops) assert_int_equal(told.calls, 0);
-        if (stops || told.calls == 0) continue;
-        assert_true(told.waited_s > limit_s + 0.5);
-        assert_true(told.waited_s < limit_s + 1.6);
-        assert_non_null(strstr(told.text, lost == 0 ? " for processes 0, 1 on "
-                                                    : " for processes 2, 3 on "));
-        assert_non_null(strstr(told.text, ", without a sign of life"));
-    }
+    bool stops = test_rank >= first && test_rank <= last,
+         waits = !stops && test_rank != busy;
+    int waker = first > 2 ? 1 : first > 0 ? 0 : 3;
+    sbn_watch *watch = begin();
+    hear_of_each_other(watch);
+    if (stops) raise(SIGSTOP);
+    if (waits) wait_for_as_long_as_it_takes(watch, test_rank == 1);
+    if (test_rank == busy) test_sleep(PATIENCE_S);
+    if (test_rank == waker)
+        for (int r = first; r <= last; r++) wake(pids[r]);
+    if (test_rank == 0) assert_int_equal(atomic_load(&watch->board.heard[0]), 0);
+    if (test_rank == 0 && per_host > 1)
+        assert_int_equal(atomic_load(&watch->board.heard[1]), 0);
+    sbn_watch_destroy(&watch);
+    int speakers = told.calls > 0 && told.speaks;
+    MPI_Allreduce(MPI_IN_PLACE, &speakers, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    assert_true(speakers >= 1);
+    assert_int_equal(told.calls > 0, waits);
+    if (!waits) return;
+    assert_true(told.waited_s > limit_s && told.waited_s < limit_s + 1.5);
+    /* to who follows the one that speaks they may be back */
+    if (told.speaks) assert_non_null(strstr(told.text, whom));
+}
+
+static void a_host_without_a_sign_of_life_is_lost(void **state)
+{
+    (void)state;
+    lose(0, 1, -1, " for a sign of life from: processes 0, 1 on ");
+    lose(2, 3, -1, " for a sign of life from: processes 2, 3 on ");
+}
+
+/* Process 0 alone hears of all, and tells the others though it works. */
+static void process_0_tells_who_is_lost(void **state)
+{
+    (void)state;
+    per_host = 1;
+    lose(3, 3, 0, " for a sign of life from: process 3 on ");
+    per_host = 2;
 }
 
 static const struct CMUnitTest tests[] = {
@@ -176,5 +247,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(who_is_at_work_is_missed),
     cmocka_unit_test(who_works_for_long_is_not_lost),
     cmocka_unit_test(a_host_without_a_sign_of_life_is_lost),
+    cmocka_unit_test(process_0_tells_who_is_lost),
 };
 TEST_MAIN(tests)

@@ -20,9 +20,10 @@ extern "C" {
  * and calls the program when that is too long. The thread calls nothing of MPI, so
  * MPI_THREAD_FUNNELED suffices: each process answers for itself, also when its host is
  * cut off. The processes of one host tell each other where they are through memory that
- * they share; a process of each host tells process 0, by datagrams of 16 bytes, one a
- * second or four within the limit, that it lives (UDP over IPv4, a port that the system
- * chooses). No result depends on them.
+ * they share; a process of each host tells process 0 that it lives, and is answered, by
+ * datagrams of 16 bytes, two a second, or four within the limit where that is more (UDP
+ * over IPv4, from any address of the host to all that process 0 has until one answers,
+ * and a port that the system chooses). No result depends on them.
  *
  * Time counts only while this process runs: one that is suspended together with the job
  * (Ctrl-Z, a laptop that sleeps) goes on as if nothing had been.
@@ -60,7 +61,7 @@ typedef void (*sbn_stall_handler)(const sbn_stall *stall, void *context);
  *                 processes of another host that are missing, up to 1.5 s behind it, as
  *                 that host can tell more. Where a collective may take any time, such as
  *                 waiting for data that one process reads, only for processes that are
- *                 stopped, or a host that gave signs of life and gives none for so long.
+ *                 stopped, and hosts that gave signs of life and give none for so long.
  * @param handler  what to do; on a process that does not speak it is called a moment
  *                 later, so that one line is printed once a job.
  * @param context  handed to the handler.

@@ -22,7 +22,7 @@
 static const struct {
     const char *name, *about;
     sbn_status (*run)(int argc, char **argv, sbn_group *group);
-    bool saves; /* when it is asked to stop, however early */
+    bool saves; /* when it is asked to stop */
 } commands[] = {
     {"train", "train a net with synchronized batch norm", sbni_command_train, true},
     {"eval", "evaluate saved weights on a test set", sbni_command_eval, false},
@@ -51,7 +51,7 @@ static int exit_code(sbn_status status)
     case SBN_E_IO:
         return 74;
     case SBN_E_STOPPED:
-        return 75;
+        return SBNI_EXIT_STOPPED;
     case SBN_E_NONFINITE:
     case SBN_E_RANGE:
         return 77;
@@ -123,7 +123,6 @@ static sbn_status find_command(int argc, char **argv, int *which)
 static sbn_status dispatch(int argc, char **argv, sbn_group *group)
 {
     int which;
-    SBN_TRY(sbni_check_builds(group));
     SBN_TRY(sbn_group_agree(group, find_command(argc, argv, &which)));
     SBN_TRY(sbni_compare_text(group, "the command", argv[1]));
     if (which < COMMANDS) {
@@ -163,8 +162,8 @@ int main(int argc, char **argv)
 {
     int provided;
     double stall_limit_s = sbni_stall_limit(argc, argv);
-    bool listens = saves(argc, argv);
-    if (listens) sbni_listen_while_mpi_starts();
+    if (saves(argc, argv)) sbni_listen_for_stop();
+    if (sbni_launched_as().size == 1) sbni_listen_to_save();
     open_standard_streams();
     choose_sums();
     sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s);
@@ -176,10 +175,12 @@ int main(int argc, char **argv)
     sbn_status status = sbn_group_create(MPI_COMM_WORLD, &group);
     bool speaks = !group || sbn_group_rank(group) == 0;
     if (status == SBN_OK) status = sbni_check_launcher(group, &speaks);
+    /* the calls of another build are others from here on */
+    if (status == SBN_OK) status = sbni_check_builds(group);
     if (status == SBN_OK)
         status = sbn_watch_create(group, stall_limit_s, sbni_stalled, NULL, &watch);
     sbni_rollcall_end(rollcall);
-    if (listens) sbni_listen_for_stop();
+    sbni_listen_to_save();
     if (status == SBN_OK) status = dispatch(argc, argv, group);
     /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
     if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());

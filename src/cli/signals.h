@@ -4,12 +4,13 @@
 
 #include <signal.h>
 
-/* From now on USR1, TERM and INT set what is returned, each once: a second signal of a
- * kind ends the process. Local. */
-const volatile sig_atomic_t *sbni_listen_for_stop(void);
+enum { SBNI_EXIT_STOPPED = 75 };
 
-/* Until then USR1 and INT are kept for it. TERM ends this process with 75: there is
- * nothing to save, and a launcher that sends it to end all would wait. Local. */
-void sbni_listen_while_mpi_starts(void);
+/* From now on USR1, TERM and INT set what is returned, each once: a second signal of a
+ * kind ends the process. TERM ends it at once, with 75, until sbni_listen_to_save: there
+ * is nothing to save, and a launcher sends it to a process that it wakes to end it.
+ * Local. */
+const volatile sig_atomic_t *sbni_listen_for_stop(void);
+void sbni_listen_to_save(void);
 
 #endif

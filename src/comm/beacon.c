@@ -8,11 +8,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Sent so often, and so many times within the limit. */
-static const double SLOWEST_S = 1, TIMES = 4;
+#include "core/clock.h"
 
-/* After so many datagrams without an answer all addresses are tried again. */
-enum { PATIENCE = 4 };
+/* Between two signs; a limit has room for so many. */
+static const double EVERY_S = 0.5, IN_LIMIT = 4;
+
+/* After so many datagrams without an answer all addresses are tried; after so many more,
+ * where something keeps them from coming through, only this often. */
+enum { PATIENCE = 4, TRIES = 40 };
+static const double SELDOM_S = 30;
 
 /* How process 0 is reached; port 0: it is not. */
 typedef struct invitation {
@@ -23,7 +27,7 @@ typedef struct invitation {
 
 typedef struct datagram {
     uint64_t token;
-    int32_t rank, reserved;
+    int32_t rank, lost; /* of an answer: the first process of a lost host, or -1 */
 } datagram;
 
 static int open_socket(struct sockaddr_in *own)
@@ -46,9 +50,9 @@ static void list_addresses(invitation *all)
     if (getifaddrs(&list)) return;
     for (int loopback = 0; loopback < 2 && all->addresses == 0; loopback++)
         for (struct ifaddrs *i = list; i; i = i->ifa_next) {
-            bool local = i->ifa_flags & IFF_LOOPBACK;
-            if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || local != loopback ||
-                all->addresses == SBNI_BEACON_ADDRESSES)
+            bool local = i->ifa_flags & IFF_LOOPBACK, up = i->ifa_flags & IFF_UP;
+            if (!up || !i->ifa_addr || i->ifa_addr->sa_family != AF_INET ||
+                local != loopback || all->addresses == SBNI_BEACON_ADDRESSES)
                 continue;
             struct sockaddr_in address;
             memcpy(&address, i->ifa_addr, sizeof address);
@@ -57,38 +61,30 @@ static void list_addresses(invitation *all)
     freeifaddrs(list);
 }
 
-static bool has_other_hosts(const sbni_board *board)
+/* One that does not arrive is made up for by the next. */
+static void send_to(const sbni_beacon *b, const struct sockaddr_in *to, int lost)
 {
-    for (int r = 0; r < board->size; r++)
-        if (board->leader[r] != 0) return true;
-    return false;
+    datagram d = {b->token, b->rank, lost};
+    (void)sendto(b->fd, &d, sizeof d, 0, (const struct sockaddr *)to, sizeof *to);
 }
 
-static void send_to(const sbni_beacon *b, const struct sockaddr_in *to)
+static void send_sign(sbni_beacon *b, double every_s)
 {
-    datagram d = {.token = b->token, .rank = b->rank};
-    /* one that is lost is made up for by the next */
-    if (sendto(b->fd, &d, sizeof d, MSG_NOSIGNAL, (const struct sockaddr *)to,
-               sizeof *to) < 0)
-        return;
-}
-
-static void send_sign(sbni_beacon *b)
-{
-    if (b->fd < 0 || b->rank == 0) return;
+    double now_s = sbni_clock_s();
+    if (b->rank == 0 || now_s < b->next_s) return;
     if (b->unanswered < PATIENCE)
-        send_to(b, &b->answered);
+        send_to(b, &b->answered, -1);
     else
-        for (int i = 0; i < b->addresses; i++) send_to(b, &b->address[i]);
+        for (int i = 0; i < b->addresses; i++) send_to(b, &b->address[i], -1);
     b->unanswered++;
-    b->since_s = 0;
+    b->next_s = now_s + (b->unanswered < TRIES ? every_s : SELDOM_S);
 }
 
 sbn_status sbni_beacon_create(sbn_group *group, const sbni_board *board,
                               sbni_beacon *beacon)
 {
-    *beacon = (sbni_beacon){.fd = -1, .rank = group->rank, .unanswered = PATIENCE};
-    if (!has_other_hosts(board)) return SBN_OK;
+    *beacon = (sbni_beacon){.rank = group->rank, .fd = -1, .unanswered = PATIENCE};
+    if (board->here == board->size) return SBN_OK;
     beacon->board = board;
     invitation all = {0};
     struct sockaddr_in own = {0};
@@ -105,7 +101,7 @@ sbn_status sbni_beacon_create(sbn_group *group, const sbni_board *board,
         beacon->address[i] = (struct sockaddr_in){.sin_family = AF_INET,
                                                   .sin_port = (in_port_t)all.port,
                                                   .sin_addr.s_addr = all.address[i]};
-    send_sign(beacon);
+    if (beacon->fd >= 0) send_sign(beacon, 0);
     return SBN_OK;
 }
 
@@ -115,35 +111,49 @@ void sbni_beacon_destroy(sbni_beacon *beacon)
     beacon->fd = -1;
 }
 
-/* Process 0 answers where it came from; the others note where the answer came from. */
-static void hear(sbni_beacon *b, int rank, const struct sockaddr_in *from)
+static int first_of(const uint8_t *lost, int n)
 {
+    for (int r = 0; r < n; r++)
+        if (lost[r]) return r;
+    return -1;
+}
+
+static void hear(sbni_beacon *b, const datagram *d, const struct sockaddr_in *from,
+                 const uint8_t *lost)
+{
+    const sbni_board *board = b->board;
     if (b->rank == 0) {
-        send_to(b, from);
+        send_to(b, from, first_of(lost, board->size));
     } else {
         b->answered = *from;
         b->unanswered = 0;
+        bool known = d->lost >= 0 && d->lost < board->size;
+        atomic_store(board->lost, known ? (uint32_t)d->lost + 1 : 0);
     }
-    atomic_fetch_add_explicit(&b->board->heard[rank], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&board->heard[d->rank], 1, memory_order_relaxed);
 }
 
-void sbni_beacon_tend(sbni_beacon *b, double passed_s, double limit_s)
+static bool is_expected(const sbni_beacon *b, const datagram *d)
+{
+    if (d->token != b->token) return false;
+    if (b->rank != 0) return d->rank == 0;
+    return d->rank > 0 && d->rank < b->board->size &&
+           b->board->leader[d->rank] == d->rank;
+}
+
+void sbni_beacon_tend(sbni_beacon *b, double limit_s, const uint8_t *lost)
 {
     if (!b->board || b->fd < 0) return;
     datagram d;
     struct sockaddr_in from;
     socklen_t bytes = sizeof from;
-    ssize_t n;
-    while ((n = recvfrom(b->fd, &d, sizeof d, 0, (struct sockaddr *)&from, &bytes)) >=
-           0) {
-        bool expected = b->rank != 0 ? d.rank == 0
-                                     : d.rank > 0 && d.rank < b->board->size &&
-                                           b->board->leader[d.rank] == d.rank;
-        if (n == sizeof d && d.token == b->token && expected) hear(b, d.rank, &from);
+    ssize_t n = 0;
+    /* all that may be due, and no flood of others' */
+    for (int i = 0; i < 2 * b->board->size && n >= 0; i++) {
+        n = recvfrom(b->fd, &d, sizeof d, 0, (struct sockaddr *)&from, &bytes);
+        if (n == sizeof d && is_expected(b, &d)) hear(b, &d, &from, lost);
         bytes = sizeof from;
     }
-    double every_s =
-        limit_s > 0 && limit_s / TIMES < SLOWEST_S ? limit_s / TIMES : SLOWEST_S;
-    b->since_s += passed_s;
-    if (b->since_s >= every_s) send_sign(b);
+    double every_s = limit_s > 0 ? limit_s / IN_LIMIT : EVERY_S;
+    send_sign(b, every_s < EVERY_S ? every_s : EVERY_S);
 }

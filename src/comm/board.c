@@ -123,6 +123,7 @@ sbn_status sbni_board_create(sbn_group *group, sbni_board *b)
     SBN_GOTO(sbn_group_agree(group, status));
     SBN_GOTO(gather_cards(group, leader, b));
     b->speaker = b->memory;
+    b->lost = b->speaker + 1;
     b->seats = (sbni_seat *)((char *)b->memory + HEAD_BYTES);
     b->heard = (_Atomic uint64_t *)(b->seats + b->here);
     for (int i = 0; i < b->here; i++)

@@ -1,5 +1,6 @@
 /* Where each process is: a board in memory that the processes of one host share. A
- * process writes its own seat alone; the others look when they wait for it too long. */
+ * process writes its own seat alone; the others look when they wait for it too long. The
+ * first of the host also writes what it hears of other hosts. */
 #ifndef SBNI_BOARD_H
 #define SBNI_BOARD_H
 
@@ -27,6 +28,7 @@ typedef struct sbni_board {
     void *memory; /* ends with the process; no name of it is left anywhere */
     int64_t bytes;
     _Atomic uint32_t *speaker; /* of this host, which tells of a stall: its seat + 1 */
+    _Atomic uint32_t *lost; /* first process + 1 of a lost host, by what process 0 told */
     sbni_seat *seats, *mine;
     _Atomic uint64_t *heard;        /* [size] signs of life of other hosts, of their first
                                        process; 0: never any (comm/beacon.h) */

@@ -39,7 +39,7 @@ void sbni_call_goes_on(struct sbn_group *group);
 sbn_status sbni_call_enter(struct sbn_group *group, const char *text, int64_t words);
 
 /* The same for what may take any time while all processes live, as some work on their own
- * for long: only a process without a sign of life makes it a stall. */
+ * for long: only a process or host without a sign of life makes it a stall. */
 sbn_status sbni_call_enter_long(struct sbn_group *group, const char *text);
 
 /* The step that the program is in, for texts. */

@@ -100,7 +100,7 @@ static void add_here(sbni_text *w, const sbni_board *b, const uint8_t *quiet,
     if (absent > told) sbni_text_add(w, "; and %d more of this host", absent - told);
 }
 
-static bool any(const uint8_t *of, int n)
+bool sbni_any(const uint8_t *of, int n)
 {
     for (int i = 0; i < n; i++)
         if (of[i]) return true;
@@ -126,10 +126,11 @@ void sbni_stall_tell(const sbni_board *b, int rank, const uint8_t *quiet,
     sbni_text_add(&w, "%s (call %" PRId64, what, stall->call);
     if (stall->step > 0) sbni_text_add(&w, ", step %" PRId64, stall->step);
     sbni_text_add(&w, "): process %d has waited %.1f s for ", rank, waited_s);
-    bool known = any(lost, b->size);
+    bool known = sbni_any(lost, b->size);
     if (known) {
+        sbni_text_add(&w, "a sign of life from: ");
         add_elsewhere(&w, b, lost);
-        sbni_text_add(&w, ", without a sign of life%s", absent ? "; " : "");
+        if (absent) sbni_text_add(&w, "; and for ");
     }
     if (absent) add_here(&w, b, quiet, number, absent);
     if (known) return;

@@ -60,27 +60,24 @@ static void see_others(sbni_watcher *w, double passed_s)
         w->beats[i] = beats;
         w->quiet[i] = w->quiet_s[i] > quiet_s;
     }
+    uint32_t told = atomic_load(b->lost);
     for (int r = 0; r < b->size; r++) {
         uint64_t heard = atomic_load_explicit(&b->heard[r], memory_order_relaxed);
         w->unheard_s[r] = heard == w->heard[r] ? w->unheard_s[r] + passed_s : 0;
         w->heard[r] = heard;
-        w->lost[r] = heard > 0 && w->unheard_s[r] > w->limit_s;
+        w->lost[r] = w->limit_s > 0 && heard > 0 && w->unheard_s[r] > w->limit_s;
     }
+    if (told > 0 && w->limit_s > 0) w->lost[told - 1] = 1;
 }
 
-/* By what is known here, some process keeps a call from its end that may take any time.
- */
+/* In a call that may take any time: a process of this host is quiet, or a host lost. */
 static bool is_cut_off(const sbni_watcher *w)
 {
     const sbni_board *b = &w->watch->board;
-    for (int i = 0; i < b->here; i++)
-        if (w->quiet[i]) return true;
-    for (int r = 0; r < b->size; r++)
-        if (w->lost[r] && w->unheard_s[r] > w->limit_s + ELSEWHERE_S) return true;
-    return false;
+    return sbni_any(w->quiet, b->here) || sbni_any(w->lost, b->size);
 }
 
-/* The same of a call that all should have come to. */
+/* In another: of this host one did not come; or of others, which had the time to tell. */
 static bool is_missed(const sbni_watcher *w, uint64_t number)
 {
     const sbni_board *b = &w->watch->board;
@@ -140,7 +137,7 @@ static void look(sbni_watcher *w, double passed_s)
     const sbni_board *b = &w->watch->board;
     uint64_t number = atomic_load_explicit(&b->mine->waits, memory_order_acquire);
     atomic_fetch_add_explicit(&b->mine->beats, 1, memory_order_relaxed);
-    sbni_beacon_tend(&w->watch->beacon, passed_s, w->limit_s);
+    sbni_beacon_tend(&w->watch->beacon, w->limit_s, w->lost);
     see_others(w, passed_s);
     if (speaker_is_gone(w)) {
         handle(w);
@@ -300,6 +297,8 @@ void sbn_watch_set_limit(sbn_watch *watch, double limit_s)
     sbni_watcher *w = watch->watcher;
     pthread_mutex_lock(&w->lock);
     w->limit_s = limit_s > 0 ? limit_s : 0;
+    /* signs came at the pace of the limit before */
+    memset(w->unheard_s, 0, (size_t)watch->board.size * sizeof *w->unheard_s);
     pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
 }

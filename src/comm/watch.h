@@ -31,8 +31,11 @@ sbni_absence sbni_stall_absence(const sbni_board *board, int seat, uint64_t numb
  * yet another, which may be of another host. */
 bool sbni_stall_misses(const sbni_board *board, int seat, uint64_t number, bool quiet);
 
+/* Whether one of n is set. */
+bool sbni_any(const uint8_t *of, int n);
+
 /* What is to be told of the call that this process waits in. quiet: [board->here]; lost:
- * [board->size], by its first process, a host without a sign of life. Writes stall->text
+ * [board->size] a host without a sign of life, by its first process. Writes stall->text
  * into text and stall->what into what. */
 enum { SBNI_STALL_TEXT = 1024 };
 void sbni_stall_tell(const sbni_board *board, int rank, const uint8_t *quiet,
