@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # root is that of lib.sh
 # Where a program can run: this machine, the hosts of a file, a Slurm allocation. Sourced
 # after lib.sh. A place is $place (alone, hosts, slurm) with one entry per host in $hosts
 # and, as many processes as it takes, in $slots.
@@ -109,11 +109,17 @@ find_remote_shell() {
   remote_shell+=("${args[@]}")
 }
 
-# host_lives HOST: it takes commands. This machine needs no asking.
+# host_lives HOST: it takes commands, one that removes what MPI left there. This machine needs
+# no asking.
 host_lives() {
-  local state said me
-  me=$(uname -n)
-  case $1 in localhost | 127.* | "$me" | "${me%%.*}") return 0 ;; esac
+  local state said me clean
+  me=$(uname -n) clean="$(printf %q "$root/launch/clean") || :"
+  case $1 in
+    localhost | 127.* | "$me" | "${me%%.*}")
+      sh -c "$clean"
+      return
+      ;;
+  esac
   if [ "$place" = slurm ]; then
     # A star marks a node that does not respond.
     state=$(sinfo -h -N -n "$1" -o %T 2>/dev/null | head -n 1)
@@ -122,11 +128,11 @@ host_lives() {
     # to start says nothing about the node.
     command -v srun >/dev/null || return 0
     said=$({ SLURM_OVERLAP=1 timeout -k 1 "$probe_s" srun --mpi=none --nodes=1 --ntasks=1 \
-      --nodelist="$1" true </dev/null; } 2>&1) && return
+      --nodelist="$1" sh -c "$clean" </dev/null; } 2>&1) && return
     case $?:$said in 124:* | 137:* | *ommunication* | *'imed out'* | *'launch failed'*) return 1 ;; esac
     return 0
   fi
-  timeout -k 1 "$probe_s" "${remote_shell[@]}" "$1" true </dev/null >/dev/null 2>&1
+  timeout -k 1 "$probe_s" "${remote_shell[@]}" "$1" "$clean" </dev/null >/dev/null 2>&1
 }
 probe_s=10
 

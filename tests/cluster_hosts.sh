@@ -164,14 +164,14 @@ no_files() {
   local host left
   for host in "$@"; do
     left=$(inside "$host" find /tmp /dev/shm \
-      \( -name 'pid.*' -o -name 'jf.*' -o -name 'vader_*' \)) && [ -z "$left" ] || return 1
+      \( -name 'pid.*' -o -name 'jf.*' -o -name 'vader_*' -o -name 'osc_sm.*' \)) && [ -z "$left" ] || return 1
   done
 }
 
 limit_s=3
-# ends_in_time TEXT NAME SINCE-US: the job in the background, by a line
+# ends_in_time TEXT NAME SINCE-US [MORE-MS]: the job in the background, by a line
 ends_in_time() {
-  local code took_ms at_most_ms=$((1000 * limit_s + 2000))
+  local code took_ms at_most_ms=$((1000 * limit_s + ${4:-2000}))
   wait "$job"
   code=$?
   took_ms=$(((${EPOCHREALTIME/./} - $3) / 1000))
@@ -237,6 +237,27 @@ END
   do_not_begin "both of h$n stopped before MPI starts" both-$n h$n 2 \
     "for some of processes $((2 * n - 2)), $((2 * n - 1)) (not on this host)"
 done
+
+# A plain mpirun wakes those of h1, and leaves them two seconds.
+by_mpirun() {
+  mpirun --quiet -np 4 --hostfile hosts build/syncbn train "${train[@]}" --out "out/$1" \
+    --stall-limit $limit_s >"$1.txt" 2>&1 </dev/null
+}
+plain_mpirun() {
+  local since
+  rm -f begun.*
+  begin_with h1 <<'END'
+: >begun.$rank
+kill -STOP $$
+END
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 by_mpirun plain &
+  job=$!
+  check 'plain mpirun: the job begins' wait_for 60 begun 2
+  since=${EPOCHREALTIME/./}
+  ends_in_time 'plain mpirun, both of h1 stopped before MPI starts' plain "$since" 3000
+  begin_as_before h1
+}
+plain_mpirun
 
 # Here h2 is late because its link is cut before it begins.
 cut_before() {
@@ -312,7 +333,7 @@ since=${EPOCHREALTIME/./}
 # that of process 0, which writes: nobody hears of its end
 ip link set link1 down
 switch_off 1
-told_in_time 'a host switched off' off.txt '(call [0-9]*, step [0-9]*).*process.* on h1' \
+ends_by_watch 'a host switched off' off.txt '(call [0-9]*, step [0-9]*).*process.* on h1' \
   "$since" $((1000 * limit_s + 2000))
 check 'off: the job ends well' wait "$job"
 check 'off: one line of the watch' test "$(grep -c '^syncbn: no progress' off.txt)" = 1

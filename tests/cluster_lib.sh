@@ -96,14 +96,19 @@ wait_for() {
   done
 }
 
-# told_in_time TEXT FILE PATTERN SINCE-US AT-MOST-MS: a line of the file, one of the watch's
-told_in_time() {
+# in_time TEXT FILE PATTERN SINCE-US AT-MOST-MS: a line of the file
+in_time() {
   local took_ms
   while
     took_ms=$(((${EPOCHREALTIME/./} - $4) / 1000))
-    ! grep -qs -e "^syncbn: no progress in [a-z].*$3" "$2" && [ $took_ms -le "$5" ]
+    ! grep -qs -e "$3" "$2" && [ $took_ms -le "$5" ]
   do sleep 0.02; done
-  check "$1: the watch tells after $took_ms ms, at most $5" test $took_ms -le "$5"
+  check "$1 after $took_ms ms, at most $5" test $took_ms -le "$5"
+}
+# ends_by_watch TEXT FILE PATTERN SINCE-US AT-MOST-MS: it tells, and the launcher the end
+ends_by_watch() {
+  in_time "$1: the watch tells" "$2" "^syncbn: no progress in [a-z].*$3" "$4" "$5"
+  in_time "$1: all ends with 86" "$2" '^launch/run: exit code 86, ' "$4" "$5"
 }
 
 # $job_processes prints the processes of jobs that are there, one a line: by their

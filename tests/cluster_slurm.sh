@@ -39,7 +39,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0,defer_batch
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-KillWait=1
+KillWait=30
 MinJobAge=300
 JobRequeue=1
 SlurmctldPidFile=$slurm/run/slurmctld.pid
@@ -72,6 +72,8 @@ submit() {
   job=$(sbatch --parsable "${sbatch_options[@]}" "launch/jobs/$script" "${options[@]}" "$@")
 }
 sbatch_options=()
+# what the job says
+log_of() { echo ./syncbn*-"$1".txt; }
 state_of() { scontrol -o show job "$1" | grep -o 'JobState=[A-Z]*' | sort -u | xargs; }
 over() { [ -z "$(squeue -h -j "$job" -t pd,r,cg,s 2>/dev/null)" ]; }
 # done_well TEXT: the job has ended, with exit code 0
@@ -167,9 +169,9 @@ check 'that is told' grep -q 'restart 1 of 2' "syncbn-$job.txt"
 check 'killed: the weights of one process' same long "slurm-$job"
 
 limit_s=2
-# told_in_good_time TEXT RANK SINCE-US: that it did not come
-told_in_good_time() {
-  told_in_time "$1" "syncbn-$job.txt" "(call [0-9]*, step [0-9]*): .* for .*process $2 on " \
+# ends_in_good_time TEXT RANK SINCE-US: and is told for want of whom
+ends_in_good_time() {
+  ends_by_watch "$1" "$(log_of "$job")" "(call [0-9]*, step [0-9]*): .* for .*process $2 on " \
     "$3" $((1000 * limit_s + 2000))
 }
 # told_by_others TEXT RANK: and by no one else. A process that is alone on its node knows
@@ -202,7 +204,7 @@ submit slurm-srun.sbatch "${long[@]}" --stall-limit $limit_s
 check 'a job whose process will stand still is under way' wait_for 60 whole_job
 since=${EPOCHREALTIME/./}
 kill -STOP "$(process_with SLURM_PROCID=2)"
-told_in_good_time stopped 2 "$since"
+ends_in_good_time stopped 2 "$since"
 done_well 'a process is stopped, and the job starts again'
 told_by_others stopped 2
 check 'stopped: on as many nodes' grep -q 'restart 1 of 2, processes: 4, ' "syncbn-$job.txt"
@@ -211,14 +213,16 @@ nothing_stays 'nothing is left on the nodes'
 
 # lose_node NAME SIGNAL: of KILL Slurm finds no trace; of STOP nobody gets an answer
 lose_node() {
-  local pid parent
+  local pid parent children=()
+  # Slurm's own first, which would tell of the others' end
   mapfile -t gone < <(pgrep -f "^slurmd -N $1 ")
   for pid in /proc/[0-9]*; do
     grep -qsz "^SLURMD_NODENAME=$1\$" "$pid/environ" || continue
-    gone+=("${pid#/proc/}")
+    children+=("${pid#/proc/}")
     read -r _ _ _ parent _ <"$pid/stat"
     if [ "$(cat "/proc/$parent/comm")" = slurmstepd ]; then gone+=("$parent"); fi
   done
+  gone+=("${children[@]}")
   kill -s "$2" "${gone[@]}" 2>/dev/null
 }
 # return_node NAME: it starts anew
@@ -231,8 +235,8 @@ submit slurm-srun.sbatch "${long[@]}" --stall-limit $limit_s
 check 'a job to lose a node is under way' wait_for 60 whole_job
 since=${EPOCHREALTIME/./}
 lose_node n4 STOP
-told_in_good_time node 3 "$since"
-restarted() { grep -q 'restart 1 of 2, processes: 3, ' "syncbn-$job.txt"; }
+ends_in_good_time node 3 "$since"
+restarted() { grep -q 'restart 1 of 2, processes: 3, ' "$(log_of "$job")"; }
 check 'a node is lost: the job goes on with the others' wait_for 60 restarted
 told_by_others node 3
 check 'node: told which' grep -q 'lost: n4$' "syncbn-$job.txt"
@@ -240,6 +244,17 @@ sed -i 's/^KillWait/SlurmdTimeout=5\n&/' $SLURM_CONF
 scontrol reconfigure
 done_well 'and ends'
 check 'node: the weights of one process' same long "slurm-$job"
+return_node n4
+
+# The same by mpirun, which Slurm starts on the nodes.
+submit slurm-mpirun.sbatch "${long[@]}" --stall-limit $limit_s
+check 'a job by mpirun to lose a node is under way' wait_for 60 whole_job
+since=${EPOCHREALTIME/./}
+lose_node n4 STOP
+ends_in_good_time 'node, mpirun' 3 "$since"
+check 'mpirun: the job goes on with the others' wait_for 60 restarted
+done_well 'mpirun: and ends'
+check 'mpirun: the weights of one process' same long "slurm-$job"
 return_node n4
 
 submit slurm-preempt.sbatch "${long[@]}"

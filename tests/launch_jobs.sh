@@ -30,7 +30,9 @@ fi
 
 # What killed launchers left goes, but not what is in use or has just begun.
 cleans() {
-  local held gone=("/dev/shm/vader_segment.$(uname -n | cut -d. -f1).$(id -u).gone-$$")
+  local held host gone
+  host=$(uname -n | cut -d. -f1)
+  gone=("/dev/shm/vader_segment.$host.$(id -u).gone-$$" "/dev/shm/osc_sm.$host.gone-$$")
   local kept=(/dev/shm/mpich_shar_tmp-open-$$ /dev/shm/mpich_shar_tmp-new-$$) code=0
   gone+=(/dev/shm/mpich_shar_tmp-gone-$$)
   touch "${kept[1]}"
@@ -38,7 +40,7 @@ cleans() {
   exec {held}<"${kept[0]}"
   "$top/launch/clean" || code=1
   [ -e "${kept[0]}" ] && [ -e "${kept[1]}" ] || code=1
-  [ ! -e "${gone[0]}" ] && [ ! -e "${gone[1]}" ] || code=1
+  [ -z "$(find "${gone[@]}" 2>/dev/null)" ] || code=1
   exec {held}<&-
   rm -f "${kept[@]}" "${gone[@]}"
   return $code

@@ -357,5 +357,17 @@ done
 want=143 in_build TERM bench
 want=138 in_build USR1 bench
 want=130 in_build INT train
+
+# As in an image whose user did not build the program.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+  printf '#!/bin/sh\nexit 0\n' >runs
+  chmod +x runs
+  chmod -R go+rX .
+  rm up
+  expect "a tree of another user's" 0 0 setpriv --reuid=65534 --regid=65534 --clear-groups \
+    env "PATH=$work/tools:$PATH" "TMPDIR=$work/tmp" tree/launch/local --mpirun ./runs -np 1 \
+    syncbn train
+  judge 'nothing is built' test ! -e up
+fi
 printf '%d passed, %d failed\n' "$passed" "$failed"
 exit $((failed > 0))

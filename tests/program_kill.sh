@@ -62,7 +62,8 @@ check 'and every loss' diff <(timeless whole) <(timeless run)
 check 'nothing else is left' test "$(cd run && ls -A | xargs)" = \
   'checkpoint-previous.safetensors checkpoint.safetensors metrics.jsonl model.safetensors run.json'
 
-# By a launcher that starts it again by itself.
+# By a launcher that starts it again by itself; now and then it is stopped, and given again
+# with another number of processes.
 if [ "$slowness" != 1 ] || [ ${#quiet[@]} = 0 ]; then
   skip 'launch/run: seen without sanitizers, with Open MPI'
   finish
@@ -76,21 +77,39 @@ victims() {
   done 2>/dev/null
 }
 stamp() { stat -c %i again/checkpoint.safetensors 2>/dev/null; }
-"$tests/../launch/run" --here --mpirun "$mpirun" -np 3 --max-restarts 20 "$program" "${train[@]}" \
-  --steps 1200 --out again >job.txt 2>&1 </dev/null &
-job=$!
-for ((k = 1; k <= 3; k++)); do
+# launched NP STEPS ARGUMENT...: in the background
+launched() {
+  "$tests/../launch/run" --here --mpirun "$mpirun" -np "$1" --max-restarts 99 "$program" \
+    "${train[@]}" --steps "$2" --out again "${@:3}" >>job.txt 2>&1 </dev/null &
+  job=$!
+}
+: >job.txt
+resume=() np=3
+for ((k = 1; k <= runs; k++)); do
   before=$(stamp)
+  if [ -z "$job" ]; then launched $np 100000000 "${resume[@]}"; fi
   wait_for $((60 * slowness)) newer
   nap $((RANDOM % 500))
   mapfile -t pids < <(victims)
   [ ${#pids[@]} -gt 0 ] && kill -9 "${pids[RANDOM % ${#pids[@]}]}"
+  if ((k % 3 == 0 || k == runs)); then
+    before=$(stamp)
+    wait_for $((60 * slowness)) newer
+    kill -USR1 "$job"
+    end_of_job
+    check "launch/run -np $np: stopped with 75" test "$code" = 75
+    resume=(--resume) np=$((1 + RANDOM % 4))
+  fi
 done
-end_of_job
 restarts=$(grep -c '^launch/run: restart' job.txt)
-check "launch/run --max-restarts: exit code 0 after $restarts restarts" \
-  test "$code" = 0 -a "$restarts" -ge 2
-must 1 "${train[@]}" --steps 1200 --out once
+check "launch/run --max-restarts: $restarts restarts after $runs kills" \
+  test "$restarts" -ge $((runs / 2)) -a "$restarts" -le "$runs"
+last=$(steps_of again | tail -n 1 | grep -o '"step":[0-9]*' | cut -d: -f2)
+end=$((${last:-0} + 20))
+launched $np "$end" --resume
+end_of_job
+check "launch/run -np $np: exit code 0" test "$code" = 0
+must 1 "${train[@]}" --steps "$end" --out once
 check 'weights as undisturbed' same once/model.safetensors again/model.safetensors
 check 'every loss, too' diff <(timeless once) <(timeless again)
 finish

@@ -51,7 +51,13 @@ check "weights and statistics behind a skipped step" \
   cmp before/model.safetensors behind/model.safetensors
 refused "a failure at the end of a step" 77 "step 4: process 1: a test's failure" 2 \
   "${train[@]}" --out failed
-unset SBN_TEST_STEP
+# In what a layer makes of sound samples: the layer is named.
+export SBN_TEST_STEP=5 SBN_TEST_WEIGHTS=conv2.weight
+for np in 2 3; do
+  refused "NaN in an activation at np=$np" 77 "^syncbn: step 5: process $((np - 1)): conv2: \
+NaN or infinity in its output, sample [0-9]* of the batch" "$np" "${train[@]}" --out "inside-$np"
+done
+unset SBN_TEST_STEP SBN_TEST_WEIGHTS
 export SBN_TEST_SAMPLE=77
 
 # A sample of every step.

@@ -107,13 +107,33 @@ static void out_of_order(void **state)
             sbn_norm *other = wide ? w.wide : w.b;
             OK(forward(&w, w.a));
             FAILS(SBN_E_MISMATCH, forward(&w, is_bad ? other : w.a));
-            names(bad, wide ? "wide forward (layer 3, call 1, " : "bn forward (layer 2, ",
-                  "bn forward (layer 1, call 2, ");
+            names(bad,
+                  wide ? "wide forward (layer 3, call 1, 96 words)"
+                       : "bn forward (layer 2, call 1, 36 words)",
+                  "bn forward (layer 1, call 2, 36 words)");
             /* nobody knows where the others are now */
             FAILS(SBN_E_MISMATCH, forward(&w, w.a));
             FAILS(SBN_E_MISMATCH, sbn_group_agree(w.group, SBN_OK));
             end(&w);
         }
+}
+
+/* One goes forward again where the others go back. */
+static void another_phase(void **state)
+{
+    (void)state;
+    if (test_size == 1) return;
+    int bad = test_size - 1;
+    world w = begin();
+    float dx[ROWS * 3];
+    sbn_tensor dy = sbn_tensor_nc(SBN_F32, w.x, ROWS, 3),
+               out = sbn_tensor_nc(SBN_F32, dx, ROWS, 3);
+    OK(forward(&w, w.a));
+    FAILS(SBN_E_MISMATCH,
+          test_rank == bad ? forward(&w, w.a) : sbn_norm_backward(w.a, &dy, &out));
+    names(bad, "bn forward (layer 1, call 2, 36 words)",
+          "bn backward (layer 1, call 1, 36 words)");
+    end(&w);
 }
 
 static void split_calls(void **state)
@@ -171,6 +191,6 @@ static void split_groups(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(same_results), cmocka_unit_test(out_of_order),
     cmocka_unit_test(split_calls),  cmocka_unit_test(left_out),
-    cmocka_unit_test(split_groups),
+    cmocka_unit_test(split_groups), cmocka_unit_test(another_phase),
 };
 TEST_MAIN(tests)

@@ -2,6 +2,7 @@
 #include "cli/rollcall.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,7 +25,7 @@
 #include "core/text.h"
 #include "core/thread.h"
 
-/* The thread looks, and asks anew, so often. */
+/* The thread looks, and asks anew, so often, and at the limit. */
 static const double NAP_S = 0.125;
 
 /* It asks so long before the limit. Who is asleep is asked in the first half of it alone,
@@ -32,8 +33,8 @@ static const double NAP_S = 0.125;
 static const double ANSWERS_S = 0.5;
 
 /* A host that misses nobody leaves so long to one that does, and to its launcher to end
- * all: that of process 0, and others. */
-static const double ELSEWHERE_S[] = {0.6, 1};
+ * all: that of process 0, and others. mpirun takes a second for who it has to wake. */
+static const double ELSEWHERE_S[] = {0.35, 0.6};
 
 /* Whom a process asks that is ahead leaves so long to that one. */
 static const double YIELD_S = 1;
@@ -236,7 +237,8 @@ static void look(sbni_rollcall *r, double passed_s)
     }
     bool known = asleep || absent > 0 || r->self.here == r->self.size;
     double more_s = known ? 0 : ELSEWHERE_S[r->absent[0]];
-    if (r->asks_s >= ANSWERS_S && over_s >= more_s) tell(r, asleep > 0, absent);
+    if (r->asks_s > ANSWERS_S - 1.5 * NAP_S && over_s >= more_s)
+        tell(r, asleep > 0, absent);
 }
 
 /* Of the time that passed while this process was suspended it counts no more than it may
@@ -246,15 +248,17 @@ static void *run(void *argument)
     sbni_rollcall *r = argument;
     double last_s = sbni_clock_s();
     while (!atomic_load(&r->ends)) {
+        double left_s = r->limit_s - r->waited_s,
+               nap_s = left_s > 0 && left_s < NAP_S ? left_s : NAP_S;
         struct pollfd pollers[] = {{.fd = r->fd, .events = POLLIN},
                                    {.fd = r->wake, .events = POLLIN}};
         message m;
-        if (poll(pollers, 2, (int)(1e3 * NAP_S)) > 0)
+        if (poll(pollers, 2, (int)ceil(1e3 * nap_s)) > 0)
             while (receive(r, &m)) hear(r, m);
         double now_s = sbni_clock_s(), passed_s = now_s - last_s;
-        if (passed_s < NAP_S) continue;
+        if (passed_s < nap_s) continue;
         last_s = now_s;
-        look(r, passed_s < 2 * NAP_S ? passed_s : 2 * NAP_S);
+        look(r, passed_s < 2 * nap_s ? passed_s : 2 * nap_s);
     }
     return NULL;
 }

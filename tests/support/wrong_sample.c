@@ -1,8 +1,11 @@
 /* Faults that no file of images can bring about. A training sample becomes NaN, or large,
  * as it is fetched: SBN_TEST_SAMPLE in the environment is its index, SBN_TEST_VALUE a
- * pixel's. Or gradient number SBN_TEST_STEP fails on the last process when all is done.
+ * pixel's. Or on the last process gradient number SBN_TEST_STEP fails when all is done,
+ * or, where SBN_TEST_WEIGHTS names a tensor, finds a NaN in it.
  */
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "nn/layer.h"
 #include "syncbn/data.h"
@@ -35,10 +38,15 @@ sbn_status __wrap_sbn_model_gradient(sbn_model *model, const int32_t *labels,
                                      int64_t total, sbn_model_result *result)
 {
     static int64_t calls;
-    const char *step = getenv("SBN_TEST_STEP");
+    const char *step = getenv("SBN_TEST_STEP"), *weights = getenv("SBN_TEST_WEIGHTS");
+    bool now = step && ++calls == atoll(step),
+         last = sbn_group_rank(model->group) == sbn_group_size(model->group) - 1;
+    int n;
+    const sbn_model_tensor *tensors = sbn_model_tensors(model, &n);
+    for (int i = 0; now && last && weights && i < n; i++)
+        if (!strcmp(tensors[i].name, weights)) ((float *)tensors[i].data)[0] = NAN;
     sbn_status status = __real_sbn_model_gradient(model, labels, total, result);
-    if (!step || ++calls != atoll(step) || status != SBN_OK) return status;
-    if (sbn_group_rank(model->group) == sbn_group_size(model->group) - 1)
-        status = sbni_fail(SBN_E_NONFINITE, "a test's failure");
+    if (!now || weights || status != SBN_OK) return status;
+    if (last) status = sbni_fail(SBN_E_NONFINITE, "a test's failure");
     return sbn_group_agree(model->group, status);
 }
