@@ -181,7 +181,7 @@ judge_refusal() {
 
 # start NP ARGUMENT...: the program in the background, mpirun's pid in $job; the pid
 # of process R is in pid.R. Process $start_stopped stands still before the program begins, or
-# with $stop_in_init to preload where it starts MPI.
+# with $stop_in_mpi to preload in MPI.
 start() {
   local np=$1
   shift
@@ -192,7 +192,7 @@ start() {
     echo $$ >"pid.$rank"
     if [ "$rank" = "$stopped" ] && [ -z "$module" ]; then kill -STOP $$; fi
     if [ "$rank" = "$stopped" ] && [ -n "$module" ]; then export LD_PRELOAD="$module"; fi
-    exec "$@"' sh "${start_stopped-none}" "${stop_in_init-}" "$program" "$@" \
+    exec "$@"' sh "${start_stopped-none}" "${stop_in_mpi-}" "$program" "$@" \
     >job.txt 2>&1 </dev/null &
   job=$!
 }

@@ -73,9 +73,27 @@ process [012] has waited 2\.[0-4] s for process $2 \($3\); allow" job.txt
   check "nobody is left" wait_for 2 all_gone
 }
 for rank in 1 0; do
-  stop_in_init='' never_begins "stopped before it has begun" $rank 'not there'
-  stop_in_init=$stopper never_begins "stopped where it starts MPI" $rank stopped
+  stop_in_mpi='' never_begins "stopped before it has begun" $rank 'not there'
+  stop_in_mpi=$stopper never_begins "stopped where it starts MPI" $rank stopped
 done
+
+# What was saved is whole.
+stopped_at_the_end() {
+  local since
+  stop_in_mpi=$stopper start_stopped=1 SBN_TEST_STOP_IN=end start 3 "${train[@]}" --steps 2 --out ended
+  wait_for $((60 * slowness)) test -s ended/model.safetensors
+  since=$(now_ms)
+  end_of_job
+  at_most "process 1 stopped at the end: an end" $((1000 * limit + 2000 * slowness)) "$since"
+  check "exit code 86" ended_by 86 9
+  check "one line" test "$(grep -c '^syncbn: ' job.txt)" = 1
+  check "that names it: $(cat job.txt)" grep -q "^syncbn: no progress in the end of the program \
+(call [0-9]*, step 2): process [02] has waited 2\.[0-4] s for process 1, which came and is stopped" job.txt
+  check "nobody is left" wait_for 2 all_gone
+  must 1 "${train[@]}" --steps 2 --out as_ended
+  check "what it saved is whole" cmp as_ended/model.safetensors ended/model.safetensors
+}
+stopped_at_the_end
 
 # goes_on TEXT FOLDER: the run under way is still there, and has lost nothing
 goes_on() {
