@@ -52,11 +52,10 @@ wait_through() {
   return $state
 }
 
-# wait_briefly PID N: up to N times 0.05 s. What is on its way to the screen comes before what
-# we say.
+# wait_briefly PID MS: what is on its way to the screen comes before what we say.
 wait_briefly() {
   local i
-  for ((i = 0; i < $2; i++)); do
+  for ((i = 0; i < $2; i += 50)); do
     kill -0 "$1" 2>/dev/null || return
     sleep 0.05
   done

@@ -109,11 +109,11 @@ find_remote_shell() {
   remote_shell+=("${args[@]}")
 }
 
-# host_lives HOST: it takes commands, one that removes what MPI left there. This machine needs
-# no asking.
-host_lives() {
+# clean_host HOST: remove what MPI left there. Fails where it takes no commands, as one that is
+# lost; this machine needs no asking.
+clean_host() {
   local state said me clean
-  me=$(uname -n) clean="$(printf %q "$root/launch/clean") || :"
+  me=$(uname -n) clean="timeout 5 $(printf %q "$root/launch/clean") || :"
   case $1 in
     localhost | 127.* | "$me" | "${me%%.*}")
       sh -c "$clean"
@@ -136,9 +136,10 @@ host_lives() {
 }
 probe_s=10
 
-# Keep in $hosts and $slots those hosts that live; the names of the others go to $lost.
+# Keep in $hosts and $slots those hosts that live, without what MPI left there; the names of
+# the others go to $lost.
 # shellcheck disable=SC2034 # lost: for the script that sources this
-drop_lost_hosts() {
+clean_and_drop_lost_hosts() {
   local i from children=() live_hosts=() live_slots=()
   lost=()
   [ "$place" != alone ] || return 0
@@ -146,7 +147,7 @@ drop_lost_hosts() {
   # a few at a time, for the sake of who answers
   for ((from = 0; from < ${#hosts[@]}; from += 32)); do
     for ((i = from; i < from + 32 && i < ${#hosts[@]}; i++)); do
-      host_lives "${hosts[i]}" &
+      clean_host "${hosts[i]}" &
       children[i]=$!
     done
     for ((i = from; i < from + 32 && i < ${#hosts[@]}; i++)); do

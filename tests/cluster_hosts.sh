@@ -254,7 +254,7 @@ END
   job=$!
   check 'plain mpirun: the job begins' wait_for 60 begun 2
   since=${EPOCHREALTIME/./}
-  ends_in_time 'plain mpirun, both of h1 stopped before MPI starts' plain "$since" 3000
+  ends_in_time 'plain mpirun, both of h1 stopped before MPI starts' plain "$since" 4000
   begin_as_before h1
 }
 plain_mpirun

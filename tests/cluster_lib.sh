@@ -105,10 +105,11 @@ in_time() {
   do sleep 0.02; done
   check "$1 after $took_ms ms, at most $5" test $took_ms -le "$5"
 }
-# ends_by_watch TEXT FILE PATTERN SINCE-US AT-MOST-MS: it tells, and the launcher the end
+# ends_by_watch TEXT FILE PATTERN SINCE-US AT-MOST-MS: it tells, then the launcher, when its
+# processes have ended
 ends_by_watch() {
   in_time "$1: the watch tells" "$2" "^syncbn: no progress in [a-z].*$3" "$4" "$5"
-  in_time "$1: all ends with 86" "$2" '^launch/run: exit code 86, ' "$4" "$5"
+  in_time "$1: launch/run tells, 86," "$2" '^launch/run: exit code 86, ' "$4" "$5"
 }
 
 # $job_processes prints the processes of jobs that are there, one a line: by their

@@ -78,7 +78,7 @@ state_of() { scontrol -o show job "$1" | grep -o 'JobState=[A-Z]*' | sort -u | x
 over() { [ -z "$(squeue -h -j "$job" -t pd,r,cg,s 2>/dev/null)" ]; }
 # done_well TEXT: the job has ended, with exit code 0
 done_well() {
-  if wait_for 60 over && [ "$(state_of "$job")" = JobState=COMPLETED ]; then
+  if wait_for 150 over && [ "$(state_of "$job")" = JobState=COMPLETED ]; then
     pass "$1"
   else
     fail "$1: $(state_of "$job")"
@@ -147,9 +147,9 @@ sbatch_options=(--time=1)
 submit slurm-srun.sbatch --epochs 100000000
 sbatch_options=()
 check 'a job that has too little time is under way' wait_for 60 whole_job
-check 'time limit: Slurm tells it before, and it ends' wait_for 60 over
+check 'time limit: Slurm tells it before, and it ends' wait_for 150 over
 check 'time limit: it had saved' grep -q 'stopped by a signal after step [0-9]* of .*, saved' \
-  "syncbn-$job.txt"
+  "$(log_of "$job")"
 exit_75() { scontrol -o show job "$job" | grep -q ' ExitCode=75:0 '; }
 check 'time limit: and ended with 75' exit_75
 
@@ -165,7 +165,7 @@ process_with() {
 }
 kill -9 "$(process_with SLURM_PROCID=2)"
 done_well 'a process is killed, and the job starts again'
-check 'that is told' grep -q 'restart 1 of 2' "syncbn-$job.txt"
+check 'that is told' grep -q 'restart 1 of 2' "$(log_of "$job")"
 check 'killed: the weights of one process' same long "slurm-$job"
 
 limit_s=2
@@ -178,14 +178,14 @@ ends_in_good_time() {
 # only signs of life of the other nodes, so each of those that wait may speak before the end.
 told_by_others() {
   local lines told
-  lines=$(grep -c '^syncbn: no progress' "syncbn-$job.txt")
+  lines=$(grep -c '^syncbn: no progress' "$(log_of "$job")")
   told=$(grep -cE "process [^$2] has waited [0-9.]+ s for (a sign of life from: process $2 on \
 login;|some of: .*process $2 on )" \
-    "syncbn-$job.txt")
+    "$(log_of "$job")")
   check "$1: by one of the others, or each: $lines" test "$lines" = "$told" -a "$told" -ge 1 \
     -a "$told" -le 3
-  check "$1: exit code 86, once" test "$(grep -c 'exit code 86, no' "syncbn-$job.txt")" = 1
-  check "$1: and one restart" test "$(grep -c ': restart ' "syncbn-$job.txt")" = 1
+  check "$1: exit code 86, once" test "$(grep -c 'exit code 86, no' "$(log_of "$job")")" = 1
+  check "$1: and one restart" test "$(grep -c ': restart ' "$(log_of "$job")")" = 1
 }
 # What is there of a job: processes, its script's among them, and files. Of a step that is
 # killed with its node empty folders of Slurm's stay, and for a while its daemon.
@@ -207,9 +207,25 @@ kill -STOP "$(process_with SLURM_PROCID=2)"
 ends_in_good_time stopped 2 "$since"
 done_well 'a process is stopped, and the job starts again'
 told_by_others stopped 2
-check 'stopped: on as many nodes' grep -q 'restart 1 of 2, processes: 4, ' "syncbn-$job.txt"
+check 'stopped: on as many nodes' grep -q 'restart 1 of 2, processes: 4, ' "$(log_of "$job")"
 check 'stopped: the weights of one process' same long "slurm-$job"
 nothing_stays 'nothing is left on the nodes'
+
+# Without a restart nothing is left either. One process a node: several would take those of
+# another virtual node for their neighbours.
+for launcher in srun mpirun; do
+  job=$(sbatch --parsable --nodes=4 --ntasks-per-node=1 --output=syncbn-once-%j.txt \
+    --wrap="exec launch/run --launcher $launcher build/syncbn train ${train[*]} \
+--epochs 100000000 --stall-limit $limit_s --out out/slurm-\$SLURM_JOB_ID")
+  check "a job by $launcher without restarts is under way" wait_for 60 whole_job
+  variable=SLURM_PROCID
+  if [ $launcher = mpirun ]; then variable=OMPI_COMM_WORLD_RANK; fi
+  since=${EPOCHREALTIME/./}
+  kill -STOP "$(process_with $variable=3)"
+  ends_in_good_time "stopped, $launcher" 3 "$since"
+  check "$launcher: the job is over" wait_for 150 over
+  nothing_stays "$launcher: nothing is left without a restart"
+done
 
 # lose_node NAME SIGNAL: of KILL Slurm finds no trace; of STOP nobody gets an answer
 lose_node() {
@@ -239,7 +255,7 @@ ends_in_good_time node 3 "$since"
 restarted() { grep -q 'restart 1 of 2, processes: 3, ' "$(log_of "$job")"; }
 check 'a node is lost: the job goes on with the others' wait_for 60 restarted
 told_by_others node 3
-check 'node: told which' grep -q 'lost: n4$' "syncbn-$job.txt"
+check 'node: told which' grep -q 'lost: n4$' "$(log_of "$job")"
 sed -i 's/^KillWait/SlurmdTimeout=5\n&/' $SLURM_CONF
 scontrol reconfigure
 done_well 'and ends'
@@ -253,6 +269,8 @@ since=${EPOCHREALTIME/./}
 lose_node n4 STOP
 ends_in_good_time 'node, mpirun' 3 "$since"
 check 'mpirun: the job goes on with the others' wait_for 60 restarted
+told_by_others mpirun 3
+check 'mpirun: told which' grep -q 'lost: n4$' "$(log_of "$job")"
 done_well 'mpirun: and ends'
 check 'mpirun: the weights of one process' same long "slurm-$job"
 return_node n4
@@ -260,7 +278,7 @@ return_node n4
 submit slurm-preempt.sbatch "${long[@]}"
 check 'a job to lose its first node is under way' wait_for 60 whole_job
 lose_node n1 KILL
-check 'the node of the script is lost: it is in the queue again' wait_for 60 waits_again
+check 'the node of the script is lost: it is in the queue again' wait_for 150 waits_again
 return_node n1
 sleep 2 # as above
 scontrol update "JobId=$job" StartTime=now

@@ -28,22 +28,30 @@ else
   skip 'shellcheck: not installed'
 fi
 
-# What killed launchers left goes, but not what is in use or has just begun.
+# What killed launchers left goes, but not what is in use or has just begun; Slurm may know
+# this machine by another name.
 cleans() {
-  local held host gone
-  host=$(uname -n | cut -d. -f1)
-  gone=("/dev/shm/vader_segment.$host.$(id -u).gone-$$" "/dev/shm/osc_sm.$host.gone-$$")
-  local kept=(/dev/shm/mpich_shar_tmp-open-$$ /dev/shm/mpich_shar_tmp-new-$$) code=0
-  gone+=(/dev/shm/mpich_shar_tmp-gone-$$)
-  touch "${kept[1]}"
-  touch -d '2 minutes ago' "${kept[0]}" "${gone[@]}"
-  exec {held}<"${kept[0]}"
-  "$top/launch/clean" || code=1
-  [ -e "${kept[0]}" ] && [ -e "${kept[1]}" ] || code=1
+  local held mapped host node=node-$$.cluster user gone kept dead code=0
+  host=$(uname -n | cut -d. -f1) user=$(id -u)
+  gone=("/dev/shm/vader_segment.$host.$user.gone-$$" "/dev/shm/vader_segment.$node.$user.gone"
+    "/dev/shm/osc_sm.$host.gone-$$" /dev/shm/mpich_shar_tmp-gone-$$)
+  kept=(/dev/shm/mpich_shar_tmp-open-$$ "/dev/shm/vader_segment.$host.$user.open-$$"
+    /dev/shm/mpich_shar_tmp-new-$$)
+  touch -d '2 minutes ago' "${kept[@]:0:2}" "${gone[@]}"
+  touch "${kept[2]}"
+  exec {held}<"${kept[0]}" {mapped}<"${kept[1]}"
+  sh -c : &
+  dead=$!
+  wait $dead
+  mkdir -p "sessions/ompi.$host.$user/pid.$$/0" "sessions/ompi.$node.$user/pid.$dead/0"
+  TMPDIR=$work/sessions SLURMD_NODENAME=$node "$top/launch/clean" || code=1
+  [ "$(find "${kept[@]}" | wc -l)" = 3 ] || code=1
   [ -z "$(find "${gone[@]}" 2>/dev/null)" ] || code=1
-  exec {held}<&-
-  rm -f "${kept[@]}" "${gone[@]}"
-  return $code
+  [ "$(find sessions -mindepth 1 -name 'ompi.*' -o -name 'pid.*')" = "sessions/ompi.$host.$user
+sessions/ompi.$host.$user/pid.$$" ] || code=1
+  exec {held}<&- {mapped}<&-
+  rm -rf "${kept[@]}" "${gone[@]}" sessions
+  return "$code"
 }
 check 'launch/clean' cleans
 

@@ -84,26 +84,25 @@ launched() {
   job=$!
 }
 : >job.txt
-resume=() np=3
+resume=() np=3 before=
+restarted() { [ "$(restarts_of job.txt)" = "$k" ]; }
+restarts_of() { grep -c '^launch/run: restart' "$1"; }
 for ((k = 1; k <= runs; k++)); do
-  before=$(stamp)
   if [ -z "$job" ]; then launched $np 100000000 "${resume[@]}"; fi
   wait_for $((60 * slowness)) newer
   nap $((RANDOM % 500))
   mapfile -t pids < <(victims)
-  [ ${#pids[@]} -gt 0 ] && kill -9 "${pids[RANDOM % ${#pids[@]}]}"
+  kill -9 "${pids[RANDOM % ${#pids[@]}]}"
+  check "launch/run -np $np: starts again after kill $k" wait_for $((60 * slowness)) restarted
+  before=$(stamp)
   if ((k % 3 == 0 || k == runs)); then
-    before=$(stamp)
     wait_for $((60 * slowness)) newer
     kill -USR1 "$job"
     end_of_job
     check "launch/run -np $np: stopped with 75" test "$code" = 75
-    resume=(--resume) np=$((1 + RANDOM % 4))
+    resume=(--resume) np=$((1 + RANDOM % 4)) before=$(stamp)
   fi
 done
-restarts=$(grep -c '^launch/run: restart' job.txt)
-check "launch/run --max-restarts: $restarts restarts after $runs kills" \
-  test "$restarts" -ge $((runs / 2)) -a "$restarts" -le "$runs"
 last=$(steps_of again | tail -n 1 | grep -o '"step":[0-9]*' | cut -d: -f2)
 end=$((${last:-0} + 20))
 launched $np "$end" --resume

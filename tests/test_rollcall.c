@@ -207,7 +207,7 @@ static void another_host(void **state)
     begin(&j, 1);
     ended(&j, 86);
     ended(&k, 86);
-    said(&j, "some of processes 2, 3 (not on this host)", 0.35);
+    said(&j, "some of processes 2, 3 (not on this host)", 0.6);
     said(&k, "1 of this host (not there), of processes 0, 2, 3", 0);
 }
 
@@ -221,7 +221,7 @@ static void without_a_name(void **state)
         unsetenv("PMIX_NAMESPACE");
         for (int i = first; i < (first ? 3 : 1); i++) begin(&j, i);
         ended(&j, 86);
-        said(&j, "the others", first ? 0.35 : 0);
+        said(&j, "the others", first ? 0.6 : 0);
     }
 }
 

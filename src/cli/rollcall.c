@@ -33,8 +33,8 @@ static const double NAP_S = 0.125;
 static const double ANSWERS_S = 0.5;
 
 /* A host that misses nobody leaves so long to one that does, and to its launcher to end
- * all: that of process 0, and others. mpirun takes a second for who it has to wake. */
-static const double ELSEWHERE_S[] = {0.35, 0.6};
+ * all: that of process 0, and others. */
+static const double ELSEWHERE_S[] = {0.6, 0.9};
 
 /* Whom a process asks that is ahead leaves so long to that one. */
 static const double YIELD_S = 1;
@@ -237,6 +237,7 @@ static void look(sbni_rollcall *r, double passed_s)
     }
     bool known = asleep || absent > 0 || r->self.here == r->self.size;
     double more_s = known ? 0 : ELSEWHERE_S[r->absent[0]];
+    /* it began up to a nap late */
     if (r->asks_s > ANSWERS_S - 1.5 * NAP_S && over_s >= more_s)
         tell(r, asleep > 0, absent);
 }
