@@ -168,7 +168,7 @@ done_well 'a process is killed, and the job starts again'
 check 'that is told' grep -q 'restart 1 of 2' "$(log_of "$job")"
 check 'killed: the weights of one process' same long "slurm-$job"
 
-limit_s=2
+limit_s=3
 # ends_in_good_time TEXT RANK SINCE-US: and is told for want of whom
 ends_in_good_time() {
   ends_by_watch "$1" "$(log_of "$job")" "(call [0-9]*, step [0-9]*): .* for .*process $2 on " \
