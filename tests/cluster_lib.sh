@@ -6,7 +6,7 @@
 # shellcheck disable=SC2034 # for the scripts that source this
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 program=$(realpath "$1") make_idx=$(realpath "$3")
-world_limit_s=${CLUSTER_LIMIT_S:-500}
+world_limit_s=${CLUSTER_LIMIT_S:-800}
 
 leave_out() {
   printf 'skipped: %s\n' "$*"

@@ -39,7 +39,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0,defer_batch
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-KillWait=30
+KillWait=5
 MinJobAge=300
 JobRequeue=1
 SlurmctldPidFile=$slurm/run/slurmctld.pid
@@ -253,7 +253,7 @@ since=${EPOCHREALTIME/./}
 lose_node n4 STOP
 ends_in_good_time node 3 "$since"
 restarted() { grep -q 'restart 1 of 2, processes: 3, ' "$(log_of "$job")"; }
-check 'a node is lost: the job goes on with the others' wait_for 60 restarted
+check 'a node is lost: the job goes on with the others' wait_for 150 restarted
 told_by_others node 3
 check 'node: told which' grep -q 'lost: n4$' "$(log_of "$job")"
 sed -i 's/^KillWait/SlurmdTimeout=5\n&/' $SLURM_CONF
@@ -268,7 +268,7 @@ check 'a job by mpirun to lose a node is under way' wait_for 60 whole_job
 since=${EPOCHREALTIME/./}
 lose_node n4 STOP
 ends_in_good_time 'node, mpirun' 3 "$since"
-check 'mpirun: the job goes on with the others' wait_for 60 restarted
+check 'mpirun: the job goes on with the others' wait_for 150 restarted
 told_by_others mpirun 3
 check 'mpirun: told which' grep -q 'lost: n4$' "$(log_of "$job")"
 done_well 'mpirun: and ends'

@@ -175,6 +175,8 @@ int main(int argc, char **argv)
     sbn_status status = sbn_group_create(MPI_COMM_WORLD, &group);
     bool speaks = !group || sbn_group_rank(group) == 0;
     if (status == SBN_OK) status = sbni_check_launcher(group, &speaks);
+    /* a launcher that sees this process fail ends the one that is to say why */
+    if (status != SBN_OK && !speaks) sleep(1);
     /* the calls of another build are others from here on */
     if (status == SBN_OK) status = sbni_check_builds(group);
     if (status == SBN_OK)
