@@ -90,6 +90,7 @@ check "one signal of each kind: a stop" test "$code" = 75
 # catches NUMBER PID
 catches() { ((16#$(awk '/^SigCgt/ {print $2}' "/proc/$2/status") >> ($1 - 1) & 1)); }
 heeded() { ! catches "$@"; }
+has_ended() { ! grep -qs '^State:.[^Z]' "/proc/$1/status"; }
 
 # starting FOLDER: MPI starts, and cannot without process 1
 starting() {
@@ -100,15 +101,22 @@ starting() {
 }
 starting early
 kill -USR1 "$(cat pid.0)"
-check "USR1 while MPI starts: heard" wait_for 10 heeded 10 "$(cat pid.0)"
+# MPICH catches it, too
+if [ ${#quiet[@]} -gt 0 ]; then
+  check "USR1 while MPI starts: heard" wait_for 10 heeded 10 "$(cat pid.0)"
+fi
 kill -CONT "$(cat pid.1)"
 end_of_job
 stopped "USR1 while MPI starts" "a signal" early
 check "USR1 while MPI starts: heeded behind the first step" grep -q ' after step 1 of ' job.txt
 starting at-once
 kill -TERM "$(cat pid.0)"
+check "TERM while MPI starts: it ends" wait_for 10 has_ended "$(cat pid.0)"
+# MPICH's launcher waits for the other
+kill -TERM "$(cat pid.1)" 2>/dev/null
+kill -CONT "$(cat pid.1)" 2>/dev/null
 end_of_job
-check "TERM while MPI starts: exit code 75, got $code" ended_by 75 9
+check "TERM while MPI starts: exit code 75, got $code" ended_by 75 15
 check "TERM while MPI starts: nothing has begun" absent at-once
 check "TERM while MPI starts: nothing to say" test "$(grep -c '^syncbn: ' job.txt)" = 0
 
