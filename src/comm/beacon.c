@@ -127,7 +127,8 @@ static void hear(sbni_beacon *b, const datagram *d, const struct sockaddr_in *fr
     } else {
         b->answered = *from;
         b->unanswered = 0;
-        bool known = d->lost >= 0 && d->lost < board->size;
+        /* this host itself may have been, until now */
+        bool known = d->lost >= 0 && d->lost < board->size && d->lost != b->rank;
         atomic_store(board->lost, known ? (uint32_t)d->lost + 1 : 0);
     }
     atomic_fetch_add_explicit(&board->heard[d->rank], 1, memory_order_relaxed);
