@@ -16,7 +16,7 @@ test_packages=(libcmocka-dev binutils locales) data_package=dataset-fashion-mnis
 # shellcheck disable=SC2034
 neon_packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 # shellcheck disable=SC2034
-script_packages=(shellcheck python3-yaml e2fsprogs mpich)
+script_packages=(shellcheck python3-yaml e2fsprogs btrfs-progs mpich)
 # shellcheck disable=SC2034 # these bring services: see packages_without_services
 cluster_packages=(slurmctld slurmd slurm-client munge openssh-server openssh-client iproute2)
 # shellcheck disable=SC2034

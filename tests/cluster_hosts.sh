@@ -37,6 +37,15 @@ inside() {
   fi
   nsenter -t "$(cat "$hosts/$1.pid")" --net --uts --ipc --pid --mount -- "${@:2}"
 }
+# link_up N: again; the kernel takes a while to find its way through a link that was cut
+link_up() {
+  ip link set "link$1" up
+  check "the link of h$1 is whole again" wait_for 10 reaches_login "h$1"
+}
+# that nobody listens is an answer
+reaches_login() {
+  inside "$1" timeout 1 bash -c ': >/dev/tcp/10.77.0.254/9' 2>&1 | grep -q refused
+}
 # switch_off N: all of its processes and its network are gone at once
 switch_off() {
   local pid
@@ -276,7 +285,7 @@ END
   ends_in_time 'a link cut before MPI starts' never "$since"
   check 'it tells who may be missing' grep -q \
     'for some of processes [0-3], [0-3] (not on this host)' never.txt
-  ip link set link2 up
+  link_up 2
   begin_as_before h2
 }
 cut_before
@@ -293,7 +302,7 @@ cut_link() {
   ends_in_time 'a cut link' cut "$since"
   check 'it tells where, and who did not come' grep -q \
     'no progress in [a-z].* (call [0-9]*, step [0-9]*).*process.* on h2' cut.txt
-  ip link set link2 up
+  link_up 2
 }
 cut_link
 
@@ -317,7 +326,7 @@ cut_while_it_works() {
   ends_in_time 'a host lost while the other waits for its work' held "$since"
   check 'it tells which' grep -q 'for a sign of life from: processes 0, 1 on h1;' held.txt
   wait "$holder"
-  ip link set link1 up
+  link_up 1
 }
 cut_while_it_works
 

@@ -154,27 +154,33 @@ tiny=(train --data data --progress none --batch 60 --net tiny.net)
 must 1 "${tiny[@]}" --steps 12 --checkpoint-every 2 --out tiny
 # pages of a folder of ours, its own included
 pages=$(($(find tiny -type f -printf '%s\n' | awk '{ n += int(($1 + 4095) / 4096) } END { print n }') + 12))
+# trained_in_room ROOM PATTERN: in disk/$ROOM, or one clear end that harms nothing; counted in
+# $enough, $full
+trained_in_room() {
+  local room=$1 problem= left
+  run 2 "${tiny[@]}" --steps 12 --checkpoint-every 2 --out "disk/$room"
+  if [ "$code" = 0 ]; then
+    enough=$((enough + 1))
+    return
+  fi
+  full=$((full + 1))
+  [ "$code" = 74 ] || problem=", exit code $code"
+  one_line "^syncbn: .*$2" || problem="$problem, $(cat stderr.txt)"
+  left=$(find disk -name '*.tmp-*' -o -name '*.lock')
+  [ -z "$left" ] || problem="$problem, $left"
+  # what was saved before is whole, and goes on where there is room
+  cp -r "disk/$room" "roomy-$room"
+  must 2 "${tiny[@]}" --steps 12 --checkpoint-every 2 --resume --out "roomy-$room" ||
+    problem="$problem, resume"
+  [ -s stderr.txt ] && problem="$problem, $(cat stderr.txt)"
+  cmp tiny/model.safetensors "roomy-$room/model.safetensors" || problem="$problem, other weights"
+  check "a room of $room is full: 74, no temporary, no harm$problem" test -z "$problem"
+}
 full=0 enough=0
 for ((size = 1; size <= pages && enough < 2; size++)); do
   umount disk
   mount -t tmpfs -o size=$((4 * size))k tmpfs disk || break
-  run 2 "${tiny[@]}" --steps 12 --checkpoint-every 2 --out disk/run
-  if [ "$code" = 0 ]; then
-    enough=$((enough + 1))
-    continue
-  fi
-  full=$((full + 1))
-  problem=
-  [ "$code" = 74 ] || problem=", exit code $code"
-  one_line '^syncbn: .*No space left on device' || problem="$problem, $(cat stderr.txt)"
-  left=$(find disk -name '*.tmp-*' -o -name '*.lock')
-  [ -z "$left" ] || problem="$problem, $left"
-  # what was saved before is whole, and goes on where there is room
-  cp -r disk/run "roomy-$size"
-  must 2 "${tiny[@]}" --steps 12 --checkpoint-every 2 --resume --out "roomy-$size" || problem="$problem, resume"
-  [ -s stderr.txt ] && problem="$problem, $(cat stderr.txt)"
-  cmp tiny/model.safetensors "roomy-$size/model.safetensors" || problem="$problem, other weights"
-  check "a disk of $size pages is full: 74, no temporary, no harm$problem" test -z "$problem"
+  trained_in_room "$size-pages" 'No space left on device'
 done
 check "disks too small ($full) and large enough ($enough)" test $full -ge 5 -a $enough -ge 1
 
@@ -253,6 +259,26 @@ refused 'a read-only folder' 74 'disk/run/run.lock: Read-only file system' \
 refused 'a new folder there' 74 'disk/new: Read-only file system' 2 "${tiny[@]}" --steps 12 --out disk/new
 check 'nothing changed' diff -r before disk/run
 umount disk
+
+# --- a quota ------------------------------------------------------------------
+
+: >mount.txt
+quotas() {
+  truncate -s 120M quotas && mkfs.btrfs -q quotas && mount -o loop quotas disk &&
+    btrfs -q quota enable disk
+}
+if ! command -v mkfs.btrfs >/dev/null || ! quotas >/dev/null 2>mount.txt; then
+  skip "a quota: it needs btrfs-progs and a loop device: $(xargs <mount.txt)"
+else
+  full=0 enough=0
+  # the folder of a subvolume alone takes 16 KiB
+  for ((size = 16; size <= 400 && enough < 1; size += 24)); do
+    btrfs -q subvolume create "disk/$size-KiB" && btrfs -q qgroup limit ${size}K "disk/$size-KiB"
+    trained_in_room "$size-KiB" 'Disk quota exceeded'
+  done
+  check "quotas too small ($full) and large enough ($enough)" test $full -ge 5 -a $enough = 1
+fi
+umount disk 2>/dev/null
 
 # --- a file that the disk cannot give ------------------------------------------
 

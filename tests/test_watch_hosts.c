@@ -242,11 +242,43 @@ static void process_0_tells_who_is_lost(void **state)
     per_host = 2;
 }
 
+/* Where this very host was lost and is back, process 0's word of it still comes. */
+static void who_hears_that_it_is_lost_is_not(void **state)
+{
+    (void)state;
+    sbn_watch *watch = begin();
+    hear_of_each_other(watch);
+    if (test_rank == 2) {
+        const sbni_beacon *b = &watch->beacon;
+        struct sockaddr_in own;
+        socklen_t bytes = sizeof own;
+        assert_int_equal(getsockname(b->fd, (struct sockaddr *)&own, &bytes), 0);
+        own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        struct {
+            uint64_t token;
+            int32_t rank, lost;
+        } word = {b->token, 0, 2};
+        _Atomic uint64_t *heard = &watch->board.heard[0];
+        uint64_t enough = atomic_load(heard) + 20;
+        for (int i = 0; i < 1000 && atomic_load(heard) < enough; i++) {
+            assert_true(sendto(b->fd, &word, sizeof word, 0,
+                               (const struct sockaddr *)&own, sizeof own) > 0);
+            test_sleep(0.01);
+            assert_int_equal(atomic_load(watch->board.lost), 0);
+        }
+        assert_true(atomic_load(heard) >= enough);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    sbn_watch_destroy(&watch);
+    assert_int_equal(told.calls, 0);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(who_waits_in_turn_is_not_missed),
     cmocka_unit_test(who_is_at_work_is_missed),
     cmocka_unit_test(who_works_for_long_is_not_lost),
     cmocka_unit_test(a_host_without_a_sign_of_life_is_lost),
     cmocka_unit_test(process_0_tells_who_is_lost),
+    cmocka_unit_test(who_hears_that_it_is_lost_is_not),
 };
 TEST_MAIN(tests)
