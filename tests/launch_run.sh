@@ -71,6 +71,10 @@ judge 'nor threads, which are the share of each host' omits 'OMP_NUM_THREADS'
 expect 'more processes than slots' 64 1 "$run" --dry-run --hostfile hosts -np 7 syncbn train
 expect 'allowed' 0 0 "$run" --dry-run --oversubscribe --hostfile hosts -np 7 syncbn train
 judge 'and said to mpirun' prints 'OMPI_MCA_rmaps_base_oversubscribe=1 .* -np 7'
+judge 'a daemon with a guard' prints 'OMPI_MCA_orte_launch_agent=[^ ]*/launch/daemon '
+mkdir 'a tree' && cp -r "${run%/*}" 'a tree/launch'
+expect 'a tree whose name has a blank' 0 0 'a tree/launch/run' --dry-run --hostfile hosts true
+judge "has Open MPI's own, whose name it would cut" omits 'orte_launch_agent'
 OMP_NUM_THREADS=2 SBN_ISA=avx2 expect 'variables' 0 0 "$run" --dry-run --hostfile hosts \
   --interface 10.1.0.0/16 syncbn train
 judge 'they go along' prints '-x OMP_NUM_THREADS .*-x SBN_ISA'

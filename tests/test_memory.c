@@ -226,7 +226,46 @@ static void resnet8_by_hand(void **state)
     assert_int_equal(m.activations_bytes, rows * 4 * (image + relus + ends));
 }
 
+/* Bytes that one more thread works in. */
+static int64_t of_a_thread(const char *text)
+{
+    sbn_model_config cfg = sbn_model_config_default("test", 16);
+    int64_t rows, work[2];
+    int before = omp_get_max_threads();
+    cfg.text = text;
+    for (int t = 0; t < 2; t++) {
+        omp_set_num_threads(t + 1);
+        work[t] = memory_of(cfg, &rows).work_bytes;
+    }
+    omp_set_num_threads(before);
+    return work[1] - work[0];
+}
+
+/* A thread sums gradients in as much as the largest weight takes, of which a block has
+ * none. */
+static void a_block_has_no_weight(void **state)
+{
+    (void)state;
+    int64_t block = of_a_thread("input 8x32x32\n"
+                                "block b out=64 stride=2\n"
+                                "conv c1 out=64 kernel=3 stride=2 pad=1\n"
+                                "norm n1\n"
+                                "end\n"
+                                "avgpool\n"
+                                "linear d out=4\n"
+                                "logsoftmax\n"),
+            plain = of_a_thread("input 8x32x32\n"
+                                "conv c1 out=64 kernel=3 stride=2 pad=1\n"
+                                "norm n1\n"
+                                "avgpool\n"
+                                "linear d out=4\n"
+                                "logsoftmax\n"),
+            image = 8 * 32 * 32;
+    assert_true(block - plain < 4 * (image + 1) * 64);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(a_block_has_no_weight),
     cmocka_unit_test(the_counter_counts),
     cmocka_unit_test(steps_allocate_nothing),
     cmocka_unit_test(longer_runs_allocate_no_more),

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/rng.h"
+#include "core/text.h"
 
 static const char *path_of(const char *name)
 {
@@ -193,9 +194,13 @@ static void locale_does_not_matter(void **state)
     OK(sbni_metrics_open(path, -1, &m));
     OK(sbni_metrics_step(m, 1, 1, 0.25, 0.1 + 0.2, NULL));
     OK(sbni_metrics_close(&m));
-    char after[8];
+    char after[8], real[32], *end;
     snprintf(after, sizeof after, "%.1f", 0.5);
+    sbni_text_real(0.001, real, sizeof real);
+    double read = sbni_text_to_real("0.001", &end);
     setlocale(LC_ALL, "C");
+    assert_string_equal(real, "0.001");
+    assert_true(read == 0.001 && *end == 0);
     assert_string_equal(comma, "0,5");
     assert_string_equal(after, "0,5");
     expect_text(path, "{\"kind\":\"step\",\"step\":1,\"epoch\":1,\"loss\":0.25,"

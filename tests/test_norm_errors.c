@@ -76,6 +76,14 @@ static void check_failed(sbn_status got, sbn_status code, int bad)
     assert_non_null(strstr(sbn_last_error(), "conv2_bn"));
 }
 
+/* What is wrong is told in the terms of the pass. */
+static void check_text(sbn_status code, const char *what, const char *limit)
+{
+    if (code != SBN_E_NONFINITE && code != SBN_E_RANGE) return;
+    assert_non_null(strstr(sbn_last_error(), what));
+    if (code == SBN_E_RANGE) assert_non_null(strstr(sbn_last_error(), limit));
+}
+
 /* Forward fails, changes nothing, leaves no forward to go back from; then all is well. */
 static void forward_fails(setup *t, const sbn_tensor *x, sbn_tensor *y, sbn_status code,
                           int bad)
@@ -90,6 +98,7 @@ static void forward_fails(setup *t, const sbn_tensor *x, sbn_tensor *y, sbn_stat
             got = sbn_norm_forward(t->norm, x, y);
         }
         check_failed(got, code, bad);
+        check_text(code, " in its input", "(about 1e13)");
         check_unchanged(t);
         FAILS(SBN_E_STATE, sbn_norm_backward(t->norm, &t->dy, &t->dx));
         float x0 = t->x_data[0];
@@ -117,6 +126,7 @@ static void backward_fails(setup *t, const sbn_tensor *dy, sbn_tensor *dx,
             got = sbn_norm_backward(t->norm, dy, dx);
         }
         check_failed(got, code, bad);
+        check_text(code, " in the gradient of its output", "(about a sum of 1e18)");
         check_unchanged(t);
         same_bits(before, t->state.weight_grad, sizeof before);
         float dy0 = t->dy_data[0];

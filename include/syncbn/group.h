@@ -31,7 +31,7 @@ typedef struct sbn_group sbn_group;
  * @param group  receives the group; destroy it before MPI_Finalize.
  * @collective over comm (one MPI_Comm_dup, 4 bytes; 524 on failure).
  * @errors SBN_E_ARG (null), SBN_E_STATE (MPI not initialized or finalized), SBN_E_MPI,
- * SBN_E_MEMORY
+ * SBN_E_MEMORY, SBN_E_PEER (another process failed)
  */
 SBN_API sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group);
 
@@ -88,7 +88,7 @@ typedef struct sbn_traffic {
                             message of gradients; "model"; "other" for agreements,
                             comparisons and broadcasts. The group's, until destroyed. */
     const char *phase; /**< "forward", "backward", "second", "precise", "merge",
-                            "gradients", "evaluation"; "" of "other" */
+                            "gradients", "evaluation", "activations"; "" of "other" */
     int64_t messages;  /**< sums that this process took part in */
     int64_t bytes;     /**< of all of them, as it handed them over */
     double begin_s;    /**< in handing over those that end later */

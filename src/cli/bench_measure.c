@@ -56,7 +56,7 @@ sbn_status sbni_bench_measure(const sbni_bench_work *works, int n, int rounds,
                               double sample_s, sbn_group *group, double *seconds)
 {
     int64_t repeats[MAX_WORKS];
-    double *mine;
+    double *mine = NULL;
     for (int i = 0; i < n; i++)
         SBN_TRY(calibrate(&works[i], sample_s, group, &repeats[i]));
     sbn_status status = sbni_alloc(n * rounds, sizeof *mine, "samples", &mine);

@@ -4,7 +4,7 @@
 
 #include "cli/bench_norm.h"
 #include "options/options.h"
-#include "comm/bare.h"
+#include "comm/group.h"
 #include "core/memory.h"
 #include "kernels/kernels.h"
 
@@ -189,6 +189,5 @@ sbn_status sbni_bench_norm(int argc, char **argv, sbn_group *group)
     sbni_bench_plan p;
     SBN_TRY(sbn_group_agree(group, make_plan(&s, &p)));
     sbn_status status = sbn_group_rank(group) == 0 ? run(&s, &p) : SBN_OK;
-    SBN_TRY(sbni_bare_rest(group));
-    return sbn_group_agree(group, status);
+    return sbni_group_agree_asleep(group, status);
 }

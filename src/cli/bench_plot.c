@@ -16,8 +16,8 @@ sbn_status sbni_bench_plot_check(const char *path, bool *missing)
     *missing = !sbni_gnuplot_found();
     if (*missing) return SBN_OK;
     sbni_replacement *picture;
-    SBN_CHECK(sbni_replacement_begin(path, &picture) == SBN_OK, SBN_E_IO,
-              "--plot: cannot write %s: %s", path, strerror(errno));
+    sbn_status status = sbni_replacement_begin(path, &picture);
+    if (status != SBN_OK) return sbni_fail_in(status, "--plot");
     sbni_replacement_end(&picture);
     return SBN_OK;
 }

@@ -273,5 +273,5 @@ sbn_status sbni_command_inspect(int argc, char **argv, sbn_group *group)
     if (speaks) status = sbni_group_alone(&alone);
     if (speaks && status == SBN_OK) status = inspect(arguments.words[0], alone);
     sbn_group_destroy(&alone);
-    return sbn_group_agree(group, status);
+    return sbni_group_agree_asleep(group, status);
 }

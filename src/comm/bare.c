@@ -1,9 +1,5 @@
 #include "comm/bare.h"
 
-#include <time.h>
-
-enum { REST_NS = 2000000 };
-
 sbn_status sbni_bare_barrier(sbn_group *group)
 {
     SBN_TRY(sbni_call_enter(group, "barrier", 0));
@@ -24,19 +20,4 @@ sbn_status sbni_bare_slowest(sbn_group *group, const double *mine, int n, double
 {
     return sbni_mpi(MPI_Allreduce(mine, slowest, n, MPI_DOUBLE, MPI_MAX, group->comm),
                     "MPI_Allreduce");
-}
-
-sbn_status sbni_bare_rest(sbn_group *group)
-{
-    const struct timespec nap = {0, REST_NS};
-    MPI_Request request;
-    SBN_TRY(sbni_call_enter(group, "barrier", 0));
-    int done = 0, code = MPI_Ibarrier(group->comm, &request);
-    while (code == MPI_SUCCESS) {
-        code = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-        if (done) break;
-        nanosleep(&nap, NULL);
-    }
-    sbni_call_goes_on(group);
-    return sbni_mpi(code, "MPI_Ibarrier");
 }

@@ -18,8 +18,4 @@ sbn_status sbni_bare_sum(sbn_group *group, const int64_t *send, int64_t words,
 sbn_status sbni_bare_slowest(sbn_group *group, const double *mine, int n,
                              double *slowest);
 
-/* As the barrier, but asleep: a process that works alone keeps the machine to itself
- * while the others wait. @collective */
-sbn_status sbni_bare_rest(sbn_group *group);
-
 #endif

@@ -150,18 +150,37 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
     return SBN_OK;
 }
 
+/* What the sums of a phase are made of, as it is told, and from where on one is too
+ * large.
+ */
+typedef struct summed {
+    const char *phase, *what, *limit;
+} summed;
+
+static const summed *find_summed(const char *phase)
+{
+    static const summed all[] = {
+        {"backward", "the gradient of its output", "a sum of 1e18"},
+        {"second", "what its gradients are multiplied with", "a sum of 1e18"},
+        {NULL, "its input", "1e13"},
+    };
+    const summed *s = all;
+    while (s->phase && strcmp(s->phase, phase) != 0) s++;
+    return s;
+}
+
 /* This process's status, with what its header noted. */
 static sbn_status own_status(const sbni_reduce *reduce, sbn_status mine, const char *what)
 {
     SBN_TRY(mine);
     if (reduce->send[SBNI_HEAD_NONFINITE] && reduce->blame)
         SBN_TRY(reduce->blame(reduce->owner));
-    bool back = strcmp(reduce->traffic->sums.phase, "backward") == 0;
+    const summed *s = find_summed(reduce->traffic->sums.phase);
     SBN_CHECK(!reduce->send[SBNI_HEAD_NONFINITE], SBN_E_NONFINITE,
-              "%s: NaN or infinity in %s", what,
-              back ? "the gradient of its output" : "its input");
+              "%s: NaN or infinity in %s", what, s->what);
     SBN_CHECK(!(uint32_t)reduce->send[SBNI_HEAD_LARGE], SBN_E_RANGE,
-              "%s: a value too large for the exact sums (about 1e13)", what);
+              "%s: a value too large for the exact sums (about %s) in %s", what, s->limit,
+              s->what);
     return SBN_OK;
 }
 

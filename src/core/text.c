@@ -1,17 +1,46 @@
 #include "core/text.h"
 
+#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* From begin to end numbers of this thread have a point. */
+typedef struct plain {
+    locale_t mine, before;
+} plain;
+
+static plain begin_plain(void)
+{
+    /* that of C is always there; without it nothing changes */
+    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    return (plain){c, uselocale(c)};
+}
+
+static void end_plain(plain p)
+{
+    uselocale(p.before);
+    if (p.mine) freelocale(p.mine);
+}
+
 void sbni_text_real(double value, char *text, int64_t bytes)
 {
+    plain p = begin_plain();
     /* %g drops trailing zeros, so 15 digits are also the shortest form of fewer */
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, (size_t)bytes, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) return;
+        if (strtod(text, NULL) == value) break;
     }
+    end_plain(p);
+}
+
+double sbni_text_to_real(const char *text, char **end)
+{
+    plain p = begin_plain();
+    double value = strtod(text, end);
+    end_plain(p);
+    return value;
 }
 
 void sbni_text_processes(const uint8_t *in, int n, char *text, int64_t bytes)

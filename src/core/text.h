@@ -1,4 +1,4 @@
-/* Numbers as text. */
+/* Numbers as text, with a point whatever the program's locale says. */
 #ifndef SBNI_TEXT_H
 #define SBNI_TEXT_H
 
@@ -8,6 +8,9 @@
 /* A finite number as the shortest decimal text that reads back to it. 32 bytes suffice.
  */
 void sbni_text_real(double value, char *text, int64_t bytes);
+
+/* As strtod. */
+double sbni_text_to_real(const char *text, char **end);
 
 /* Those of n processes that are in[]: "process 3", "processes 0-2, 5"; what does not fit
  * is left out with "…". */

@@ -2,10 +2,10 @@
 
 #include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/rng.h"
+#include "core/text.h"
 #include "data/idx.h"
 
 static const struct {
@@ -44,7 +44,7 @@ static sbn_status parse_step(const char *text, size_t length, sbni_shift_step *s
     const char *start = text + word + (word < length);
     bool number = word < length && strspn(start, ".0123456789") > 0;
     char *end = NULL;
-    double amount = number ? strtod(start, &end) : 0;
+    double amount = number ? sbni_text_to_real(start, &end) : 0;
     SBN_CHECK(number && end == text + length && amount >= 0 && amount <= kinds[kind].most,
               SBN_E_ARG,
               "shift: expected %s:AMOUNT with a number from 0 to %g, got \"%.*s\"",

@@ -65,7 +65,7 @@ static const struct {
 enum { BUILDS = sizeof builds / sizeof *builds };
 
 /* Which of them is the i-th best. Zen 4 takes 512 bits through units of 256, so that
- * wider vectors gain nothing and lose where they are not full. */
+ * wider vectors gain little and lose where they are not full. */
 static int best(int i)
 {
 #if SBNI_HAVE_AVX512

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 enum { MAX_SIZE = 65536, MAX_DIGITS = 20, REAL = -1 };
 
@@ -98,7 +99,7 @@ static sbn_status fraction(const parser *p, const char **at, const char *end,
     if (n > (size_t)(end - *at)) n = (size_t)(end - *at);
     if (n <= MAX_DIGITS) memcpy(digits, *at, n);
     char *rest = digits;
-    *value = strtod(digits, &rest);
+    *value = sbni_text_to_real(digits, &rest);
     if (rest == digits || *rest || *value >= 1)
         return complain(p, *at, "expected %s as a number from 0 to below 1, got \"%.*s\"",
                         what, (int)(end - *at), *at);

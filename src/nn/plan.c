@@ -125,15 +125,16 @@ static sbn_status alloc_scratch(sbn_model *m)
         sbni_layer *layer = &m->layers[i];
         SBN_TRY(alloc_memory(m, layer));
         int64_t taps = layer->spec.kernel * layer->spec.kernel,
-                k = taps * layer->in->shape.c, in = layer->in->count;
+                k = taps * layer->in->shape.c, weights = 0;
+        if (layer->spec.kind == SBNI_LAYER_LINEAR)
+            weights = (layer->in->count + 1) * layer->spec.out;
         if (layer->spec.kind == SBNI_LAYER_CONV) {
             int64_t here = sbni_conv_work(m, layer), back = taps * layer->out->shape.c;
             if (here > col) col = here;
             if (k > window) window = k;
             if (back > window) window = back;
-            in = k;
+            weights = (k + 1) * layer->spec.out;
         }
-        int64_t weights = (in + 1) * layer->spec.out;
         if (weights > grad) grad = weights;
         int64_t affine = 2 * layer->in->shape.c;
         if (layer->spec.kind != SBNI_LAYER_GROUPNORM) continue;

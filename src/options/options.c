@@ -48,7 +48,7 @@ static sbn_status parse_real(const sbni_option *o, const char *text, double *val
 {
     char *end, most[32] = "";
     if (o->most > 0) snprintf(most, sizeof most, " to %g", o->most);
-    double v = strtod(text, &end);
+    double v = sbni_text_to_real(text, &end);
     bool inside = isfinite(v) && v >= o->least && (o->most <= 0 || v <= o->most);
     SBN_CHECK(*text && !*end && inside, SBN_E_ARG,
               "--%s: expected a number from %g%s%s%s, got \"%s\"", o->name, o->least,

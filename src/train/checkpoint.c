@@ -211,7 +211,7 @@ sbn_status sbni_model_load_norm(const char *path, sbn_model_config *cfg)
                            path, norm);
     if (eps && status == SBN_OK) {
         char *end;
-        double value = strtod(eps, &end);
+        double value = sbni_text_to_real(eps, &end);
         if (*eps && !*end && value > 0 && isfinite(value))
             cfg->eps = value;
         else

@@ -16,6 +16,7 @@
 
 #include "core/clock.h"
 #include "core/memory.h"
+#include "core/text.h"
 #include "train/file.h"
 #include "train/folder.h"
 
@@ -27,7 +28,7 @@ static double patience_s(void)
 {
     const char *told = getenv("SBN_LOCK_WAIT");
     char *end;
-    double wait_s = told ? strtod(told, &end) : 0;
+    double wait_s = told ? sbni_text_to_real(told, &end) : 0;
     return told && *told && !*end && wait_s >= 0 ? wait_s : 2;
 }
 

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <locale.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -23,7 +22,6 @@ enum { LINE_BYTES = 512, BUFFER_BYTES = 1 << 16 };
 struct sbni_metrics {
     char *path;
     int fd;
-    locale_t c_locale; /* a point in numbers, whatever the program's locale says */
     int64_t used;
     char buffer[BUFFER_BYTES];
 };
@@ -32,7 +30,6 @@ typedef struct line {
     char text[LINE_BYTES];
     int used;
     bool nonfinite;
-    locale_t old;
 } line;
 
 typedef enum fate { KEEP, DROP, UNREADABLE } fate;
@@ -124,11 +121,6 @@ sbn_status sbni_metrics_open(const char *path, int64_t resume_step,
     sbn_status status;
     m->fd = -1;
     SBN_GOTO(sbni_copy_string(path, &m->path));
-    m->c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    if (!m->c_locale) {
-        status = sbni_fail(SBN_E_MEMORY, "no memory for a locale");
-        goto fail;
-    }
     int empty = resume_step < 0 ? O_TRUNC : 0;
     m->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | empty, 0666);
     if (m->fd < 0) {
@@ -185,11 +177,10 @@ static void put_real(line *l, const char *key, double value)
     put_text(l, text);
 }
 
-static void begin(const sbni_metrics *m, line *l, const char *kind)
+static void begin(line *l, const char *kind)
 {
     l->used = 0;
     l->nonfinite = false;
-    l->old = uselocale(m->c_locale);
     put_text(l, "{\"kind\":\"");
     put_text(l, kind);
     put_text(l, "\"");
@@ -200,7 +191,6 @@ static void begin(const sbni_metrics *m, line *l, const char *kind)
 static sbn_status end(sbni_metrics *m, line *l)
 {
     put_text(l, l->nonfinite ? ",\"nonfinite\":true}\n" : "}\n");
-    uselocale(l->old);
     if (m->used + l->used > BUFFER_BYTES) SBN_TRY(sbni_metrics_flush(m, 0));
     memcpy(m->buffer + m->used, l->text, (size_t)l->used);
     m->used += l->used;
@@ -211,7 +201,7 @@ sbn_status sbni_metrics_step(sbni_metrics *m, int64_t step, int64_t epoch, doubl
                              double lr, const sbn_norm_clipped *renorm)
 {
     line l;
-    begin(m, &l, "step");
+    begin(&l, "step");
     put_whole(&l, "step", step);
     put_whole(&l, "epoch", epoch);
     put_real(&l, "loss", loss);
@@ -238,7 +228,7 @@ sbn_status sbni_metrics_eval(sbni_metrics *m, int64_t step, int64_t epoch,
                              const sbni_score *test, const sbni_score *train)
 {
     line l;
-    begin(m, &l, "eval");
+    begin(&l, "eval");
     put_whole(&l, "epoch", epoch);
     put_whole(&l, "step", step);
     put_scores(&l, test, train);
@@ -249,7 +239,7 @@ sbn_status sbni_metrics_precise(sbni_metrics *m, int64_t step, int64_t samples,
                                 const sbni_score *test, const sbni_score *train)
 {
     line l;
-    begin(m, &l, "precise");
+    begin(&l, "precise");
     put_whole(&l, "step", step);
     put_whole(&l, "samples", samples);
     put_scores(&l, test, train);
@@ -260,7 +250,7 @@ sbn_status sbni_metrics_activations(sbni_metrics *m, int64_t step, const char *l
                                     int64_t unit, const double p[3])
 {
     line l;
-    begin(m, &l, "activations");
+    begin(&l, "activations");
     put_whole(&l, "step", step);
     put_word(&l, "layer", layer);
     put_whole(&l, "unit", unit);
@@ -274,7 +264,7 @@ sbn_status sbni_metrics_statistics(sbni_metrics *m, int64_t step, const char *la
                                    sbni_noise noise)
 {
     line l;
-    begin(m, &l, "statistics");
+    begin(&l, "statistics");
     put_whole(&l, "step", step);
     put_word(&l, "layer", layer);
     put_real(&l, "mean_noise", noise.mean);
@@ -286,7 +276,7 @@ sbn_status sbni_metrics_noise_scale(sbni_metrics *m, int64_t step,
                                     const sbni_noise_scale *noise)
 {
     line l;
-    begin(m, &l, "noise_scale");
+    begin(&l, "noise_scale");
     put_whole(&l, "step", step);
     put_whole(&l, "small", noise->small);
     put_whole(&l, "big", noise->big);
@@ -301,7 +291,7 @@ sbn_status sbni_metrics_done(sbni_metrics *m, int64_t steps, double seconds,
                              bool reached)
 {
     line l;
-    begin(m, &l, "done");
+    begin(&l, "done");
     put_whole(&l, "steps", steps);
     put_real(&l, "seconds", seconds);
     put_real(&l, "images_per_s", images_per_s);
@@ -335,7 +325,6 @@ sbn_status sbni_metrics_close(sbni_metrics **metrics)
         if (close(m->fd) != 0 && status == SBN_OK)
             status = sbni_fail(SBN_E_IO, "cannot write %s: %s", m->path, strerror(errno));
     }
-    if (m->c_locale) freelocale(m->c_locale);
     sbni_free(m->path);
     sbni_free(m);
     *metrics = NULL;

@@ -134,6 +134,7 @@ step_us() { # folder batch
 train() { # folder batch mpirun's arguments...
   local folder=$1 batch=$2
   shift 2
+  rm -rf "$folder"
   if ! mpirun "$@" "$program" train --net "$net" --data "${DATA:-synthetic}" \
     --batch "$batch" --limit-train 4096 --limit-test 1 --steps "$steps" \
     --checkpoint-every 1000000 --progress none --out "$folder" "${options[@]}" \
@@ -164,8 +165,7 @@ measure() { # way batch
         none)
           options=()
           train "$scratch/none1" $(($2 / 2)) -np 1 &
-          train "$scratch/none2" $(($2 / 2)) -np 1
-          wait $!
+          train "$scratch/none2" $(($2 / 2)) -np 1 && wait $!
           ;;
       esac || return 1
     done
