@@ -31,7 +31,7 @@ def unique(pairs):
     return dict(pairs)
 def load(path):
     return [json.loads(line, object_pairs_hook=unique) for line in open(path)]
-measured = ("seconds", "ratio", "then", "speedup", "images", "peak")
+measured = ("seconds", "ratio", "then", "speedup", "images", "peak", "efficiency")
 def name(case):
     return json.dumps({k: v for k, v in case.items()
                        if not any(m in k for m in measured)}, sort_keys=True)
@@ -41,6 +41,8 @@ for c in cases:
     more = []
     if c.get("what") == "norm" and c["threads"] > 1:
         more = ["speedup", "speedup_p10", "speedup_p90"]
+    if c.get("what") == "train" and c["np"] > 1:
+        more = [k + p for k in ("efficiency", "efficiency_apart") for p in ("", "_p10", "_p90")]
     assert [k for k in c if k != "then"] == keys + more, list(c)
     assert c["kind"] == "bench" and c["what"] == what
     assert all(math.isfinite(v) for v in c.values() if isinstance(v, (int, float))), c
@@ -148,8 +150,11 @@ if command -v gnuplot >/dev/null; then
   must 1 "${norm[@]}" --shape 40x7,4x3x5x6,16x3 --json --plot "it's.svg" &&
     check 'plot: a picture' has '</svg>' "it's.svg"
   check 'plot: of both passes' has 'backward nhwc' "it's.svg"
-  alone 'plot: a folder that is not there' 74 'cannot write nowhere/a.svg' \
+  alone 'plot: a folder that is not there' 74 'cannot create nowhere/a.svg.*: No such file' \
     "${norm[@]}" --shape 40x7 --plot nowhere/a.svg
+  mkdir folder.svg
+  alone 'plot: a folder' 74 'cannot replace folder.svg: Is a directory' \
+    "${norm[@]}" --shape 40x7 --plot folder.svg
 else
   skip 'plot: no gnuplot'
 fi
@@ -192,7 +197,8 @@ for c in cases:
     assert c["np"] == 2 and c["batch"] == 64 and len(cases) == 2
     assert abs(c["images_per_s"] * c["seconds"] / 64 - 1) < 1e-6, c
     assert 0.05 < c["peak_fraction"] / (c["step_flops"] / c["seconds"] /
-                                        c["peak_flops_per_s"]) < 20, c'
+                                        c["peak_flops_per_s"]) < 20, c
+    assert 0.02 < c["efficiency"] < 5 and 0.02 < c["efficiency_apart"] < 5, c'
 cp stdout.txt then.jsonl
 must 2 bench train --net cnn --batch 64,32 --blocks 1 --json --compare then.jsonl &&
   judge 'train: compared' train '

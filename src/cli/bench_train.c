@@ -40,11 +40,11 @@ static const sbni_option options[] = {
      "samples per step, over all processes (default 64,256)", 0, 0, 0, 0},
     {"isa", SBNI_OPTION_TEXT, AT(isa), "NAME",
      "force an instruction set: base, or avx2, avx512 where the machine has it (default: "
-     "the best); matrix products keep theirs",
+     "the best); products that are BLAS's keep theirs",
      0, 0, 0, 0},
     {"Measuring", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"blocks", SBNI_OPTION_INT, AT(blocks), "N",
-     "blocks of steps, in turn with matrix products (default 15)", 0, 1, 0, 0},
+     "blocks of steps, in turn with what they are held against (default 21)", 0, 1, 0, 0},
     {"Results", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"json", SBNI_OPTION_FLAG, AT(json), 0, "one JSON object a case, in place of a table",
      0, 0, 0, 0},
@@ -56,34 +56,48 @@ static const sbni_option options[] = {
 static const sbni_command command = {
     "bench train", "bench train [options]",
     "Measure training steps on images drawn in memory: fetch, forward, backward, sum, "
-    "update;\nand the fraction of the machine's matrix products that they reach.",
+    "update;\nthe fraction of the machine's matrix products that they reach; and, of "
+    "several\nprocesses, their rate over that of one alone times their number, beside "
+    "that "
+    "of as\nmany that train apart, each its share of the batch.",
     options, 0};
 
-/* What all cases share, and one of them. */
-typedef struct bench {
-    const sbni_bench_report *report;
-    sbn_group *group;
-    int blocks, threads;
-    uint8_t *images; /* pixels, then labels */
-    sbn_dataset *dataset;
-    float *square;   /* factors, and a product for each thread */
-    double *seconds; /* [2][blocks], and as many ratios as blocks */
-
-    const char *net;
-    int64_t batch, step;
+/* A model in training. */
+typedef struct trainee {
+    sbn_dataset *dataset; /* of the bench */
     sbn_model *model;
     sbn_optimizer *optimizer;
     sbn_sampler *sampler;
     int32_t *labels;
+    int64_t step;
+} trainee;
+
+/* What all cases share, and one of them. */
+typedef struct bench {
+    const sbni_bench_report *report;
+    sbn_group *group, *self;
+    int blocks, threads;
+    uint8_t *images; /* pixels, then labels */
+    sbn_dataset *dataset;
+    float *square;   /* factors, and a product for each thread */
+    double *seconds; /* [WORKS][blocks], and as many ratios as blocks */
+
+    const char *net;
+    int64_t batch, share; /* share: of a process that trains apart */
+    trainee together, single;
 } bench;
+
+/* What is measured in turn; the last two where there are several processes. */
+enum { TOGETHER, PRODUCTS, ALONE, APART, WORKS };
 
 /* Multiplications and additions of the layers' matrix products, forward and backward, in
  * a step: what SGEMM's own rate can be held against. */
 static double step_flops(const bench *b)
 {
     double sum = 0;
-    for (int i = 0; i < b->model->layer_count; i++) {
-        const sbni_layer *layer = &b->model->layers[i];
+    const sbn_model *model = b->together.model;
+    for (int i = 0; i < model->layer_count; i++) {
+        const sbni_layer *layer = &model->layers[i];
         const sbni_layer_spec *spec = &layer->spec;
         double products = layer->wants_dx ? 3 : 2; /* y, dW, dx */
         int64_t k = 0;
@@ -100,23 +114,43 @@ static double square_flops(const bench *b)
     return 2.0 * SQUARE * SQUARE * SQUARE * b->threads * sbn_group_size(b->group);
 }
 
-static sbn_status run_step(void *context)
+/* A step on the first `size` samples of the next batch. */
+static sbn_status train(trainee *t, int64_t size)
 {
-    bench *b = context;
     const int64_t *index;
     int64_t total, first, n, capacity;
     sbn_model_result result;
-    sbn_sampler_batch(b->sampler, b->step++, &index, &total);
-    SBN_TRY(sbn_model_share(b->model, total, &first, &n));
-    sbni_fetch(b->dataset, index + first, n, sbn_model_input(b->model, &capacity),
-               b->labels);
-    SBN_TRY(sbn_model_gradient(b->model, b->labels, total, &result));
-    sbn_optimizer_step(b->optimizer, 1, 0.05);
+    sbn_sampler_batch(t->sampler, t->step++, &index, &total);
+    SBN_TRY(sbn_model_share(t->model, size, &first, &n));
+    sbni_fetch(t->dataset, index + first, n, sbn_model_input(t->model, &capacity),
+               t->labels);
+    SBN_TRY(sbn_model_gradient(t->model, t->labels, size, &result));
+    sbn_optimizer_step(t->optimizer, 1, 0.05);
     return SBN_OK;
 }
 
+static sbn_status run_together(void *context)
+{
+    bench *b = context;
+    return train(&b->together, b->batch);
+}
+
+/* One process does all, the others wait. */
+static sbn_status run_alone(void *context)
+{
+    bench *b = context;
+    return sbn_group_rank(b->group) == 0 ? train(&b->single, b->batch) : SBN_OK;
+}
+
+/* All at once, without a message. */
+static sbn_status run_apart(void *context)
+{
+    bench *b = context;
+    return train(&b->single, b->share);
+}
+
 /* Every thread of every process, since all of them share the machine in a step. */
-static sbn_status run_square(void *context)
+static sbn_status run_products(void *context)
 {
     const bench *b = context;
     const int64_t n = (int64_t)SQUARE * SQUARE;
@@ -145,44 +179,113 @@ static sbn_status prepare(bench *b, int64_t most_batch)
     SBN_TRY(draw_images(b, most_batch > POOL ? most_batch : POOL));
     SBN_TRY(sbni_alloc((2 + b->threads) * n, sizeof *b->square, "matrix", &b->square));
     sbni_bench_fill(b->square, SBN_F32, 2 * n, 0);
-    return sbni_alloc(3 * (int64_t)b->blocks, sizeof *b->seconds, "samples", &b->seconds);
+    SBN_TRY(sbni_alloc((WORKS + 1) * (int64_t)b->blocks, sizeof *b->seconds, "samples",
+                       &b->seconds));
+    return sbni_group_alone(&b->self);
 }
 
 static void clean_up(bench *b)
 {
+    sbn_group_destroy(&b->self);
     sbn_dataset_destroy(&b->dataset);
     sbni_free(b->images);
     sbni_free(b->square);
     sbni_free(b->seconds);
 }
 
-static sbn_status create_local(bench *b)
+static sbn_status fill_trainee(const bench *b, trainee *t)
 {
     int n, params = 0;
     int64_t capacity;
     sbn_dataset_info info = sbn_dataset_get_info(b->dataset);
-    SBN_TRY(sbni_check_fit(b->model, &info));
-    const sbn_model_tensor *t = sbn_model_tensors(b->model, &n);
+    SBN_TRY(sbni_check_fit(t->model, &info));
+    const sbn_model_tensor *tensors = sbn_model_tensors(t->model, &n);
     sbn_optimizer_tensor *list;
     SBN_TRY(sbni_alloc(n, sizeof *list, "optimizer", &list));
-    for (; params < n && t[params].grad; params++)
-        list[params] = (sbn_optimizer_tensor){t[params].data, t[params].grad,
-                                              t[params].count, t[params].decays};
+    for (; params < n && tensors[params].grad; params++)
+        list[params] =
+            (sbn_optimizer_tensor){tensors[params].data, tensors[params].grad,
+                                   tensors[params].count, tensors[params].decays};
     const sbn_optimizer_config cfg = {.momentum = 0.9, .dtype = SBN_F32};
-    sbn_status status = sbn_optimizer_create(&cfg, list, params, &b->optimizer);
+    sbn_status status = sbn_optimizer_create(&cfg, list, params, &t->optimizer);
     sbni_free(list);
     SBN_TRY(status);
-    sbn_model_input(b->model, &capacity);
-    SBN_TRY(sbni_alloc(capacity, sizeof *b->labels, "labels", &b->labels));
+    sbn_model_input(t->model, &capacity);
+    SBN_TRY(sbni_alloc(capacity, sizeof *t->labels, "labels", &t->labels));
     /* every step is of a whole batch */
-    return sbn_sampler_create(info.n, b->batch, true, 1, &b->sampler);
+    return sbn_sampler_create(info.n, b->batch, true, 1, &t->sampler);
+}
+
+/* Over the group: with all processes of it, or of this one alone. */
+static sbn_status create_trainee(const bench *b, sbn_group *group, trainee *t)
+{
+    sbn_model_config cfg = sbn_model_config_default(b->net, b->batch);
+    *t = (trainee){.dataset = b->dataset};
+    SBN_TRY(sbn_model_create(&cfg, group, &t->model));
+    return sbn_group_agree(group, fill_trainee(b, t));
+}
+
+static void destroy_trainee(trainee *t)
+{
+    sbn_sampler_destroy(&t->sampler);
+    sbn_optimizer_destroy(&t->optimizer);
+    sbn_model_destroy(&t->model);
+    sbni_free(t->labels);
+    t->labels = NULL;
+}
+
+/* Rates of processes over that of one alone times their number. */
+typedef struct efficiency {
+    sbni_bench_spread together, apart;
+} efficiency;
+
+static efficiency efficiency_of(const bench *b, double *values)
+{
+    const double *together = b->seconds + TOGETHER * b->blocks,
+                 *alone = b->seconds + ALONE * b->blocks,
+                 *apart = b->seconds + APART * b->blocks, np = sbn_group_size(b->group),
+                 part = (double)b->share / (double)b->batch;
+    efficiency e;
+    for (int i = 0; i < b->blocks; i++) values[i] = alone[i] / (np * together[i]);
+    e.together = sbni_bench_spread_of(values, b->blocks);
+    for (int i = 0; i < b->blocks; i++) values[i] = part * alone[i] / apart[i];
+    e.apart = sbni_bench_spread_of(values, b->blocks);
+    return e;
+}
+
+/* NULL where there was no memory for all. */
+static json_t *with_efficiency(json_t *facts, const efficiency *e)
+{
+    json_t *more =
+        json_pack("{s:f s:f s:f s:f s:f s:f}", "efficiency", e->together.median,
+                  "efficiency_p10", e->together.p10, "efficiency_p90", e->together.p90,
+                  "efficiency_apart", e->apart.median, "efficiency_apart_p10",
+                  e->apart.p10, "efficiency_apart_p90", e->apart.p90);
+    bool whole = facts && more && json_object_update(facts, more) == 0;
+    json_decref(more);
+    if (whole) return facts;
+    json_decref(facts);
+    return NULL;
+}
+
+static void print_efficiency(const efficiency *e, char *row, size_t room)
+{
+    char cell[2][SBNI_BENCH_CELL];
+    sbni_bench_print_spread(e->together, cell[0]);
+    sbni_bench_print_spread(e->apart, cell[1]);
+    size_t used = strlen(row);
+    snprintf(row + used, room - used, "  %-17s  %-17s", cell[0], cell[1]);
 }
 
 static sbn_status report_case(bench *b)
 {
     int blocks = b->blocks, np = sbn_group_size(b->group);
-    double *step = b->seconds, *square = step + blocks, *values = square + blocks,
-           flops = step_flops(b), peak = square_flops(b), batch = (double)b->batch;
+    double *step = b->seconds + TOGETHER * blocks,
+           *square = b->seconds + PRODUCTS * blocks,
+           *values = b->seconds + WORKS * blocks, flops = step_flops(b),
+           peak = square_flops(b), batch = (double)b->batch;
+    efficiency e = {0};
+    if (np > 1) e = efficiency_of(b, values);
     for (int i = 0; i < blocks; i++) values[i] = flops / step[i] / (peak / square[i]);
     sbni_bench_spread fraction = sbni_bench_spread_of(values, blocks);
     for (int i = 0; i < blocks; i++) values[i] = batch / step[i];
@@ -192,11 +295,12 @@ static sbn_status report_case(bench *b)
     json_t *facts = json_pack(
         "{s:s s:s s:s s:I s:s s:f s:f s:f s:f s:f s:f s:f s:f s:f s:i s:i s:i}", "kind",
         "bench", "what", "train", "net", b->net, "batch", (json_int_t)b->batch, "isa",
-        b->model->kernels->isa, "seconds", step_s.median, "images_per_s", rate.median,
-        "images_per_s_p10", rate.p10, "images_per_s_p90", rate.p90, "step_flops", flops,
-        "peak_flops_per_s", peak / square_s.median, "peak_fraction", fraction.median,
-        "peak_fraction_p10", fraction.p10, "peak_fraction_p90", fraction.p90, "np", np,
-        "threads", b->threads, "blocks", blocks);
+        b->together.model->kernels->isa, "seconds", step_s.median, "images_per_s",
+        rate.median, "images_per_s_p10", rate.p10, "images_per_s_p90", rate.p90,
+        "step_flops", flops, "peak_flops_per_s", peak / square_s.median, "peak_fraction",
+        fraction.median, "peak_fraction_p10", fraction.p10, "peak_fraction_p90",
+        fraction.p90, "np", np, "threads", b->threads, "blocks", blocks);
+    if (np > 1) facts = with_efficiency(facts, &e);
     char row[512], cell[2][SBNI_BENCH_CELL], rates[3 * SBNI_BENCH_CELL];
     snprintf(rates, sizeof rates, "%.0f (%.0f-%.0f)", rate.median, rate.p10, rate.p90);
     sbni_bench_print_time(step_s.median, cell[0]);
@@ -204,27 +308,32 @@ static sbn_status report_case(bench *b)
     snprintf(row, sizeof row, "%-10s  %6" PRId64 "  %9s  %-22s  %8.3f  %7.1f  %-17s",
              b->net, b->batch, cell[0], rates, flops * 1e-9,
              peak / square_s.median * 1e-9, cell[1]);
+    if (np > 1) print_efficiency(&e, row, sizeof row);
     return sbni_bench_report_case(b->report, facts, row);
 }
 
 /* dry: only whether the case is one. */
 static sbn_status measure(bench *b, bool dry)
 {
-    sbn_model_config cfg = sbn_model_config_default(b->net, b->batch);
-    const sbni_bench_work works[] = {{run_step, b}, {run_square, b}};
+    const sbni_bench_work works[WORKS] = {[TOGETHER] = {run_together, b},
+                                          [PRODUCTS] = {run_products, b},
+                                          [ALONE] = {run_alone, b},
+                                          [APART] = {run_apart, b}};
+    int np = sbn_group_size(b->group);
+    bool several = np > 1;
     sbn_status status;
-    b->step = 0;
-    SBN_GOTO(sbn_model_create(&cfg, b->group, &b->model));
-    SBN_GOTO(sbn_group_agree(b->group, create_local(b)));
+    b->share = b->batch / np > 1 ? b->batch / np : 2; /* one has no variance */
+    b->single = (trainee){0};
+    SBN_GOTO(create_trainee(b, b->group, &b->together));
+    if (several)
+        SBN_GOTO(sbn_group_agree(b->group, create_trainee(b, b->self, &b->single)));
     if (dry) goto fail;
-    SBN_GOTO(sbni_bench_measure(works, 2, b->blocks, BLOCK_S, b->group, b->seconds));
+    SBN_GOTO(sbni_bench_measure(works, several ? WORKS : ALONE, b->blocks, BLOCK_S,
+                                b->group, b->seconds));
     status = sbn_group_agree(b->group, report_case(b));
 fail:
-    sbn_sampler_destroy(&b->sampler);
-    sbn_optimizer_destroy(&b->optimizer);
-    sbn_model_destroy(&b->model);
-    sbni_free(b->labels);
-    b->labels = NULL;
+    destroy_trainee(&b->single);
+    destroy_trainee(&b->together);
     return status;
 }
 
@@ -273,8 +382,9 @@ static sbn_status run(const settings *s, const sbni_bench_numbers *batches,
              "%d processes of %d threads; median, 10 to 90 %% of %d blocks; of peak: "
              "matrix products of a step, over %d x %d ones on all threads in turn",
              sbn_group_size(group), b.threads, b.blocks, SQUARE, SQUARE);
-    snprintf(heads, sizeof heads, "%-10s  %6s  %9s  %-22s  %8s  %7s  %-17s", "net",
-             "batch", "step", "images/s", "GFLOP", "peak/s", "of peak");
+    snprintf(heads, sizeof heads, "%-10s  %6s  %9s  %-22s  %8s  %7s  %-17s%s", "net",
+             "batch", "step", "images/s", "GFLOP", "peak/s", "of peak",
+             sbn_group_size(group) > 1 ? "  efficiency         that of steps apart" : "");
     sbn_status status = sbn_group_agree(group, prepare(&b, most));
     if (status == SBN_OK) status = measure_all(&b, s->net, batches, true);
     if (status == SBN_OK)
@@ -289,7 +399,7 @@ static sbn_status run(const settings *s, const sbni_bench_numbers *batches,
 
 sbn_status sbni_bench_train(int argc, char **argv, sbn_group *group)
 {
-    settings s = {.net = "cnn,article,mlp", .batch = "64,256", .blocks = 15};
+    settings s = {.net = "cnn,article,mlp", .batch = "64,256", .blocks = 21};
     sbni_arguments arguments;
     SBN_TRY(sbni_options_parse(&command, argc, argv, &s, &arguments, group));
     if (arguments.help) {
@@ -298,7 +408,7 @@ sbn_status sbni_bench_train(int argc, char **argv, sbn_group *group)
     }
     sbni_bench_numbers batches;
     SBN_TRY(sbni_bench_parse_numbers("batch", s.batch, 2, MOST_BATCH, &batches));
-    SBN_TRY(sbni_bench_force_isa(s.isa));
+    SBN_TRY(sbn_group_agree(group, sbni_bench_force_isa(s.isa)));
     SBN_CHECK(s.blocks <= MOST_BLOCKS, SBN_E_ARG,
               "--blocks: expected 1 to %d, got %" PRId64, MOST_BLOCKS, s.blocks);
     return run(&s, &batches, group);
