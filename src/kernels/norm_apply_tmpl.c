@@ -157,7 +157,8 @@ INLINE void walk_pixels(const run *p, int64_t c, const sbni_channels *ch,
         for (int k = 0; k < PIXELS; k++) {
             for (int r = X; r <= DY; r++)
                 if (p->at[r])
-                    fetch_next(p[0].at[r], p[1].at[r] - p[0].at[r], PIXELS, k, i, BLOCK);
+                    fetch_next(p[0].at[r], p[1].at[r] - p[0].at[r], PIXELS, k, i, BLOCK,
+                               AHEAD);
             for (int v = 0; v < BLOCK / LANES; v++) {
                 const made m = work(p + k, i + v * LANES, LANES, &f[v], w);
                 put_made(p + k, i + v * LANES, LANES, &m, w);
@@ -194,7 +195,10 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
     const sbni_view *out = v->of[OUT] ? v->of[OUT] : v->of[DZ];
     const bool in_lines = (uintptr_t)out->data % 64 == 0 && b->c % LINE == 0 &&
                           out->stride_n % LINE == 0 && out->stride_s % LINE == 0;
-    const bool side_by_side = b->c >= LANES && (!w.past || in_lines);
+    /* What streams past the cache is foreseen best in the order of memory; many channels
+     * have more factors than the nearest cache keeps meanwhile. */
+    const int64_t wide = WIDE * ((v->of[X] != NULL) + (v->of[DY] != NULL));
+    const bool side_by_side = b->c >= LANES && (!w.past || (in_lines && b->c > wide));
     /* neighbours: pixels of a sample, or samples of one pixel */
     const bool flat = b->s == 1;
     const int64_t outer = flat ? 1 : b->n, inner = flat ? b->n : b->s;

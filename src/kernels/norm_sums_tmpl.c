@@ -81,7 +81,7 @@ INLINE void moments_strip(S *const *px, int count, int64_t i, const int width, i
     for (int v = 0; v < width; v++)
         p[v] = load_d(pivot + i + v * LANES, lanes_of(v, width, n));
     for (int k = 0; k < count; k++) {
-        fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES);
+        fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES, FAR_AHEAD);
 #pragma GCC unroll 8
         for (int v = 0; v < width; v++) {
             const S *at = px[k] + i + v * LANES;
@@ -267,8 +267,8 @@ INLINE void sums_strip(S *const *pg, S *const *px, S *const *pz, int count, int6
         a[v] = about_at(ch, i + v * LANES, lanes_of(v, width, n), true);
     for (int k = 0; k < count; k++) {
         const places p = {pg[k], px[k], add ? pz[k] : NULL};
-        fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES);
-        fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i, width * LANES);
+        fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES, FAR_AHEAD);
+        fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i, width * LANES, FAR_AHEAD);
 #pragma GCC unroll 8
         for (int v = 0; v < width; v++)
             add_gradients(&dy[v], &dy_d[v], &p, i + v * LANES, lanes_of(v, width, n),

@@ -15,7 +15,10 @@ enum {
     REST = STRIP + 1,  /* the same of a pixel's last ones, or of all that it has */
     NARROW = 3,        /* vectors of channels whose factors stay in registers */
     PIXELS = 2,        /* pixels that share the loads of their channels' factors */
+    WIDE = 128,        /* channels, times the tensors read, from which pixels do so that
+                          are written past the cache */
     AHEAD = 64 * LINE, /* least distance of what is fetched beforehand */
+    FAR_AHEAD = 4 * AHEAD, /* the same where ROWS are summed */
 };
 
 INLINE int64_t at_most(int64_t n)
@@ -70,13 +73,13 @@ INLINE void fetch_planes(const S *p, int64_t s)
 }
 
 /* While pixels, `rows` of them side by side, are read from channel i on, `width` channels
- * at a time: what comes behind them, in the order of memory. The processor foresees one
- * stream well, and several that lie close together badly. */
+ * at a time: what comes behind them, in the order of memory, `least` or more ahead. The
+ * processor foresees one stream well, and several that lie close together badly. */
 INLINE void fetch_next(const S *first, int64_t distance, int rows, int k, int64_t i,
-                       const int width)
+                       const int width, const int64_t least)
 {
     int64_t ahead = rows * distance;
-    if (ahead < AHEAD) ahead = AHEAD;
+    if (ahead < least) ahead = least;
     const S *next = first + ahead + rows * i + k * width;
     for (int v = 0; v < width; v += LINE) __builtin_prefetch(next + v, 0, 2);
 }
