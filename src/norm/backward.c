@@ -93,12 +93,18 @@ static void read_constants(sbn_norm *norm)
 static void set_gradients(sbn_norm *norm)
 {
     int64_t c = norm->cfg.channels;
+    /* sums of one norm batch have been read */
+    bool known =
+        norm->batches == 1 && norm->ran != SBN_NORM_FROZEN && norm->counts[0] > 0;
     const uint64_t *words =
         sbni_norm_fold(norm, &norm->backward, SBNI_BACKWARD_WORDS) + SBNI_SECTION_WORDS;
     double dy[SBNI_READ_CHANNELS], dy_xhat[SBNI_READ_CHANNELS];
     for (int64_t i = 0; i < c; i++) {
         int64_t j = i % SBNI_READ_CHANNELS;
-        if (j == 0) {
+        if (known) {
+            dy[j] = norm->sum_dy[i];
+            dy_xhat[j] = norm->sum_dy_xhat[i];
+        } else if (j == 0) {
             int64_t count = sbni_read_count(i, c);
             sbni_read_sums(norm->kernels, count, c, words + i, dy);
             sbni_read_sums(norm->kernels, count, c, words + SBNI_SUM_WORDS * c + i,
