@@ -6,6 +6,7 @@
 #include <mpi.h>
 #include <omp.h>
 
+#include "norm/norm.h"
 #include "norm/scope.h"
 
 static sbn_group *self;
@@ -16,11 +17,27 @@ static int make_self(void **state)
     return sbn_group_create(MPI_COMM_SELF, &self) != SBN_OK;
 }
 
+static int64_t cached_bytes;
+
+/* However small the tensors are. */
+static int make_self_by_tiles(void **state)
+{
+    cached_bytes = sbni_norm_cached_bytes;
+    sbni_norm_cached_bytes = 0;
+    return make_self(state);
+}
+
 static int drop_self(void **state)
 {
     (void)state;
     sbn_group_destroy(&self);
     return 0;
+}
+
+static int drop_self_by_tiles(void **state)
+{
+    sbni_norm_cached_bytes = cached_bytes;
+    return drop_self(state);
 }
 
 static result whole_run(const joined *b)
@@ -320,9 +337,19 @@ static void trap_20_images_and_rows(void **state)
 
 static const struct CMUnitTest tests[] = {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, make_self, drop_self)
+#define TILED(name)                                                                      \
+    {                                                                                    \
+#name "_by_tiles", name, make_self_by_tiles, drop_self_by_tiles, NULL            \
+    }
     CASE(one_process_is_near_the_reference),
     CASE(trap_32_any_deal_of_slices_gives_the_bits_of_one_process),
     CASE(trap_01_02_03_uneven_shares),
+    TILED(one_process_is_near_the_reference),
+    TILED(trap_32_any_deal_of_slices_gives_the_bits_of_one_process),
+    TILED(trap_15_16_all_ways_to_sum_agree),
+    TILED(threads_do_not_show),
+    TILED(trap_19_dx_not_wanted),
+    TILED(ghost_is_local),
     CASE(trap_08_36_no_or_one_row_on_a_process),
     CASE(trap_09_one_row_per_process),
     CASE(trap_11_counts_are_of_the_call),

@@ -213,8 +213,12 @@ static sbn_status read_and_write(sbn_norm *norm)
     SBN_TRY(sbni_norm_read_backward(norm));
     if (!wants_elements(norm)) return SBN_OK;
     const sbni_range all = {0, norm->cfg.channels};
-#pragma omp parallel for schedule(static) if (omp_get_max_threads() > 1)
-    for (int64_t k = norm->samples.slice_count; k > 0; k--) write_slice(norm, all, k - 1);
+#pragma omp parallel if (omp_get_max_threads() > 1)
+    {
+        int64_t from, k;
+        sbni_norm_share(norm->samples.slice_count, &from, &k);
+        while (k-- > from) write_slice(norm, all, k);
+    }
     return SBN_OK;
 }
 
@@ -287,11 +291,10 @@ static sbn_status run(sbn_norm *norm)
     bool apart = norm->local == SBN_OK && norm->ran != SBN_NORM_FROZEN &&
                  norm->dx.data != norm->dy.data && norm->dz.data != norm->dy.data;
     if (apart && norm->group->size == 1) {
-        int64_t c = norm->cfg.channels, bytes = 2 * sbn_dtype_bytes(norm->cfg.dtype),
-                width = sbni_norm_tile_channels(&norm->samples, &norm->x, bytes,
-                                                norm->planes),
-                tiles = (c + width - 1) / width;
-        if (tiles >= omp_get_max_threads()) return tile_by_tile(norm, tiles, width);
+        int64_t width, bytes = 2 * sbn_dtype_bytes(norm->cfg.dtype),
+                       tiles = sbni_norm_tiles(&norm->samples, &norm->x, bytes,
+                                               norm->planes, &width);
+        if (tiles > 0) return tile_by_tile(norm, tiles, width);
     }
     sum_all(norm);
     if (norm->ran != SBN_NORM_FROZEN) SBN_TRY(sbni_reduce_run(&norm->backward));

@@ -214,15 +214,19 @@ sbn_status sbni_norm_read_forward(sbn_norm *norm)
     return SBN_OK;
 }
 
-/* After the message. Backwards: the last slices are the freshest in the cache. */
+/* After the message. Each thread goes back through the slices that it has summed, of
+ * which the last are the freshest in its cache. */
 static sbn_status read_and_write(sbn_norm *norm)
 {
     SBN_TRY(sbni_norm_read_forward(norm));
     const sbni_range all = {0, norm->cfg.channels};
     sbni_elements e = elements_of(norm);
-#pragma omp parallel for schedule(static) if (omp_get_max_threads() > 1)
-    for (int64_t k = norm->samples.slice_count; k > 0; k--)
-        sbni_norm_apply_slice(norm, &norm->samples, &e, all, k - 1);
+#pragma omp parallel if (omp_get_max_threads() > 1)
+    {
+        int64_t from, k;
+        sbni_norm_share(norm->samples.slice_count, &from, &k);
+        while (k-- > from) sbni_norm_apply_slice(norm, &norm->samples, &e, all, k);
+    }
     return SBN_OK;
 }
 
@@ -280,11 +284,10 @@ static sbn_status run(sbn_norm *norm)
 {
     bool apart = norm->local == SBN_OK && is_apart(norm);
     if (apart && norm->group->size == 1 && !has_lone_value(norm)) {
-        int64_t c = norm->cfg.channels, bytes = sbn_dtype_bytes(norm->cfg.dtype),
-                width = sbni_norm_tile_channels(&norm->samples, &norm->x, bytes,
-                                                norm->planes),
-                tiles = (c + width - 1) / width;
-        if (tiles >= omp_get_max_threads()) return tile_by_tile(norm, tiles, width);
+        int64_t width, bytes = sbn_dtype_bytes(norm->cfg.dtype),
+                       tiles = sbni_norm_tiles(&norm->samples, &norm->x, bytes,
+                                               norm->planes, &width);
+        if (tiles > 0) return tile_by_tile(norm, tiles, width);
     }
     sum_all(norm);
     SBN_TRY(sbni_reduce_run(&norm->forward));

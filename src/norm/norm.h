@@ -190,10 +190,14 @@ static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int6
                            planes);
 }
 
-/* Channels that one thread sums and writes in one go, so that it finds them in the cache
- * the second time; `bytes` of memory are read for each value. norm/tiles.c */
-int64_t sbni_norm_tile_channels(const sbni_samples *samples, const sbn_tensor *x,
-                                int64_t bytes, bool planes);
+/* How many tiles of *width channels a thread sums and writes in one go each, so that it
+ * finds them in the cache the second time; 0: all is summed before any is written.
+ * `bytes` of memory are read for each value. norm/tiles.c */
+int64_t sbni_norm_tiles(const sbni_samples *samples, const sbn_tensor *x, int64_t bytes,
+                        bool planes, int64_t *width);
+
+/* Up to so many bytes read there are no tiles; tests have them from 0 on. */
+extern int64_t sbni_norm_cached_bytes;
 
 /* Part number i of the channels of `of`, parts of c each. */
 static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
@@ -201,6 +205,10 @@ static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
     int64_t left = of.c - i * c;
     return (sbni_range){of.first + i * c, left < c ? left : c};
 }
+
+/* [*from, *end) of n slices are this thread's in a parallel region, as schedule(static)
+ * shares them out: what it has summed is in its cache. */
+void sbni_norm_share(int64_t n, int64_t *from, int64_t *end);
 
 /* A message with room for all norm batches, `words` words a channel. */
 sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase,

@@ -7,18 +7,31 @@
  * in its cache. Sums are a channel's own, so no result depends on them. */
 
 /* Bytes of a tile: it stays in a part of the last-level cache, and its runs of memory are
- * long. */
+ * long. What is read in all is there a second time anyway where it is not more than most
+ * of a last-level cache; then threads share out slices, since in tiles they would fetch
+ * lines ahead that their neighbours write. */
 enum { TILE_BYTES = 4 << 20 };
+int64_t sbni_norm_cached_bytes = 28 << 20;
 
-int64_t sbni_norm_tile_channels(const sbni_samples *samples, const sbn_tensor *x,
-                                int64_t bytes, bool planes)
+int64_t sbni_norm_tiles(const sbni_samples *samples, const sbn_tensor *x, int64_t bytes,
+                        bool planes, int64_t *width)
 {
-    int64_t channel = samples->kept * sbni_tensor_s(x) * bytes;
-    if (!planes || channel == 0) return x->c;
-    int64_t share = (x->c + omp_get_max_threads() - 1) / omp_get_max_threads(),
-            tile = TILE_BYTES / channel;
-    if (tile > share) return share;
-    return tile > 0 ? tile : 1;
+    int64_t channel = samples->kept * sbni_tensor_s(x) * bytes,
+            threads = omp_get_max_threads();
+    if (!planes || channel * x->c <= sbni_norm_cached_bytes) return 0;
+    int64_t share = (x->c + threads - 1) / threads, tile = TILE_BYTES / channel;
+    if (tile > share) tile = share;
+    *width = tile > 0 ? tile : 1;
+    int64_t tiles = (x->c + *width - 1) / *width;
+    return tiles < threads ? 0 : tiles;
+}
+
+void sbni_norm_share(int64_t n, int64_t *from, int64_t *end)
+{
+    int64_t threads = omp_get_num_threads(), t = omp_get_thread_num(), each = n / threads,
+            more = n % threads;
+    *from = t * each + (t < more ? t : more);
+    *end = *from + each + (t < more);
 }
 
 sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase,
