@@ -195,20 +195,34 @@ static void wait_for_as_long_as_it_takes(const sbn_watch *watch, bool forges)
     sbni_call_goes_on(test_group);
 }
 
-/* The host of these first and last processes stops until another one has told of it.
+/* The waker goes on when all that wait have been told: who is back is not missed. */
+static void meet(int waker, const bool *waits)
+{
+    if (test_rank != waker) {
+        MPI_Send(NULL, 0, MPI_BYTE, waker, 0, MPI_COMM_WORLD);
+        return;
+    }
+    for (int r = 0; r < test_size; r++)
+        if (waits[r] && r != waker)
+            MPI_Recv(NULL, 0, MPI_BYTE, r, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+}
+
+/* The host of these first and last processes stops until the others have told of it.
  * busy: one that works, or -1. */
 static void lose(int first, int last, int busy, const char *whom)
 {
     pid_t pids[4], mine = getpid();
     MPI_Allgather(&mine, sizeof mine, MPI_BYTE, pids, sizeof mine, MPI_BYTE,
                   MPI_COMM_WORLD);
-    bool stops = test_rank >= first && test_rank <= last,
-         waits = !stops && test_rank != busy;
+    bool waiting[4], stops = test_rank >= first && test_rank <= last;
+    for (int r = 0; r < 4; r++) waiting[r] = (r < first || r > last) && r != busy;
+    bool waits = waiting[test_rank];
     int waker = first > 2 ? 1 : first > 0 ? 0 : 3;
     sbn_watch *watch = begin();
     hear_of_each_other(watch);
     if (stops) raise(SIGSTOP);
     if (waits) wait_for_as_long_as_it_takes(watch, test_rank == 1);
+    if (waits) meet(waker, waiting);
     if (test_rank == busy) test_sleep(PATIENCE_S);
     if (test_rank == waker)
         for (int r = first; r <= last; r++) wake(pids[r]);
@@ -222,7 +236,6 @@ static void lose(int first, int last, int busy, const char *whom)
     assert_int_equal(told.calls > 0, waits);
     if (!waits) return;
     assert_true(told.waited_s > limit_s && told.waited_s < limit_s + 1.5);
-    /* to who follows the one that speaks they may be back */
     if (told.speaks) assert_non_null(strstr(told.text, whom));
 }
 
