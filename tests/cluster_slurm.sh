@@ -135,10 +135,15 @@ check 'it had saved' grep -q "stopped by a signal after step [0-9]* of 300, save
   "syncbn-preempt-$job.txt"
 check 'and ended with 75' grep -q 'exit code 75, stopped on request' "syncbn-preempt-$job.txt"
 check 'before its end' test ! -e "out/slurm-$job/model.safetensors"
-# Slurm lets a job that was put back wait for two minutes. Within the same second it
-# would take the new start's credential for the old one's, which it has revoked.
-sleep 2
-scontrol update "JobId=$job" StartTime=now
+# Slurm lets a job that was put back wait for two minutes. Within the same second, or while
+# a node still ends the old start, it would take the new start's credential for the old one's,
+# which it has revoked.
+start_again() {
+  check 'its nodes are free' wait_for 30 nodes_idle 4
+  sleep 2
+  scontrol update "JobId=$job" StartTime=now
+}
+start_again
 done_well 'started again, it ends'
 check 'preempted: the weights of one process' same long "slurm-$job"
 
@@ -280,9 +285,11 @@ check 'a job to lose its first node is under way' wait_for 60 whole_job
 lose_node n1 KILL
 check 'the node of the script is lost: it is in the queue again' wait_for 150 waits_again
 return_node n1
-sleep 2 # as above
-scontrol update "JobId=$job" StartTime=now
+start_again
 done_well 'started again, it ends'
 check 'first node: the weights of one process' same long "slurm-$job"
 nothing_stays 'nothing is left when nodes were lost'
+if [ $failed != 0 ]; then
+  for file in ./syncbn*.txt $slurm/log/slurmctld.log; do show "$file"; done
+fi
 finish
