@@ -336,6 +336,27 @@ for ((i = 0; i < 10 && lost == 0; i++)); do
 done
 judge 'nor right behind the fork' test $lost = 0
 
+# a step of which srun could not start all, and which it calls a success after a while
+cat >bin/srun <<'END'
+#!/bin/sh
+case $1 in
+  --mpi=list) echo 'MPI plugin types are: none pmix' && exit ;;
+  --mpi=none) exit ;;
+esac
+echo start >>got.txt
+[ "$(wc -l <got.txt)" = 1 ] || exit 0
+echo 'srun: error: task 1 launch failed: Unspecified error' >&2
+sleep 0.5
+END
+printf '#!/bin/sh\necho idle\n' >bin/sinfo
+chmod +x bin/sinfo
+rm -f got.txt
+expect 'srun could not start all' 0 3 "${slurm[@]}" "$run" --max-restarts 1 ./syncbn study
+judge 'that is told' says 'exit code 1, of the launcher: .*could not start'
+judge 'and started again' test "$(wc -l <got.txt)" = 2
+rm -f got.txt
+expect 'and without restarts is a failure' 1 2 "${slurm[@]}" "$run" ./syncbn study
+
 # before anything has begun: while hosts are looked for, and in a build
 cat >bin/srun <<'END'
 #!/bin/sh
