@@ -58,8 +58,7 @@ static const sbni_command command = {
     "Measure training steps on images drawn in memory: fetch, forward, backward, sum, "
     "update;\nthe fraction of the machine's matrix products that they reach; and, of "
     "several\nprocesses, their rate over that of one alone times their number, beside "
-    "that "
-    "of as\nmany that train apart, each its share of the batch.",
+    "that of as\nmany that train apart, each its share of the batch.",
     options, 0};
 
 /* A model in training. */

@@ -150,9 +150,7 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
     return SBN_OK;
 }
 
-/* What the sums of a phase are made of, as it is told, and from where on one is too
- * large.
- */
+/* What the sums of a phase are made of, and from where on that is too large. */
 typedef struct summed {
     const char *phase, *what, *limit;
 } summed;
