@@ -179,6 +179,20 @@ static void variance_at_every_mean_and_scale(void **state)
     }
 }
 
+/* Sums begin at 0 up to about three deviations, beyond at a value or at the mean. */
+static void variance_where_sums_begin_elsewhere(void **state)
+{
+    (void)state;
+    static const double means[] = {2, 2.7, 2.9, 3.1, 3.5, 8};
+    static const int64_t shapes[][2] = {{4001, 1}, {257, 17}, {4, 250000}};
+    for (int k = 0; k < 6 * 3; k++) {
+        channel ch = {SBN_F32, shapes[k / 6][0], shapes[k / 6][1], means[k % 6], 1, 0};
+        int64_t first, n;
+        share(&ch, true, &first, &n);
+        check(&ch, first, n);
+    }
+}
+
 static void trap_05_constant_channels(void **state)
 {
     (void)state;
@@ -326,6 +340,7 @@ static void too_fine_for_the_grid(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(too_fine_for_the_grid),
     cmocka_unit_test(variance_at_every_mean_and_scale),
+    cmocka_unit_test(variance_where_sums_begin_elsewhere),
     cmocka_unit_test(trap_05_constant_channels),
     cmocka_unit_test(ten_million_values),
     cmocka_unit_test(trap_04_a_far_first_value),

@@ -176,7 +176,7 @@ static sbni_moments moments(const double *x, int64_t n, int64_t slice, int *foun
         int64_t m = slice < n - at ? slice : n - at;
         double pivot, d, dd;
         const int64_t row = 0;
-        sbni_block b = {&row, 1, 1, m, true, false};
+        sbni_block b = {&row, 1, 1, m, true, false, false};
         sbni_view view = {(double *)(uintptr_t)(x + at), m, m, 1};
         k->norm_moments(&b, &view, &pivot, &d, &dd);
         const double values = (double)m;

@@ -20,7 +20,7 @@ typedef struct slice {
     sbni_block b;
     int64_t rows[16], count; /* elements of an array, gaps included */
     sbni_view x, dy, z, y, dx, dz;
-    void *hi, *lo, *scale, *shift, *a, *bb, *k;
+    void *hi, *lo, *scale, *shift, *far, *a, *bb, *k;
     sbni_channels ch;
     sbni_dx_factors dx_f;
 } slice;
@@ -40,19 +40,19 @@ static sbni_view view_make(slice *v, uint32_t which)
 static slice slice_make(sbn_dtype t, bool planes, int64_t n, int64_t c, int64_t s)
 {
     slice v = {.t = t, .f = t == SBN_F64 ? SBN_F64 : SBN_F32};
-    v.b = (sbni_block){NULL, n, c, s, planes, false};
+    v.b = (sbni_block){NULL, n, c, s, planes, false, false};
     v.count = 2 * n * (planes ? c * (s + STRAY) : s * (c + STRAY));
     for (int64_t r = 0; r < n; r++) v.rows[r] = 2 * r + r % 2;
     v.x = view_make(&v, 0), v.dy = view_make(&v, 1), v.z = view_make(&v, 2);
     v.y = view_make(&v, 100), v.dx = view_make(&v, 100), v.dz = view_make(&v, 100);
-    void **factor[] = {&v.hi, &v.lo, &v.scale, &v.shift, &v.a, &v.bb, &v.k};
-    for (uint32_t i = 0; i < 7; i++) {
+    void **factor[] = {&v.hi, &v.lo, &v.scale, &v.shift, &v.a, &v.bb, &v.k, &v.far};
+    for (uint32_t i = 0; i < 8; i++) {
         *factor[i] = room(v.f, c);
         draw(v.f, *factor[i], c, 3 + i);
     }
     for (int64_t i = 0; i < c; i++) /* the second part of a mean is small */
         set_element(v.f, v.lo, i, element(v.f, v.lo, i) * rounding(v.f));
-    v.ch = (sbni_channels){v.hi, v.lo, v.scale, v.shift};
+    v.ch = (sbni_channels){v.hi, v.lo, v.scale, v.shift, v.far};
     v.dx_f = (sbni_dx_factors){v.a, v.bb, v.k};
     return v;
 }
@@ -60,9 +60,9 @@ static slice slice_make(sbn_dtype t, bool planes, int64_t n, int64_t c, int64_t 
 static void slice_free(slice *v)
 {
     sbni_view *view[] = {&v->x, &v->dy, &v->z, &v->y, &v->dx, &v->dz};
-    void *factor[] = {v->hi, v->lo, v->scale, v->shift, v->a, v->bb, v->k};
+    void *factor[] = {v->hi, v->lo, v->scale, v->shift, v->far, v->a, v->bb, v->k};
     for (int i = 0; i < 6; i++) room_check(v->t, view[i]->data, v->count);
-    for (int i = 0; i < 7; i++) room_check(v->f, factor[i], v->b.c);
+    for (int i = 0; i < 8; i++) room_check(v->f, factor[i], v->b.c);
 }
 
 static int64_t place(const slice *v, const sbni_view *w, int64_t r, int64_t i, int64_t j)
@@ -103,6 +103,20 @@ static void record_view(const slice *v, const sbni_view *w)
     record(w->data, v->count * sbn_dtype_bytes(v->t));
 }
 
+/* Sums begin at 0, at the first value, or at the mean: nowhere more than three deviations
+ * off; and at 0 where that is so, unless a look at a few values said otherwise. */
+static void check_pivot(const slice *v, double pivot, double first, double mean,
+                        double var)
+{
+    double off = pow(pivot - mean, 2);
+    /* the error of a mean is that of a sum of m distances; only nearness counts */
+    double close = 1e-6 * sqrt(var) + rounding(v->f) * fabs(mean);
+    assert_true(pivot == 0 || pivot == first || fabs(pivot - mean) <= close);
+    assert_true(off < 9.1 * var || off <= close * close);
+    if (v->t != SBN_F64 && v->b.s < 8 && pow(mean, 2) < 8.9 * var)
+        assert_true(pivot == 0);
+}
+
 static void check_moments(const sbni_norm_kernels *k, slice *v)
 {
     double pivot[MOST_C + 1], d[MOST_C + 1], dd[MOST_C + 1];
@@ -117,21 +131,35 @@ static void check_moments(const sbni_norm_kernels *k, slice *v)
         sum[i] += e, size[i] += fabsl(e), squares[i] += e * e;
     }
     for (int64_t i = 0; i < c; i++) {
-        /* the first value, unless it is three deviations off in a long slice */
         double first = at(v, &v->x, 0, i, 0), m = (double)(v->b.n * v->b.s);
         double mean = pivot[i] + (double)sum[i] / m,
                var = (double)squares[i] / m - pow((double)sum[i] / m, 2);
-        if (m <= 256 || pow(first - mean, 2) < 8.9 * var)
-            assert_true(pivot[i] == first);
-        else if (pow(first - mean, 2) > 9.1 * var)
-            /* its error is that of a sum of m distances; only nearness counts */
-            CLOSE(pivot[i], mean, 1e-6 * sqrt(var) + rounding(v->f) * fabs(mean));
+        check_pivot(v, pivot[i], first, mean, var);
         /* one rounding for each value and for its square, of a double in all types */
         double unit = (double)(v->b.n * v->b.s + 2) * DBL_EPSILON / 2;
         CLOSE(d[i], (double)sum[i], unit * (double)size[i]);
         CLOSE(dd[i], (double)squares[i], 2 * unit * (double)squares[i]);
     }
     record(pivot, c * 8), record(d, c * 8), record(dd, c * 8);
+}
+
+/* Sums about 0 are made in another way where all of a call are: with the same bits. */
+static void check_neighbours(const sbni_norm_kernels *k, slice *v)
+{
+    double alone[3][MOST_C], beside[3][MOST_C];
+    const int64_t c = v->b.c, others = c - 1;
+    EACH(v, r, i, j) /* a mean within a deviation of 0 */
+    set_element(v->t, v->x.data, place(v, &v->x, r, i, j),
+                ((r + j) % 2 ? 1 : -1) * (1 + (double)((3 * i + 5 * j + r) % 7) / 7));
+    k->norm_moments(&v->b, &v->x, alone[0], alone[1], alone[2]);
+    EACH(v, r, i, j)
+    if (i == others) {
+        int64_t e = place(v, &v->x, r, i, j);
+        set_element(v->t, v->x.data, e, 100 + element(v->t, v->x.data, e));
+    }
+    k->norm_moments(&v->b, &v->x, beside[0], beside[1], beside[2]);
+    if (v->b.n * v->b.s > 1) assert_true(beside[0][others] > 90);
+    for (int a = 0; a < 3; a++) same_bits(alone[a], beside[a], others * 8);
 }
 
 /* x − mean, and the size of what was rounded in it. */
@@ -190,10 +218,18 @@ static bool gated(const slice *v, bool add, bool relu, int64_t r, int64_t i, int
     return !relu || fabs(y) > error;
 }
 
+/* Whether what is far is told of every third channel, or of none. */
+static void set_far(slice *v, bool some)
+{
+    for (int64_t i = 0; i < v->b.c; i++) set_element(v->f, v->far, i, some && i % 3 == 1);
+}
+
 static void check_sums(const sbni_norm_kernels *k, slice *v)
 {
-    for (int how = 0; how < 4; how++) {
-        bool relu = how & 1, add = how & 2;
+    double near[4][2][MOST_C];
+    for (int how = 0; how < 8; how++) {
+        bool relu = how & 1, add = how & 2, some = how & 4;
+        set_far(v, some);
         double sum[MOST_C + 1], sum_d[MOST_C + 1];
         int64_t c = v->b.c;
         sum[c] = sum_d[c] = 77;
@@ -215,9 +251,14 @@ static void check_sums(const sbni_norm_kernels *k, slice *v)
         for (int64_t i = 0; i < c; i++) {
             double unit = (double)(v->b.n * v->b.s + 2) * DBL_EPSILON / 2;
             CLOSE(sum[i], (double)want[i], unit * (double)size[i] + (double)unsure[i]);
-            /* and the two differences in the type */
+            /* and three differences and a product */
             CLOSE(sum_d[i], (double)want_d[i],
-                  (unit + 3 * rounding(v->f)) * (double)size_d[i] + (double)unsure_d[i]);
+                  (unit + 4 * DBL_EPSILON) * (double)size_d[i] + (double)unsure_d[i]);
+            double *to[] = {near[how % 4][0], near[how % 4][1]};
+            if (!some)
+                to[0][i] = sum[i], to[1][i] = sum_d[i];
+            else if (i % 3 != 1) /* beside some that are far: the same bits */
+                assert_true(to[0][i] == sum[i] && to[1][i] == sum_d[i]);
         }
         record(sum, c * 8), record(sum_d, c * 8);
     }
@@ -275,13 +316,14 @@ static void check_clear(const sbni_norm_kernels *k, slice *v)
 
 static void layer_kernels(const sbni_norm_kernels *k, sbn_dtype t)
 {
-    void (*const checks[])(const sbni_norm_kernels *, slice *) = {
-        check_moments, check_normalize, check_sums, check_dx, check_clear};
+    void (*const checks[])(const sbni_norm_kernels *,
+                           slice *) = {check_moments, check_neighbours, check_normalize,
+                                       check_sums,    check_dx,         check_clear};
     for (int planes = 0; planes < 2; planes++)
         for (int n = 0; n < 3; n++)
             for (int c = 0; c < 5; c++)
                 for (int s = 0; s < EDGE_SIZES && edge_sizes[s] <= most_s; s++)
-                    for (int which = 0; which < 5; which++) {
+                    for (int which = 0; which < 6; which++) {
                         /* every size of n, c and s, but not all the largest at once */
                         if (samples[n] * channels[c] * edge_sizes[s] > 2500) continue;
                         slice v =

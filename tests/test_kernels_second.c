@@ -42,7 +42,7 @@ static void slice_make(slice *s, sbn_dtype t, bool planes, int64_t n, int64_t c,
                        int64_t pixel_count)
 {
     *s = (slice){.t = t, .f = factor_type(t), .count = n * c * pixel_count};
-    s->b = (sbni_block){s->rows, n, c, pixel_count, planes, false};
+    s->b = (sbni_block){s->rows, n, c, pixel_count, planes, false, false};
     for (int64_t r = 0; r < n; r++) s->rows[r] = n - 1 - r;
     for (uint32_t i = 0; i < ARRAYS; i++)
         s->w[i] = (sbni_view){drawn(t, s->count, i), c * pixel_count,
@@ -148,7 +148,7 @@ static void second_kernels(const sbni_norm_kernels *k, sbn_dtype t)
                     for (int64_t i = 0; i < s.b.c; i++) /* as the parts of a mean */
                         set_element(s.f, s.factor[LO], i,
                                     factor(&s, LO, i) * rounding(s.f));
-                    sbni_channels ch = {s.factor[HI], s.factor[LO], NULL, NULL};
+                    sbni_channels ch = {s.factor[HI], s.factor[LO], NULL, NULL, NULL};
                     check_sums(k, &s, &ch);
                     check_apply(k, &s, &ch);
                     slice_free(&s);

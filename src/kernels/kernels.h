@@ -19,7 +19,8 @@ typedef struct sbni_block {
     int64_t n, c, s;
     bool planes; /* pixels are neighbours: stride_s = 1, or s = 1 */
     bool past;   /* what is written is too much to stay in the cache; the values are the
-                    same */
+                    same   with this and the next */
+    bool near;   /* what is read is in the cache: nothing of it is fetched beforehand */
 } sbni_block;
 
 /* Where the elements lie, in elements of the storage type. */
@@ -35,6 +36,8 @@ typedef struct sbni_channels {
     const void *mean_hi, *mean_lo; /* [c] */
     const void *scale;             /* [c] gamma·rstd·r, r = 1 without renorm */
     const void *shift;             /* [c] beta + gamma·d */
+    const void *far; /* [c] 1 where the mean is more than three deviations from 0, else 0
+                        (double: not read) */
 } sbni_channels;
 
 /* What y goes through in the same pass. Backward finds the sign of the sum anew. */
@@ -56,9 +59,9 @@ typedef struct sbni_second_factors {
 /* The kernels of normalization, for storage of one type; arithmetic is in T, the storage
  * type itself or float for bfloat16. */
 typedef struct sbni_norm_kernels {
-    /* Sums of a slice about its own pivot, Σ(x-p) and Σ(x-p)²: p is its first value of
-     * the channel or, in long slices where that lies far off, their mean rounded to T.
-     * Out: [c] each. */
+    /* Sums of a slice about its own pivot, Σ(x-p) and Σ(x-p)²: p is 0 or the first value
+     * of the channel or, where that lies more than three deviations off, their mean
+     * rounded to T. Out: [c] each. */
     void (*norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
                          double *sum_d, double *sum_dd);
     /* y = (x - mean)·scale + shift, then what is fused; y may be x. */

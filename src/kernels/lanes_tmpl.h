@@ -30,6 +30,18 @@ INLINE vd plus(vd a, vd b)
 #endif
 }
 
+/* sum + a·b where a·b is a double. */
+INLINE vd plus_product(vd sum, vd a, vd b)
+{
+#if defined __AVX512F__ && SBNI_LANES == 8
+    return (vd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+#elif defined __FMA__ && SBNI_LANES == 4
+    return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+#else
+    return sum + a * b;
+#endif
+}
+
 /* v in the first n lanes, 0 in the others. */
 INLINE vd keep_first(vd v, int64_t n)
 {

@@ -1,4 +1,14 @@
-/* How the templates of normalization walk over a slice. */
+/*
+ * How the templates of normalization walk over a slice. Every kernel has two forms:
+ * planes (runs of pixels of one channel) and rows (runs of channels of one pixel; (n,c)
+ * data is all rows). The last vector of a run may be a part of one, whose other lanes add
+ * 0.
+ *
+ * Sums about 0 have inner loops of their own, `plain`: nothing is subtracted, and double
+ * holds the product of two floats, so that a fused multiply-add gives the bits of a
+ * product and a sum. They are the same sums: where some channels are plain and some are
+ * not, all may be done as if they were not.
+ */
 #ifndef SBNI_NORM_TMPL_H
 #define SBNI_NORM_TMPL_H
 
@@ -20,6 +30,9 @@ enum {
     AHEAD = 64 * LINE, /* least distance of what is fetched beforehand */
     FAR_AHEAD = 4 * AHEAD, /* the same where ROWS are summed */
 };
+
+/* Whether sums about 0 are plain. */
+enum { PLAIN = sizeof(T) < sizeof(double) };
 
 INLINE int64_t at_most(int64_t n)
 {
@@ -65,11 +78,13 @@ INLINE int64_t lanes_of(int v, int width, int64_t n)
     return v < width - 1 ? LANES : n;
 }
 
-/* While short planes of a channel are read in one sample after the other: those of the
- * channels behind it. */
-INLINE void fetch_planes(const S *p, int64_t s)
+/* While short planes of a channel are read in one sample after the other, two rounds at a
+ * time: those of the channels behind it. */
+INLINE void fetch_plane(const S *p)
 {
-    for (int64_t j = 0; j < s; j += LINE) __builtin_prefetch(p + j + 16 * LINE, 0, 2);
+    enum { ROUNDS = 2 * ROUND, STEP = ROUNDS < LINE ? ROUNDS : LINE };
+#pragma GCC unroll 2
+    for (int j = 0; j < ROUNDS; j += STEP) __builtin_prefetch(p + j + 4 * LINE, 0, 3);
 }
 
 /* While pixels, `rows` of them side by side, are read from channel i on, `width` channels

@@ -128,7 +128,7 @@ static sbn_status alloc_work(sbn_norm *n)
     int64_t c = n->cfg.channels, all = (n->batches + 1) * c,
             size = sbn_dtype_bytes(n->state_dtype);
     void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale, &n->shift,
-                        &n->dx_a,    &n->dx_b,    &n->dx_k};
+                        &n->far,     &n->dx_a,    &n->dx_b,  &n->dx_k};
     /* first, as they know how long a message may be */
     SBN_TRY(sbni_norm_create_message(n, SBNI_MOMENT_WORDS, "forward", &n->forward));
     SBN_TRY(sbni_norm_create_message(n, SBNI_BACKWARD_WORDS, "backward", &n->backward));
@@ -137,7 +137,8 @@ static sbn_status alloc_work(sbn_norm *n)
     for (int i = 0; i < 4; i++) SBN_TRY(sbni_alloc(n->batches * c, 8, n->name, sums[i]));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->rstd_d));
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->gamma_d));
-    for (int i = 0; i < 7; i++) SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
+    for (size_t i = 0; i < sizeof elements / sizeof *elements; i++)
+        SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
     SBN_TRY(sbni_alloc(all, sizeof *n->corrections, n->name, &n->corrections));
     SBN_TRY(sbni_alloc(c, 8, n->name, &n->weight_grad_d));
     return sbni_alloc(n->batches, 8, n->name, &n->counts);
@@ -222,6 +223,7 @@ void sbn_norm_destroy(sbn_norm **norm)
                      n->mean_lo,
                      n->scale,
                      n->shift,
+                     n->far,
                      n->dx_a,
                      n->dx_b,
                      n->dx_k,

@@ -12,8 +12,13 @@
 
 /* Tensors of at least so many bytes are written past the cache, which would not keep them
  * beside the input for the next reader; but not planes so short that the lines they share
- * with their neighbours count. */
-enum { SBNI_PAST_BYTES = 12 << 20, SBNI_PAST_PLANE_BYTES = 512 };
+ * with their neighbours count. Tensors of at most so many are taken to lie in the cache
+ * of a core. */
+enum {
+    SBNI_PAST_BYTES = 12 << 20,
+    SBNI_PAST_PLANE_BYTES = 512,
+    SBNI_NEAR_BYTES = 512 << 10
+};
 
 /* Where a layer is between calls. */
 typedef enum sbni_norm_phase {
@@ -117,6 +122,7 @@ struct sbn_norm {
                                         the last set is evaluation's, so that it leaves
                                         those of backward alone */
     void *shift;                     /* [batches + 1][c] of T: beta + gamma·d */
+    void *far;                       /* [batches + 1][c] of T: 1 or 0, sbni_channels */
     void *dx_a, *dx_b, *dx_k;        /* [batches][c] of T */
     int64_t *counts;                 /* [batches] values per channel */
     sbni_second second;
@@ -160,7 +166,8 @@ static inline sbni_channels sbni_norm_channels(const sbn_norm *norm, int64_t g,
     int64_t at = g * norm->cfg.channels + first;
     return (sbni_channels){
         sbni_norm_at(norm, norm->mean_hi, at), sbni_norm_at(norm, norm->mean_lo, at),
-        sbni_norm_at(norm, norm->scale, at), sbni_norm_at(norm, norm->shift, at)};
+        sbni_norm_at(norm, norm->scale, at), sbni_norm_at(norm, norm->shift, at),
+        sbni_norm_at(norm, norm->far, at)};
 }
 
 /* From channel `first` on. */
@@ -179,7 +186,8 @@ static inline sbni_block sbni_norm_block(const sbni_samples *samples, int64_t ro
     int64_t s = sbni_tensor_s(x), plane = s * sbn_dtype_bytes(x->dtype);
     bool past = samples->kept * x->c * plane >= SBNI_PAST_BYTES &&
                 (!planes || plane >= SBNI_PAST_PLANE_BYTES);
-    return (sbni_block){samples->rows + row, n, c, s, planes, past};
+    bool near = samples->kept * x->c * plane <= SBNI_NEAR_BYTES;
+    return (sbni_block){samples->rows + row, n, c, s, planes, past, near};
 }
 
 static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int64_t k,

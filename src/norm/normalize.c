@@ -18,6 +18,7 @@ void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
     sbni_norm_set(norm, norm->mean_hi, at, m.mean);
     double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
     sbni_norm_set(norm, norm->mean_lo, at, rest);
+    sbni_norm_set(norm, norm->far, at, m.mean * m.mean > 9 * m.var);
     norm->corrections[at] = correction;
     sbni_norm_set(norm, norm->scale, at, gamma * rstd * correction.r);
     double beta = norm->cfg.affine ? sbni_norm_get(norm, norm->state.bias, i) : 0.0;

@@ -12,7 +12,7 @@ static const int64_t rows[SBN_SLICE] = {0, 1, 2,  3,  4,  5,  6,  7,
 static sbni_block block_of(const sbn_tensor *x, const sbni_slice *slice)
 {
     int64_t s = sbni_tensor_s(x);
-    return (sbni_block){rows, slice->n, x->c, s, s > 1, false};
+    return (sbni_block){rows, slice->n, x->c, s, s > 1, false, true};
 }
 
 /* Rows of a slice; all lie as those of x do. */
@@ -49,7 +49,7 @@ void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
 {
     const sbni_samples *samples = &norm->samples;
     int64_t c = norm->cfg.channels, all = (norm->batches + 1) * c,
-            factors = 7 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
+            factors = 8 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
                       (int64_t)sizeof *norm->corrections;
     *messages += 16 * (norm->forward.words + norm->backward.words);
     *work += all * factors + 8 * (c + norm->batches) +
@@ -128,7 +128,7 @@ void sbni_norm_slice_unit(const sbn_norm *norm, const sbn_tensor *x,
 {
     sbni_channels ch =
         sbni_norm_channels(norm, slice->norm_batch, unit / sbni_tensor_s(x));
-    sbni_block b = {rows, slice->n, 1, 1, false, false};
+    sbni_block b = {rows, slice->n, 1, 1, false, false, true};
     sbni_view vx = slice_of(x, slice), vy = {y, 1, 1, 1};
     vx.data = (char *)vx.data + unit * sbn_dtype_bytes(x->dtype);
     sbni_fused plain = {false, NULL};

@@ -1,0 +1,293 @@
+#include "kernels/norm_tmpl.h"
+
+/* What forward sums over a slice, in the forms and the order of norm_tmpl.h. */
+
+/* Whether sums about `count` vectors of pivots are plain. */
+INLINE bool all_zero(const vd *pivot, const int count)
+{
+    typedef uint64_t vu __attribute__((vector_size(8 * LANES)));
+    vu lanes = {0};
+    uint64_t any = 0;
+#pragma GCC unroll 8
+    for (int v = 0; v < count; v++) lanes |= (vu)pivot[v];
+#pragma GCC unroll 8
+    for (int k = 0; k < LANES; k++) any |= lanes[k];
+    return PLAIN && any == 0;
+}
+
+/* Sums of a channel, two of each to keep the adders busy. */
+typedef struct moments {
+    vd d[2 * PARTS], dd[2 * PARTS];
+} moments;
+
+/* Add u and u² to two sums. */
+INLINE void add_moment(vd *d, vd *dd, vd u, const int odd, const bool plain)
+{
+    if (plain) {
+        *d += u;
+        *dd = plus_product(*dd, u, u);
+    } else {
+        *d = plus(*d, u);
+        *dd = odd ? plus(*dd, u * u) : *dd + u * u;
+    }
+}
+
+/* One round: ROUND values from px on into the even or odd sums. */
+INLINE void add_round(moments *sum, const S *px, double p, const int odd,
+                      const bool plain)
+{
+#pragma GCC unroll 8
+    for (int k = 0; k < PARTS; k++) {
+        vd u = widen(load(px + k * LANES));
+        if (!plain) u -= p;
+        add_moment(&sum->d[odd * PARTS + k], &sum->dd[odd * PARTS + k], u, odd, plain);
+    }
+}
+
+INLINE void add_moments(moments *sum, const S *px, int64_t from, int64_t end, double p,
+                        const bool fetch, const bool plain)
+{
+    int64_t j = from;
+    for (; j + 2 * ROUND <= end; j += 2 * ROUND) {
+        if (fetch) fetch_plane(px + j);
+        add_round(sum, px + j, p, 0, plain);
+        add_round(sum, px + j + ROUND, p, 1, plain);
+    }
+    if (j + ROUND <= end) {
+        add_round(sum, px + j, p, 0, plain);
+        j += ROUND;
+    }
+    if (j == end) return;
+#pragma GCC unroll 8
+    for (int k = 0; k < PARTS; k++) {
+        const int64_t n = end - j - k * LANES;
+        if (n <= 0) break;
+        vd u = keep_first(widen(load_upto(px + j + k * LANES, at_most(n))) - p, n);
+        add_moment(&sum->d[PARTS + k], &sum->dd[PARTS + k], u, 0, plain);
+    }
+}
+
+INLINE void end_moments(const moments *sum, double *sum_d, double *sum_dd)
+{
+    *sum_d += both_sum(sum->d);
+    *sum_dd += both_sum(sum->dd);
+}
+
+/* Short planes of a channel, so that their lanes are added up but once. */
+INLINE void moments_channel(const sbni_block *b, const sbni_view *x, int64_t i, double p,
+                            double *sum_d, double *sum_dd, const bool plain)
+{
+    moments sum = {{{0}}, {{0}}};
+    for (int64_t r = 0; r < b->n; r++) {
+        const S *px = plane(x, b->rows[r], i);
+        add_moments(&sum, px, 0, b->s, p, true, plain);
+    }
+    end_moments(&sum, sum_d, sum_dd);
+}
+
+INLINE void moments_plane(const sbni_block *b, const S *px, double p, double *sum_d,
+                          double *sum_dd, const bool plain)
+{
+    for (int64_t from = 0; from < b->s; from += PIECE) {
+        moments sum = {{{0}}, {{0}}};
+        add_moments(&sum, px, from, piece_end(b, from), p, false, plain);
+        end_moments(&sum, sum_d, sum_dd);
+    }
+}
+
+/* Planes that are long are summed in the order of memory, each for itself; short ones
+ * channel by channel. */
+static void moments_planes(const sbni_block *b, const sbni_view *x, const double *pivot,
+                           double *sum_d, double *sum_dd)
+{
+    const bool together = b->s < LONG_PLANE;
+    for (int64_t i = 0; i < b->c; i++) sum_d[i] = sum_dd[i] = 0;
+    for (int64_t i = 0; together && i < b->c; i++)
+        if (PLAIN && pivot[i] == 0)
+            moments_channel(b, x, i, 0, sum_d + i, sum_dd + i, true);
+        else
+            moments_channel(b, x, i, pivot[i], sum_d + i, sum_dd + i, false);
+    for (int64_t r = 0; !together && r < b->n; r++)
+        for (int64_t i = 0; i < b->c; i++) {
+            const S *px = plane(x, b->rows[r], i);
+            if (PLAIN && pivot[i] == 0)
+                moments_plane(b, px, 0, sum_d + i, sum_dd + i, true);
+            else
+                moments_plane(b, px, pivot[i], sum_d + i, sum_dd + i, false);
+        }
+}
+
+/* `width` vectors of channels of some pixels from channel i on, n lanes in the last;
+ * width is a constant where it is called. */
+INLINE void sum_strip(S *const *px, int count, const int64_t ahead, int64_t i,
+                      const int width, int64_t n, const vd *p, double *sum_d,
+                      double *sum_dd, const bool plain)
+{
+    vd d[REST] = {{0}}, dd[REST] = {{0}};
+    for (int k = 0; k < count; k++) {
+        if (ahead) fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES, ahead);
+#pragma GCC unroll 8
+        for (int v = 0; v < width; v++) {
+            const S *at = px[k] + i + v * LANES;
+            vd u = widen(load_upto(at, lanes_of(v, width, n)));
+            if (!plain) u -= p[v];
+            add_moment(&d[v], &dd[v], u, v % 2, plain);
+        }
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < width; v++) {
+        add_d(sum_d + i + v * LANES, d[v], lanes_of(v, width, n));
+        add_d(sum_dd + i + v * LANES, dd[v], lanes_of(v, width, n));
+    }
+}
+
+INLINE void moments_strip(S *const *px, int count, const int64_t ahead, int64_t i,
+                          const int width, int64_t n, const double *pivot, double *sum_d,
+                          double *sum_dd, const bool plain)
+{
+    vd p[REST] = {{0}};
+#pragma GCC unroll 8
+    for (int v = 0; v < width && !plain; v++)
+        p[v] = load_d(pivot + i + v * LANES, lanes_of(v, width, n));
+    if (all_zero(p, width))
+        sum_strip(px, count, ahead, i, width, n, p, sum_d, sum_dd, true);
+    else
+        sum_strip(px, count, ahead, i, width, n, p, sum_d, sum_dd, false);
+}
+
+INLINE void rows_of(const sbni_block *b, const sbni_view *x, const double *pivot,
+                    double *sum_d, double *sum_dd, const int64_t ahead, const bool plain)
+{
+    S *px[ROWS] = {NULL};
+    const int64_t c = b->c;
+    for (int64_t i = 0; i < c; i++) sum_d[i] = sum_dd[i] = 0;
+    int count;
+    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, count)) {
+        count = pixels(b, x, &at, px);
+        int64_t i = 0;
+        for (; i + REST * LANES < c; i += STRIP * LANES)
+            moments_strip(px, count, ahead, i, STRIP, LANES, pivot, sum_d, sum_dd, plain);
+        const int64_t n = (c - i - 1) % LANES + 1;
+        switch ((c - i - n) / LANES) {
+        case 0:
+            moments_strip(px, count, ahead, i, 1, n, pivot, sum_d, sum_dd, plain);
+            break;
+        case 1:
+            moments_strip(px, count, ahead, i, 2, n, pivot, sum_d, sum_dd, plain);
+            break;
+        case 2:
+            moments_strip(px, count, ahead, i, 3, n, pivot, sum_d, sum_dd, plain);
+            break;
+#if SBNI_WIDE < 8
+        case 3:
+            moments_strip(px, count, ahead, i, 4, n, pivot, sum_d, sum_dd, plain);
+            break;
+        case 4:
+            moments_strip(px, count, ahead, i, 5, n, pivot, sum_d, sum_dd, plain);
+            break;
+#endif
+        }
+    }
+}
+
+static void moments_rows(const sbni_block *b, const sbni_view *x, const double *pivot,
+                         double *sum_d, double *sum_dd)
+{
+    uint64_t any = 0;
+    for (int64_t i = 0; i < b->c; i++) any |= bits(pivot[i]);
+    if (!PLAIN || any)
+        rows_of(b, x, pivot, sum_d, sum_dd, FAR_AHEAD, false);
+    else if (b->near)
+        rows_of(b, x, pivot, sum_d, sum_dd, 0, true);
+    else
+        rows_of(b, x, pivot, sum_d, sum_dd, FAR_AHEAD, true);
+}
+
+static void moments_about(const sbni_block *b, const sbni_view *x, const double *pivot,
+                          double *sum_d, double *sum_dd)
+{
+    (b->planes ? moments_planes : moments_rows)(b, x, pivot, sum_d, sum_dd);
+}
+
+/* Whether m values lie more than three deviations from where their sums begin: these are
+ * then mostly the distance's, and so is their rounding. */
+INLINE bool is_far(double sum_d, double sum_dd, double m)
+{
+    return sum_d * sum_d > 0.9 * m * sum_dd;
+}
+
+enum {
+    LOOKS = 8, /* values of a channel, spread over the slice, that tell where it lies */
+    LOOK = 32, /* channels looked at together */
+};
+
+/* Where to begin the sums of `count` channels from i on, `step` elements apart: at 0
+ * unless some of their values lie far from it; then at the first. */
+INLINE void look(const sbni_block *b, const sbni_view *x, int64_t i, int64_t count,
+                 const int64_t step, double *pivot)
+{
+    T sum[LOOK] = {0}, squares[LOOK] = {0};
+    for (int k = 0; k < LOOKS; k++) {
+        const S *at =
+            plane(x, b->rows[k * b->n / LOOKS], i) + k * b->s / LOOKS * x->stride_s;
+        for (int64_t j = 0; j < count; j++) {
+            const T v = get(at[j * step]);
+            sum[j] += v;
+            squares[j] += v * v;
+        }
+    }
+    const S *first = plane(x, b->rows[0], i);
+    for (int64_t j = 0; j < count; j++) {
+        const double v = (double)get(first[j * step]);
+        pivot[j] = is_far((double)sum[j], (double)squares[j], LOOKS) ? v : 0;
+    }
+}
+
+/* Where there are few pixels all is as soon summed as looked at; with T double there is
+ * nothing to gain at 0. */
+static void choose_pivots(const sbni_block *b, const sbni_view *x, double *pivot)
+{
+    if (PLAIN && b->s < LOOKS) {
+        memset(pivot, 0, (size_t)b->c * sizeof *pivot);
+        return;
+    }
+    for (int64_t i = 0; !PLAIN && i < b->c; i++)
+        pivot[i] = (double)get(*plane(x, b->rows[0], i));
+    for (int64_t i = 0; PLAIN && i < b->c; i += LOOK) {
+        const int64_t count = b->c - i < LOOK ? b->c - i : LOOK;
+        if (x->stride_c == 1)
+            look(b, x, i, count, 1, pivot + i);
+        else
+            look(b, x, i, count, x->stride_c, pivot + i);
+    }
+}
+
+/* Channels from the first to the last whose sums are far off are summed anew about their
+ * mean, as near as T has it. Those in between get the same sums again. */
+static void move_pivots(const sbni_block *b, const sbni_view *x, double *pivot,
+                        double *sum_d, double *sum_dd)
+{
+    const double m = (double)(b->n * b->s);
+    int64_t any = 0, first = b->c, last = 0;
+    for (int64_t i = 0; i < b->c; i++) any |= is_far(sum_d[i], sum_dd[i], m);
+    for (int64_t i = 0; any && i < b->c; i++) {
+        if (!is_far(sum_d[i], sum_dd[i], m)) continue;
+        pivot[i] = (double)(T)(pivot[i] + sum_d[i] / m);
+        if (first > i) first = i;
+        last = i;
+    }
+    if (!any) return;
+    sbni_block some = *b;
+    sbni_view channels = *x;
+    some.c = last - first + 1;
+    channels.data = plane(x, 0, first);
+    moments_about(&some, &channels, pivot + first, sum_d + first, sum_dd + first);
+}
+
+void K(norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
+                     double *sum_d, double *sum_dd)
+{
+    choose_pivots(b, x, pivot);
+    moments_about(b, x, pivot, sum_d, sum_dd);
+    move_pivots(b, x, pivot, sum_d, sum_dd);
+}
