@@ -208,10 +208,13 @@ static void words_of_sums(const sbni_norm_kernels *k, sbn_dtype t)
     (void)t;
     static double v[MOST_SLICES * STRIDE], factor[MOST_C];
     for (int s = 0; s < EDGE_SIZES; s++)
-        for (int with = 0; with < 2; with++) {
-            int64_t c = edge_sizes[s], count = slice_counts[(s + with) % 6];
+        for (int how = 0; how < 4; how++) {
+            bool with = how & 1, ordinary = how & 2;
+            int64_t c = edge_sizes[s], count = slice_counts[(s + how) % 6];
             for (int64_t i = 0; i < MOST_SLICES * STRIDE; i++)
-                v[i] = i % STRIDE < c ? any(i + 100 * s, -200, 55) : (double)NAN;
+                v[i] = i % STRIDE >= c ? (double)NAN
+                       : ordinary      ? any(i + 100 * s, -50, 15)
+                                       : any(i + 100 * s, -200, 55);
             for (int64_t i = 0; i < c; i++) factor[i] = any(i + 7000, -3, 3);
             memset(words, 0, sizeof words);
             int found =

@@ -148,9 +148,17 @@ enum { ROUND = 8, PARTS = ROUND / LANES > 0 ? ROUND / LANES : 1 };
 
 static inline double lanes_sum(const vd *part)
 {
-    double v[ROUND];
-    memcpy(v, part, sizeof v);
-    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+    typedef double four __attribute__((vector_size(32)));
+    typedef double two __attribute__((vector_size(16)));
+    four low, high;
+    two even, odd;
+    memcpy(&low, part, sizeof low);
+    memcpy(&high, (const char *)part + sizeof low, sizeof high);
+    low += high;
+    memcpy(&even, &low, sizeof even);
+    memcpy(&odd, (const char *)&low + sizeof even, sizeof odd);
+    even += odd;
+    return even[0] + even[1];
 }
 
 /* The same of 2·PARTS, as runs that are summed two rounds at a time leave them. */

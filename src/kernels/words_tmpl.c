@@ -101,10 +101,10 @@ INLINE int full_moments(double m, wd p, wd d, wd dd, bins *b)
            (any(fine) ? SBNI_GRID_TOO_FINE : 0);
 }
 
-/* Nothing of Q, or enough for the second word. */
-INLINE void expect_not_fine(wd dd, wu *fine)
+/* Nothing, or enough for the second word; size is not negative. */
+INLINE void expect_not_fine(wd size, const double finest, wu *fine)
 {
-    *fine |= ((wu)dd - bits(UNIT(SBNI_SQUARE_LSB, 1))) & (0 - (wu)dd);
+    *fine |= ((wu)size - bits(finest)) & (0 - (wu)size);
 }
 
 #if SBNI_TYPE_F64
@@ -131,7 +131,7 @@ INLINE void quick_moments(double m, wd p, wd d, wd dd, bins *b)
     step(q, SQUARE_MAGIC(0), &b->word[SQUARE_AT(0)]);
     q = first(v.square[2], SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)], &b->wrong);
     step(q, SQUARE_MAGIC(0), &b->word[SQUARE_AT(0)]);
-    expect_not_fine(dd, &b->fine);
+    expect_not_fine(dd, UNIT(SBNI_SQUARE_LSB, 1), &b->fine);
 }
 #else
 /* The same where moreover D, m·p, Σx, E and 53 bits more than Σx² has suffice, as sums of
@@ -156,7 +156,7 @@ INLINE void quick_moments(double m, wd p, wd d, wd dd, bins *b)
     q = first(low, SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)], &b->wrong);
     q = step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
     step(q, SQUARE_MAGIC(0), &b->word[SQUARE_AT(0)]);
-    expect_not_fine(dd, &b->fine);
+    expect_not_fine(dd, UNIT(SBNI_SQUARE_LSB, 1), &b->fine);
 }
 #endif
 
@@ -170,7 +170,7 @@ INLINE void plain_moments(wd d, wd dd, bins *b)
     wd q = first(dd, SQUARE_MAGIC(3), &b->word[SQUARE_AT(3)], &b->wrong);
     q = step(q, SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)]);
     b->wrong |= (wu)step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
-    expect_not_fine(dd, &b->fine);
+    expect_not_fine(dd, UNIT(SBNI_SQUARE_LSB, 1), &b->fine);
 }
 
 /* Move bins to words of WIDE channels. The magics wrap away with the rest. */
@@ -286,55 +286,92 @@ int K(words_add_moments)(int64_t c, int64_t slices, int64_t stride, const double
     return found;
 }
 
-/* One sum of WIDE channels; a value that does not fit adds nothing. */
-INLINE int add_sum(wd v, bins *b)
+/* What is added of WIDE channels: v [slices][stride] times factor, unless that is NULL.
+ */
+typedef struct terms {
+    const double *v, *factor;
+    int64_t stride;
+} terms;
+
+INLINE wd term(const terms *in, int64_t k)
 {
+    wd v = load_w(in->v + k * in->stride);
+    return in->factor ? v * load_w(in->factor) : v;
+}
+
+/* A value that does not fit adds nothing. */
+static __attribute__((noinline)) int terms_in_full(int64_t slices, const terms *in,
+                                                   int64_t stride, uint64_t *words)
+{
+    static const int steps[SBNI_SUM_WORDS] = {1, 1, 1, 1};
     const double limit = UNIT(SBNI_SUM_LSB, SBNI_SUM_WORDS),
                  finest = UNIT(SBNI_SUM_LSB, 1);
-    wd size = magnitude(v);
-    wu fits = (wu)(size < limit), finite = (wu)(size <= DBL_MAX),
-       fine = (wu)(size > 0) & (wu)(size < finest);
-    v = where(fits, v);
-    v = step(v, SUM_MAGIC(3), &b->word[3]);
-    v = step(v, SUM_MAGIC(2), &b->word[2]);
-    v = step(v, SUM_MAGIC(1), &b->word[1]);
-    step(v, SUM_MAGIC(0), &b->word[0]);
-    b->wrong |= ~fits | fine;
-    if (!any(~fits | fine)) return 0;
-    return (any(~finite) ? SBNI_GRID_NONFINITE : 0) |
-           (any(finite & ~fits) ? SBNI_GRID_TOO_LARGE : 0) |
-           (any(fine) ? SBNI_GRID_TOO_FINE : 0);
+    bins b = {0};
+    int found = 0;
+    for (int64_t k = 0; k < slices; k++) {
+        wd v = term(in, k), size = magnitude(v);
+        wu fits = (wu)(size < limit), finite = (wu)(size <= DBL_MAX),
+           fine = (wu)(size > 0) & (wu)(size < finest);
+        v = where(fits, v);
+        v = step(v, SUM_MAGIC(3), &b.word[3]);
+        v = step(v, SUM_MAGIC(2), &b.word[2]);
+        v = step(v, SUM_MAGIC(1), &b.word[1]);
+        step(v, SUM_MAGIC(0), &b.word[0]);
+        found |= (any(~finite) ? SBNI_GRID_NONFINITE : 0) |
+                 (any(finite & ~fits) ? SBNI_GRID_TOO_LARGE : 0) |
+                 (any(fine) ? SBNI_GRID_TOO_FINE : 0);
+    }
+    flush(&b, (uint64_t)slices, steps, 0, SBNI_SUM_WORDS, SBNI_SUM_LSB, stride, words);
+    return found;
+}
+
+/* Ordinary ones do not reach the last word. */
+INLINE int add_terms(int64_t slices, const terms *in, int64_t stride, uint64_t *words)
+{
+    static const int steps[SBNI_SUM_WORDS] = {1, 1, 1, 0};
+    bins b = {0};
+    for (int64_t k = 0; k < slices; k++) {
+        wd v = term(in, k);
+        expect_not_fine(magnitude(v), UNIT(SBNI_SUM_LSB, 1), &b.fine);
+        v = first(v, SUM_MAGIC(2), &b.word[2], &b.wrong);
+        v = step(v, SUM_MAGIC(1), &b.word[1]);
+        step(v, SUM_MAGIC(0), &b.word[0]);
+    }
+    if (any(b.wrong | b.fine >> 63)) return terms_in_full(slices, in, stride, words);
+    flush(&b, (uint64_t)slices, steps, 0, SBNI_SUM_WORDS, SBNI_SUM_LSB, stride, words);
+    return 0;
+}
+
+/* As add_last. */
+static __attribute__((noinline)) int add_last_terms(int64_t width, int64_t slices,
+                                                    const terms *in, int64_t stride,
+                                                    uint64_t *words)
+{
+    double v[SLICES * WIDE], factor[WIDE];
+    uint64_t out[SBNI_SUM_WORDS * WIDE] = {0};
+    for (int64_t l = 0; l < WIDE; l++) {
+        factor[l] = l < width && in->factor ? in->factor[l] : 1;
+        for (int64_t k = 0; k < slices; k++)
+            v[k * WIDE + l] = l < width ? in->v[k * in->stride + l] : 0;
+    }
+    terms copy = {v, factor, WIDE};
+    int found = add_terms(slices, &copy, WIDE, out);
+    for (int w = 0; w < SBNI_SUM_WORDS; w++)
+        for (int64_t l = 0; l < width; l++) words[w * stride + l] += out[w * WIDE + l];
+    return found;
 }
 
 int K(words_add_sums)(int64_t c, int64_t slices, int64_t stride, const double *v,
                       const double *factor, uint64_t *words)
 {
-    static const int steps[SBNI_SUM_WORDS] = {1, 1, 1, 1};
     int found = 0;
-    int64_t i = 0;
-    for (; i + WIDE <= c; i += WIDE) {
-        bins b = {0};
-        for (int64_t k = 0; k < slices; k++) {
-            wd a = load_w(v + k * stride + i);
-            if (factor) a *= load_w(factor + i);
-            found |= add_sum(a, &b);
+    for (int64_t k = 0; k < slices; k += SLICES) {
+        int64_t count = slices - k < SLICES ? slices - k : SLICES, i = 0;
+        for (; i < c; i += WIDE) {
+            terms in = {v + k * stride + i, factor ? factor + i : NULL, stride};
+            found |= i + WIDE <= c ? add_terms(count, &in, stride, words + i)
+                                   : add_last_terms(c - i, count, &in, stride, words + i);
         }
-        flush(&b, (uint64_t)slices, steps, 0, SBNI_SUM_WORDS, SBNI_SUM_LSB, stride,
-              words + i);
     }
-    if (i == c) return found;
-    bins b = {0};
-    for (int64_t k = 0; k < slices; k++) {
-        wd a = {0};
-        for (int64_t l = 0; i + l < c; l++) {
-            double one = v[k * stride + i + l];
-            a[l] = factor ? one * factor[i + l] : one;
-        }
-        found |= add_sum(a, &b);
-    }
-    for (int w = 0; w < SBNI_SUM_WORDS; w++)
-        for (int64_t l = 0; i + l < c; l++)
-            words[w * stride + i + l] +=
-                b.word[w][l] - (uint64_t)slices * bits(MAGIC(SBNI_SUM_LSB, w));
     return found;
 }

@@ -24,7 +24,7 @@ double round_to(sbn_dtype t, double v)
 }
 
 /* Sums about the first of real values of scale 2^e, or of scales of their own up to it,
- * or about a far mean of the channel, or of the channel's constant. */
+ * or about a far mean of the channel, or of the channel's constant; or about 0. */
 static void put_values(sbn_dtype t, int64_t at, int m, int e, int kind)
 {
     double p = 0, d = 0, dd = 0;
@@ -36,7 +36,7 @@ static void put_values(sbn_dtype t, int64_t at, int m, int e, int kind)
         if (kind == FAR)
             x += ldexp(0.7, (int)below(t == SBN_F64 ? 40 : 16, at % STRIDE, 6));
         x = round_to(t, x);
-        if (k == 0) p = x;
+        if (k == 0 && kind != ABOUT_0 && kind != SCALES_ABOUT_0) p = x;
         d += x - p;
         dd += (x - p) * (x - p);
     }
@@ -51,7 +51,8 @@ void draw_slices(sbn_dtype t, int64_t c, int64_t count, int kind)
         for (int64_t i = 0; i < STRIDE; i++) {
             int64_t at = k * STRIDE + i;
             int one = kind == MIXED ? (int)below(MIXED, at, 4) : kind;
-            int scale = one == SCALES || kind == MIXED ? (int)below(70, at, 30) - 30 : 0;
+            bool scaled = one == SCALES || one == SCALES_ABOUT_0 || kind == MIXED;
+            int scale = scaled ? (int)below(70, at, 30) - 30 : 0;
             if (i >= c)
                 in.p[at] = in.d[at] = in.dd[at] = NAN;
             else if (one == ZERO)

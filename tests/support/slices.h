@@ -27,7 +27,18 @@ int64_t below(int64_t n, int64_t i, uint32_t which);
 double round_to(sbn_dtype t, double v);
 
 /* Slices of every kind; channels beyond c are poison. */
-enum { ORDINARY, SCALES, EQUAL, UNEVEN, FAR, ZERO, MIXED, KINDS };
+enum {
+    ORDINARY,
+    SCALES,
+    EQUAL,
+    UNEVEN,
+    FAR,
+    ABOUT_0,
+    SCALES_ABOUT_0,
+    ZERO,
+    MIXED,
+    KINDS
+};
 void draw_slices(sbn_dtype t, int64_t c, int64_t count, int kind);
 
 /* Let a kernel add some of them to words [M][STRIDE]; its flags. */
