@@ -117,14 +117,22 @@ static void moments_planes(const sbni_block *b, const sbni_view *x, const double
         }
 }
 
+/* Pixels whose channels are summed side by side. */
+typedef struct group {
+    S *pixel[ROWS];
+    int count;
+    bool adds; /* there were others of the slice before */
+} group;
+
 /* `width` vectors of channels of some pixels from channel i on, n lanes in the last;
  * width is a constant where it is called. */
-INLINE void sum_strip(S *const *px, int count, const int64_t ahead, int64_t i,
-                      const int width, int64_t n, const vd *p, double *sum_d,
-                      double *sum_dd, const bool plain)
+INLINE void sum_strip(const group *g, const int64_t ahead, int64_t i, const int width,
+                      int64_t n, const vd *p, double *sum_d, double *sum_dd,
+                      const bool plain)
 {
     vd d[REST] = {{0}}, dd[REST] = {{0}};
-    for (int k = 0; k < count; k++) {
+    S *const *px = g->pixel;
+    for (int k = 0; k < g->count; k++) {
         if (ahead) fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES, ahead);
 #pragma GCC unroll 8
         for (int v = 0; v < width; v++) {
@@ -136,54 +144,52 @@ INLINE void sum_strip(S *const *px, int count, const int64_t ahead, int64_t i,
     }
 #pragma GCC unroll 8
     for (int v = 0; v < width; v++) {
-        add_d(sum_d + i + v * LANES, d[v], lanes_of(v, width, n));
-        add_d(sum_dd + i + v * LANES, dd[v], lanes_of(v, width, n));
+        put_d(sum_d + i + v * LANES, d[v], lanes_of(v, width, n), g->adds);
+        put_d(sum_dd + i + v * LANES, dd[v], lanes_of(v, width, n), g->adds);
     }
 }
 
-INLINE void moments_strip(S *const *px, int count, const int64_t ahead, int64_t i,
-                          const int width, int64_t n, const double *pivot, double *sum_d,
-                          double *sum_dd, const bool plain)
+INLINE void moments_strip(const group *g, const int64_t ahead, int64_t i, const int width,
+                          int64_t n, const double *pivot, double *sum_d, double *sum_dd,
+                          const bool plain)
 {
     vd p[REST] = {{0}};
 #pragma GCC unroll 8
     for (int v = 0; v < width && !plain; v++)
         p[v] = load_d(pivot + i + v * LANES, lanes_of(v, width, n));
     if (all_zero(p, width))
-        sum_strip(px, count, ahead, i, width, n, p, sum_d, sum_dd, true);
+        sum_strip(g, ahead, i, width, n, p, sum_d, sum_dd, true);
     else
-        sum_strip(px, count, ahead, i, width, n, p, sum_d, sum_dd, false);
+        sum_strip(g, ahead, i, width, n, p, sum_d, sum_dd, false);
 }
 
 INLINE void rows_of(const sbni_block *b, const sbni_view *x, const double *pivot,
                     double *sum_d, double *sum_dd, const int64_t ahead, const bool plain)
 {
-    S *px[ROWS] = {NULL};
     const int64_t c = b->c;
-    for (int64_t i = 0; i < c; i++) sum_d[i] = sum_dd[i] = 0;
-    int count;
-    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, count)) {
-        count = pixels(b, x, &at, px);
+    group g = {.adds = false};
+    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, g.count), g.adds = true) {
+        g.count = pixels(b, x, &at, g.pixel);
         int64_t i = 0;
         for (; i + REST * LANES < c; i += STRIP * LANES)
-            moments_strip(px, count, ahead, i, STRIP, LANES, pivot, sum_d, sum_dd, plain);
+            moments_strip(&g, ahead, i, STRIP, LANES, pivot, sum_d, sum_dd, plain);
         const int64_t n = (c - i - 1) % LANES + 1;
         switch ((c - i - n) / LANES) {
         case 0:
-            moments_strip(px, count, ahead, i, 1, n, pivot, sum_d, sum_dd, plain);
+            moments_strip(&g, ahead, i, 1, n, pivot, sum_d, sum_dd, plain);
             break;
         case 1:
-            moments_strip(px, count, ahead, i, 2, n, pivot, sum_d, sum_dd, plain);
+            moments_strip(&g, ahead, i, 2, n, pivot, sum_d, sum_dd, plain);
             break;
         case 2:
-            moments_strip(px, count, ahead, i, 3, n, pivot, sum_d, sum_dd, plain);
+            moments_strip(&g, ahead, i, 3, n, pivot, sum_d, sum_dd, plain);
             break;
 #if SBNI_WIDE < 8
         case 3:
-            moments_strip(px, count, ahead, i, 4, n, pivot, sum_d, sum_dd, plain);
+            moments_strip(&g, ahead, i, 4, n, pivot, sum_d, sum_dd, plain);
             break;
         case 4:
-            moments_strip(px, count, ahead, i, 5, n, pivot, sum_d, sum_dd, plain);
+            moments_strip(&g, ahead, i, 5, n, pivot, sum_d, sum_dd, plain);
             break;
 #endif
         }
@@ -191,11 +197,9 @@ INLINE void rows_of(const sbni_block *b, const sbni_view *x, const double *pivot
 }
 
 static void moments_rows(const sbni_block *b, const sbni_view *x, const double *pivot,
-                         double *sum_d, double *sum_dd)
+                         double *sum_d, double *sum_dd, bool plain)
 {
-    uint64_t any = 0;
-    for (int64_t i = 0; i < b->c; i++) any |= bits(pivot[i]);
-    if (!PLAIN || any)
+    if (!plain)
         rows_of(b, x, pivot, sum_d, sum_dd, FAR_AHEAD, false);
     else if (b->near)
         rows_of(b, x, pivot, sum_d, sum_dd, 0, true);
@@ -203,10 +207,14 @@ static void moments_rows(const sbni_block *b, const sbni_view *x, const double *
         rows_of(b, x, pivot, sum_d, sum_dd, FAR_AHEAD, true);
 }
 
+/* plain: all pivots are 0. */
 static void moments_about(const sbni_block *b, const sbni_view *x, const double *pivot,
-                          double *sum_d, double *sum_dd)
+                          double *sum_d, double *sum_dd, bool plain)
 {
-    (b->planes ? moments_planes : moments_rows)(b, x, pivot, sum_d, sum_dd);
+    if (b->planes)
+        moments_planes(b, x, pivot, sum_d, sum_dd);
+    else
+        moments_rows(b, x, pivot, sum_d, sum_dd, plain);
 }
 
 /* Whether m values lie more than three deviations from where their sums begin: these are
@@ -244,12 +252,12 @@ INLINE void look(const sbni_block *b, const sbni_view *x, int64_t i, int64_t cou
 }
 
 /* Where there are few pixels all is as soon summed as looked at; with T double there is
- * nothing to gain at 0. */
-static void choose_pivots(const sbni_block *b, const sbni_view *x, double *pivot)
+ * nothing to gain at 0. Returns whether all are 0 and their sums plain. */
+static bool choose_pivots(const sbni_block *b, const sbni_view *x, double *pivot)
 {
     if (PLAIN && b->s < LOOKS) {
         memset(pivot, 0, (size_t)b->c * sizeof *pivot);
-        return;
+        return true;
     }
     for (int64_t i = 0; !PLAIN && i < b->c; i++)
         pivot[i] = (double)get(*plane(x, b->rows[0], i));
@@ -260,6 +268,9 @@ static void choose_pivots(const sbni_block *b, const sbni_view *x, double *pivot
         else
             look(b, x, i, count, x->stride_c, pivot + i);
     }
+    uint64_t any = 0;
+    for (int64_t i = 0; i < b->c; i++) any |= bits(pivot[i]);
+    return PLAIN && any == 0;
 }
 
 /* Channels from the first to the last whose sums are far off are summed anew about their
@@ -281,13 +292,13 @@ static void move_pivots(const sbni_block *b, const sbni_view *x, double *pivot,
     sbni_view channels = *x;
     some.c = last - first + 1;
     channels.data = plane(x, 0, first);
-    moments_about(&some, &channels, pivot + first, sum_d + first, sum_dd + first);
+    moments_about(&some, &channels, pivot + first, sum_d + first, sum_dd + first, false);
 }
 
 void K(norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
                      double *sum_d, double *sum_dd)
 {
-    choose_pivots(b, x, pivot);
-    moments_about(b, x, pivot, sum_d, sum_dd);
+    const bool plain = choose_pivots(b, x, pivot);
+    moments_about(b, x, pivot, sum_d, sum_dd, plain);
     move_pivots(b, x, pivot, sum_d, sum_dd);
 }

@@ -142,19 +142,27 @@ INLINE void sums_planes(const sbni_block *b, const sbni_view *dy, const sbni_vie
         }
 }
 
+/* Pixels whose channels are summed side by side. */
+typedef struct group {
+    S *dy[ROWS], *x[ROWS], *z[ROWS];
+    int count;
+    bool adds; /* there were others of the slice before */
+} group;
+
 /* As moments_strip. */
-INLINE void sums_strip(S *const *pg, S *const *px, S *const *pz, int count,
-                       const int64_t ahead, int64_t i, const int width, int64_t n,
-                       const sbni_channels *ch, double *sum_dy, double *sum_dy_d,
-                       const bool add, const bool relu, const bool plain)
+INLINE void sums_strip(const group *at, const int64_t ahead, int64_t i, const int width,
+                       int64_t n, const sbni_channels *ch, double *sum_dy,
+                       double *sum_dy_d, const bool add, const bool relu,
+                       const bool plain)
 {
     vd dy[REST] = {{0}}, dy_d[REST] = {{0}};
     about a[REST];
 #pragma GCC unroll 8
     for (int v = 0; v < width; v++)
         a[v] = about_at(ch, i + v * LANES, lanes_of(v, width, n), true);
-    for (int k = 0; k < count; k++) {
-        const places p = {pg[k], px[k], add ? pz[k] : NULL};
+    S *const *px = at->x, *const *pg = at->dy;
+    for (int k = 0; k < at->count; k++) {
+        const places p = {pg[k], px[k], add ? at->z[k] : NULL};
         if (ahead) {
             fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES, ahead);
             fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i, width * LANES, ahead);
@@ -166,8 +174,8 @@ INLINE void sums_strip(S *const *pg, S *const *px, S *const *pz, int count,
     }
 #pragma GCC unroll 8
     for (int v = 0; v < width; v++) {
-        add_d(sum_dy + i + v * LANES, dy[v], lanes_of(v, width, n));
-        add_d(sum_dy_d + i + v * LANES, dy_d[v], lanes_of(v, width, n));
+        put_d(sum_dy + i + v * LANES, dy[v], lanes_of(v, width, n), at->adds);
+        put_d(sum_dy_d + i + v * LANES, dy_d[v], lanes_of(v, width, n), at->adds);
     }
 }
 
@@ -176,40 +184,33 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
                       double *sum_dy_d, const int64_t ahead, const bool add,
                       const bool relu, const bool plain)
 {
-    S *px[ROWS] = {NULL}, *pg[ROWS] = {NULL}, *pz[ROWS];
     const int64_t c = b->c;
-    for (int64_t i = 0; i < c; i++) sum_dy[i] = sum_dy_d[i] = 0;
-    int count;
-    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, count)) {
-        count = pixels(b, x, &at, px);
-        pixels(b, dy, &at, pg);
-        if (add) pixels(b, z, &at, pz);
+    group g = {.adds = false};
+    for (spot at = {0, 0}; at.row < b->n; advance(b, &at, g.count), g.adds = true) {
+        g.count = pixels(b, x, &at, g.x);
+        pixels(b, dy, &at, g.dy);
+        if (add) pixels(b, z, &at, g.z);
         int64_t i = 0;
         for (; i + REST * LANES < c; i += STRIP * LANES)
-            sums_strip(pg, px, pz, count, ahead, i, STRIP, LANES, ch, sum_dy, sum_dy_d,
-                       add, relu, plain);
+            sums_strip(&g, ahead, i, STRIP, LANES, ch, sum_dy, sum_dy_d, add, relu,
+                       plain);
         const int64_t n = (c - i - 1) % LANES + 1;
         switch ((c - i - n) / LANES) {
         case 0:
-            sums_strip(pg, px, pz, count, ahead, i, 1, n, ch, sum_dy, sum_dy_d, add, relu,
-                       plain);
+            sums_strip(&g, ahead, i, 1, n, ch, sum_dy, sum_dy_d, add, relu, plain);
             break;
         case 1:
-            sums_strip(pg, px, pz, count, ahead, i, 2, n, ch, sum_dy, sum_dy_d, add, relu,
-                       plain);
+            sums_strip(&g, ahead, i, 2, n, ch, sum_dy, sum_dy_d, add, relu, plain);
             break;
         case 2:
-            sums_strip(pg, px, pz, count, ahead, i, 3, n, ch, sum_dy, sum_dy_d, add, relu,
-                       plain);
+            sums_strip(&g, ahead, i, 3, n, ch, sum_dy, sum_dy_d, add, relu, plain);
             break;
 #if SBNI_WIDE < 8
         case 3:
-            sums_strip(pg, px, pz, count, ahead, i, 4, n, ch, sum_dy, sum_dy_d, add, relu,
-                       plain);
+            sums_strip(&g, ahead, i, 4, n, ch, sum_dy, sum_dy_d, add, relu, plain);
             break;
         case 4:
-            sums_strip(pg, px, pz, count, ahead, i, 5, n, ch, sum_dy, sum_dy_d, add, relu,
-                       plain);
+            sums_strip(&g, ahead, i, 5, n, ch, sum_dy, sum_dy_d, add, relu, plain);
             break;
 #endif
         }

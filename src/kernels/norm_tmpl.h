@@ -63,9 +63,10 @@ INLINE vd load_d(const double *p, int64_t n)
     return v;
 }
 
-INLINE void add_d(double *p, vd v, int64_t n)
+/* v or, where it adds, p + v. */
+INLINE void put_d(double *p, vd v, int64_t n, bool adds)
 {
-    v += load_d(p, n);
+    if (adds) v += load_d(p, n);
     if (n < LANES)
         store_first_d(p, v, n);
     else

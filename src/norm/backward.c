@@ -27,13 +27,14 @@ static void sum_slice(const sbn_norm *norm, sbni_range tile, int64_t k)
                                       sum_dy + samples->slice_count * c);
 }
 
-int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile)
+int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
+                            int64_t end)
 {
     const sbni_samples *samples = &norm->samples;
     int64_t c = norm->cfg.channels;
     int flags = 0;
-    for (int64_t k = 0, run; k < samples->slice_count; k += run) {
-        run = sbni_samples_run(samples, k);
+    for (int64_t k = from, run; k < end; k += run) {
+        run = sbni_samples_run(samples, k, end);
         int64_t g = samples->slices[k].norm_batch;
         const double *sum_dy = samples->sums + k * c + tile.first;
         uint64_t *words = norm->backward.send + sbni_section(c, g, SBNI_BACKWARD_WORDS) +
@@ -154,8 +155,12 @@ static void sum_all(sbn_norm *norm)
     int flags = 0;
     if (norm->local != SBN_OK || !wants_sums(norm)) return;
     if (omp_get_max_threads() == 1) { /* as in forward */
-        for (int64_t k = 0; k < count; k++) sum_slice(norm, all, k);
-        sbni_reduce_note(&norm->backward, sbni_norm_add_sums_tile(norm, all));
+        for (int64_t k = 0, end; k < count; k = end) {
+            end = k + SBNI_SLICES_TOGETHER < count ? k + SBNI_SLICES_TOGETHER : count;
+            for (int64_t j = k; j < end; j++) sum_slice(norm, all, j);
+            flags |= sbni_norm_add_sums_tile(norm, all, k, end);
+        }
+        sbni_reduce_note(&norm->backward, flags);
         return;
     }
 #pragma omp parallel reduction(| : flags)
@@ -164,8 +169,8 @@ static void sum_all(sbn_norm *norm)
         for (int64_t k = 0; k < count; k++) sum_slice(norm, all, k);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < parts; i++)
-            flags |= sbni_norm_add_sums_tile(norm,
-                                             sbni_range_part(all, SBNI_READ_CHANNELS, i));
+            flags |= sbni_norm_add_sums_tile(
+                norm, sbni_range_part(all, SBNI_READ_CHANNELS, i), 0, count);
     }
     sbni_reduce_note(&norm->backward, flags);
 }
@@ -232,7 +237,7 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
     for (int64_t t = 0; t < tiles; t++) {
         sbni_range tile = sbni_range_part(all, width, t);
         for (int64_t k = 0; k < count; k++) sum_slice(norm, tile, k);
-        flags |= sbni_norm_add_sums_tile(norm, tile);
+        flags |= sbni_norm_add_sums_tile(norm, tile, 0, count);
         sbni_norm_keep_words(norm, &norm->backward, tile, SBNI_BACKWARD_WORDS);
         read_tile(norm, tile);
         if (!wants_elements(norm)) continue;

@@ -27,12 +27,12 @@ void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
 }
 
 int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
-                       sbni_reduce *message)
+                       int64_t from, int64_t end, sbni_reduce *message)
 {
     int64_t c = norm->cfg.channels, next = samples->slice_count * c;
     int flags = 0;
-    for (int64_t k = 0, run; k < samples->slice_count; k += run) {
-        run = sbni_samples_run(samples, k);
+    for (int64_t k = from, run; k < end; k += run) {
+        run = sbni_samples_run(samples, k, end);
         const double *pivot = samples->sums + k * c + tile.first;
         uint64_t *words =
             message->send +
@@ -49,24 +49,29 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
                            const sbn_tensor *x, bool planes, sbni_reduce *message)
 {
     const sbni_range all = {0, x->c};
+    int64_t parts = sbni_read_parts(x->c), count = samples->slice_count;
+    int flags = 0;
     sbni_norm_count(samples, sbni_tensor_s(x), x->c, message);
     if (omp_get_max_threads() == 1) { /* a parallel region costs as much as a short sum */
-        for (int64_t k = 0; k < samples->slice_count; k++)
-            sbni_norm_sum_slice(norm, samples, x, planes, all, k);
-        sbni_reduce_note(message, sbni_norm_add_tile(norm, samples, all, message));
+        for (int64_t k = 0, end; k < count; k = end) {
+            end = k + SBNI_SLICES_TOGETHER < count ? k + SBNI_SLICES_TOGETHER : count;
+            for (int64_t j = k; j < end; j++)
+                sbni_norm_sum_slice(norm, samples, x, planes, all, j);
+            flags |= sbni_norm_add_tile(norm, samples, all, k, end, message);
+        }
+        sbni_reduce_note(message, flags);
         return;
     }
-    int64_t parts = sbni_read_parts(x->c);
-    int flags = 0;
 #pragma omp parallel reduction(| : flags)
     {
 #pragma omp for schedule(static)
-        for (int64_t k = 0; k < samples->slice_count; k++)
+        for (int64_t k = 0; k < count; k++)
             sbni_norm_sum_slice(norm, samples, x, planes, all, k);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < parts; i++)
-            flags |= sbni_norm_add_tile(
-                norm, samples, sbni_range_part(all, SBNI_READ_CHANNELS, i), message);
+            flags |= sbni_norm_add_tile(norm, samples,
+                                        sbni_range_part(all, SBNI_READ_CHANNELS, i), 0,
+                                        count, message);
     }
     sbni_reduce_note(message, flags);
 }
@@ -248,7 +253,8 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
         sbni_range tile = sbni_range_part(all, width, t);
         for (int64_t k = 0; k < samples->slice_count; k++)
             sbni_norm_sum_slice(norm, samples, &norm->x, norm->planes, tile, k);
-        flags |= sbni_norm_add_tile(norm, samples, tile, message);
+        flags |=
+            sbni_norm_add_tile(norm, samples, tile, 0, samples->slice_count, message);
         sbni_norm_keep_words(norm, message, tile, SBNI_MOMENT_WORDS);
         read_tile(norm, tile);
         for (int64_t k = samples->slice_count; k-- > 0;)
@@ -274,7 +280,7 @@ static bool has_lone_value(const sbn_norm *norm)
     const sbni_samples *samples = &norm->samples;
     if (sbni_tensor_s(&norm->x) > 1) return false;
     for (int64_t k = 0, run; k < samples->slice_count; k += run) {
-        run = sbni_samples_run(samples, k);
+        run = sbni_samples_run(samples, k, samples->slice_count);
         if (run == 1 && samples->slices[k].n == 1) return true;
     }
     return false;

@@ -270,10 +270,13 @@ void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *m
 void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
                          const sbn_tensor *x, bool planes, sbni_range tile, int64_t k);
 
-/* Add the sums of a tile to the words of the message; SBNI_GRID_ flags. MATH.md (1) to
- * (3). */
+/* Add a tile's sums of slices from … end-1 to the words of the message; SBNI_GRID_
+ * flags. MATH.md (1) to (3). */
 int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
-                       sbni_reduce *message);
+                       int64_t from, int64_t end, sbni_reduce *message);
+
+/* Slices whose sums one thread puts onto the grid while they are in its cache. */
+enum { SBNI_SLICES_TOGETHER = 8 };
 
 /* Both, and the counts, for all channels of a message, by all threads. */
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
@@ -290,7 +293,8 @@ sbn_status sbni_norm_read_backward(sbn_norm *norm);
 
 /* Sums of backward that lie in samples, of a tile, onto the grid and into the message;
  * (x-mean) becomes xhat. SBNI_GRID_ flags. */
-int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile);
+int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
+                            int64_t end);
 
 /* Factors of a set from running statistics. */
 void sbni_norm_fix_factors(sbn_norm *norm, int64_t set);

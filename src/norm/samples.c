@@ -42,12 +42,11 @@ sbn_status sbni_samples_make_sums(sbni_samples *s, int64_t c)
     return SBN_OK;
 }
 
-int64_t sbni_samples_run(const sbni_samples *s, int64_t k)
+int64_t sbni_samples_run(const sbni_samples *s, int64_t k, int64_t end)
 {
-    int64_t end = k + 1;
-    while (end < s->slice_count && s->slices[end].norm_batch == s->slices[k].norm_batch)
-        end++;
-    return end - k;
+    int64_t next = k + 1;
+    while (next < end && s->slices[next].norm_batch == s->slices[k].norm_batch) next++;
+    return next - k;
 }
 
 void sbni_samples_free(sbni_samples *s)

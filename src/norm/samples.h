@@ -25,7 +25,7 @@ sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, const uint8_t *kee
 sbn_status sbni_samples_make_sums(sbni_samples *samples, int64_t c);
 
 /* How many slices from k on are of one norm batch. */
-int64_t sbni_samples_run(const sbni_samples *samples, int64_t k);
+int64_t sbni_samples_run(const sbni_samples *samples, int64_t k, int64_t end);
 
 void sbni_samples_free(sbni_samples *samples);
 

@@ -30,7 +30,7 @@ static void sum_slices(sbn_norm *norm, const sbn_tensor *v, bool planes)
     int flags = 0;
     sbni_reduce *message = &norm->second.message;
     for (int64_t k = 0, run; k < count; k += run) {
-        run = sbni_samples_run(samples, k);
+        run = sbni_samples_run(samples, k, samples->slice_count);
         int64_t g = samples->slices[k].norm_batch;
         uint64_t *words =
             message->send + sbni_section(c, g, SBNI_SECOND_WORDS) + SBNI_SECTION_WORDS;

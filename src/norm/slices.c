@@ -83,7 +83,8 @@ static sbni_reduce *fill_forward(sbn_norm *norm)
     sbni_reduce *message = &norm->forward;
     if (norm->local == SBN_OK) {
         sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all.c, message);
-        sbni_reduce_note(message, sbni_norm_add_tile(norm, &norm->samples, all, message));
+        sbni_reduce_note(message, sbni_norm_add_tile(norm, &norm->samples, all, 0,
+                                                     norm->samples.slice_count, message));
     } else {
         message->send[SBNI_HEAD_FAILED] = 1;
     }
@@ -154,7 +155,8 @@ static sbni_reduce *fill_backward(sbn_norm *norm)
     const sbni_range all = {0, norm->cfg.channels};
     norm->local = SBN_OK;
     sbni_norm_open_backward(norm);
-    sbni_reduce_note(&norm->backward, sbni_norm_add_sums_tile(norm, all));
+    sbni_reduce_note(&norm->backward,
+                     sbni_norm_add_sums_tile(norm, all, 0, norm->samples.slice_count));
     return &norm->backward;
 }
 
