@@ -45,11 +45,10 @@ INLINE void add_round(moments *sum, const S *px, double p, const int odd,
 }
 
 INLINE void add_moments(moments *sum, const S *px, int64_t from, int64_t end, double p,
-                        const bool fetch, const bool plain)
+                        const bool plain)
 {
     int64_t j = from;
     for (; j + 2 * ROUND <= end; j += 2 * ROUND) {
-        if (fetch) fetch_plane(px + j);
         add_round(sum, px + j, p, 0, plain);
         add_round(sum, px + j + ROUND, p, 1, plain);
     }
@@ -80,7 +79,8 @@ INLINE void moments_channel(const sbni_block *b, const sbni_view *x, int64_t i, 
     moments sum = {{{0}}, {{0}}};
     for (int64_t r = 0; r < b->n; r++) {
         const S *px = plane(x, b->rows[r], i);
-        add_moments(&sum, px, 0, b->s, p, true, plain);
+        fetch_planes(b, px, NULL);
+        add_moments(&sum, px, 0, b->s, p, plain);
     }
     end_moments(&sum, sum_d, sum_dd);
 }
@@ -90,7 +90,7 @@ INLINE void moments_plane(const sbni_block *b, const S *px, double p, double *su
 {
     for (int64_t from = 0; from < b->s; from += PIECE) {
         moments sum = {{{0}}, {{0}}};
-        add_moments(&sum, px, from, piece_end(b, from), p, false, plain);
+        add_moments(&sum, px, from, piece_end(b, from), p, plain);
         end_moments(&sum, sum_d, sum_dd);
     }
 }

@@ -61,12 +61,10 @@ typedef struct sums {
 } sums;
 
 INLINE void add_plane(sums *sum, const places *p, int64_t from, int64_t end,
-                      const about *a, const bool fetch, const bool add, const bool relu,
-                      const bool plain)
+                      const about *a, const bool add, const bool relu, const bool plain)
 {
     int64_t j = from;
     for (; j + 2 * ROUND <= end; j += 2 * ROUND) {
-        if (fetch) fetch_plane(p->x + j), fetch_plane(p->dy + j);
 #pragma GCC unroll 8
         for (int k = 0; k < 2 * PARTS; k++)
             add_gradients(&sum->dy[k], &sum->dy_d[k], p, j + k * LANES, LANES, a, add,
@@ -101,7 +99,8 @@ INLINE void sums_channel(const sbni_block *b, const sbni_view *dy, const sbni_vi
     sums sum = {{{0}}, {{0}}};
     for (int64_t r = 0; r < b->n; r++) {
         const places p = places_at(dy, x, z, b->rows[r], i, add);
-        add_plane(&sum, &p, 0, b->s, a, true, add, relu, plain);
+        fetch_planes(b, p.x, p.dy);
+        add_plane(&sum, &p, 0, b->s, a, add, relu, plain);
     }
     end_sums(&sum, sum_dy, sum_dy_d);
 }
@@ -112,7 +111,7 @@ INLINE void sums_plane(const sbni_block *b, const places *p, const about *a,
 {
     for (int64_t from = 0; from < b->s; from += PIECE) {
         sums sum = {{{0}}, {{0}}};
-        add_plane(&sum, p, from, piece_end(b, from), a, false, add, relu, plain);
+        add_plane(&sum, p, from, piece_end(b, from), a, add, relu, plain);
         end_sums(&sum, sum_dy, sum_dy_d);
     }
 }

@@ -79,13 +79,18 @@ INLINE int64_t lanes_of(int v, int width, int64_t n)
     return v < width - 1 ? LANES : n;
 }
 
-/* While short planes of a channel are read in one sample after the other, two rounds at a
- * time: those of the channels behind it. */
-INLINE void fetch_plane(const S *p)
+/* While short planes of a channel are read in one sample after the other, here p and q
+ * (or NULL): those of the channels behind it, from nearby into the nearest cache. */
+INLINE void fetch_planes(const sbni_block *b, const S *p, const S *q)
 {
-    enum { ROUNDS = 2 * ROUND, STEP = ROUNDS < LINE ? ROUNDS : LINE };
-#pragma GCC unroll 2
-    for (int j = 0; j < ROUNDS; j += STEP) __builtin_prefetch(p + j + 4 * LINE, 0, 3);
+    for (int64_t j = 4 * LINE; b->near && j < b->s + 4 * LINE; j += LINE) {
+        __builtin_prefetch(p + j, 0, 3);
+        if (q) __builtin_prefetch(q + j, 0, 3);
+    }
+    for (int64_t j = 16 * LINE; !b->near && j < b->s + 16 * LINE; j += LINE) {
+        __builtin_prefetch(p + j, 0, 2);
+        if (q) __builtin_prefetch(q + j, 0, 2);
+    }
 }
 
 /* While pixels, `rows` of them side by side, are read from channel i on, `width` channels
