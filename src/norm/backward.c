@@ -212,18 +212,18 @@ sbn_status sbni_norm_read_backward(sbn_norm *norm)
     return SBN_OK;
 }
 
+static void write_all_of(const void *of, int64_t k)
+{
+    const sbn_norm *norm = of;
+    write_slice(norm, (sbni_range){0, norm->cfg.channels}, k);
+}
+
 /* After the message. */
 static sbn_status read_and_write(sbn_norm *norm)
 {
     SBN_TRY(sbni_norm_read_backward(norm));
-    if (!wants_elements(norm)) return SBN_OK;
-    const sbni_range all = {0, norm->cfg.channels};
-#pragma omp parallel if (omp_get_max_threads() > 1)
-    {
-        int64_t from, k;
-        sbni_norm_share(norm->samples.slice_count, &from, &k);
-        while (k-- > from) write_slice(norm, all, k);
-    }
+    if (wants_elements(norm))
+        sbni_norm_each_slice(norm->samples.slice_count, write_all_of, norm);
     return SBN_OK;
 }
 

@@ -219,19 +219,12 @@ sbn_status sbni_norm_read_forward(sbn_norm *norm)
     return SBN_OK;
 }
 
-/* After the message. Each thread goes back through the slices that it has summed, of
- * which the last are the freshest in its cache. */
+/* After the message. */
 static sbn_status read_and_write(sbn_norm *norm)
 {
     SBN_TRY(sbni_norm_read_forward(norm));
-    const sbni_range all = {0, norm->cfg.channels};
     sbni_elements e = elements_of(norm);
-#pragma omp parallel if (omp_get_max_threads() > 1)
-    {
-        int64_t from, k;
-        sbni_norm_share(norm->samples.slice_count, &from, &k);
-        while (k-- > from) sbni_norm_apply_slice(norm, &norm->samples, &e, all, k);
-    }
+    sbni_norm_apply_all(norm, &norm->samples, &e);
     return SBN_OK;
 }
 

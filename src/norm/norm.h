@@ -214,9 +214,11 @@ static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
     return (sbni_range){of.first + i * c, left < c ? left : c};
 }
 
-/* [*from, *end) of n slices are this thread's in a parallel region, as schedule(static)
- * shares them out: what it has summed is in its cache. */
-void sbni_norm_share(int64_t n, int64_t *from, int64_t *end);
+/* Do work on each of n slices, by all threads: each goes back through those that it has
+ * summed, as schedule(static) shares them out, of which the last are the freshest in its
+ * cache. */
+void sbni_norm_each_slice(int64_t n, void (*work)(const void *of, int64_t k),
+                          const void *of);
 
 /* A message with room for all norm batches, `words` words a channel. */
 sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase,
@@ -254,9 +256,11 @@ typedef struct sbni_elements {
 } sbni_elements;
 enum { SBNI_OWN_SET = -1 };
 
-/* Slice k of some channels. */
+/* Slice k of some channels; and all slices, by all threads. */
 void sbni_norm_apply_slice(const sbn_norm *norm, const sbni_samples *samples,
                            const sbni_elements *e, sbni_range tile, int64_t k);
+void sbni_norm_apply_all(const sbn_norm *norm, const sbni_samples *samples,
+                         const sbni_elements *e);
 
 /* Zero the samples that the mask left out. */
 void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tensor *t,

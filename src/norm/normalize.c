@@ -48,6 +48,27 @@ void sbni_norm_apply_slice(const sbn_norm *norm, const sbni_samples *samples,
     norm->kernels->norm_normalize(&b, &x, &ch, &fused, &y);
 }
 
+/* Elements of a call, for all slices. */
+typedef struct call {
+    const sbn_norm *norm;
+    const sbni_samples *samples;
+    const sbni_elements *e;
+} call;
+
+static void apply_slice(const void *of, int64_t k)
+{
+    const call *c = of;
+    const sbni_range all = {0, c->norm->cfg.channels};
+    sbni_norm_apply_slice(c->norm, c->samples, c->e, all, k);
+}
+
+void sbni_norm_apply_all(const sbn_norm *norm, const sbni_samples *samples,
+                         const sbni_elements *e)
+{
+    const call c = {norm, samples, e};
+    sbni_norm_each_slice(samples->slice_count, apply_slice, &c);
+}
+
 bool sbni_norm_is_fixed(const sbn_norm *norm)
 {
     return norm->mode == SBN_NORM_FROZEN ||
@@ -74,9 +95,7 @@ static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_t
     int64_t set = frozen ? 0 : norm->batches;
     sbni_norm_fix_factors(norm, set);
     sbni_elements e = {x, z, y, planes, set};
-#pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < samples->slice_count; k++)
-        sbni_norm_apply_slice(norm, samples, &e, (sbni_range){0, x->c}, k);
+    sbni_norm_apply_all(norm, samples, &e);
     sbni_norm_clear(norm, samples, y, planes);
     if (!frozen) return SBN_OK;
     norm->x = *x;

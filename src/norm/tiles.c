@@ -26,12 +26,28 @@ int64_t sbni_norm_tiles(const sbni_samples *samples, const sbn_tensor *x, int64_
     return tiles < threads ? 0 : tiles;
 }
 
-void sbni_norm_share(int64_t n, int64_t *from, int64_t *end)
+/* [*from, *end) of n slices are this thread's. */
+static void share(int64_t n, int64_t *from, int64_t *end)
 {
     int64_t threads = omp_get_num_threads(), t = omp_get_thread_num(), each = n / threads,
             more = n % threads;
     *from = t * each + (t < more ? t : more);
     *end = *from + each + (t < more);
+}
+
+void sbni_norm_each_slice(int64_t n, void (*work)(const void *of, int64_t k),
+                          const void *of)
+{
+    if (omp_get_max_threads() == 1) { /* a parallel region costs as much as a short sum */
+        while (n-- > 0) work(of, n);
+        return;
+    }
+#pragma omp parallel
+    {
+        int64_t from, k;
+        share(n, &from, &k);
+        while (k-- > from) work(of, k);
+    }
 }
 
 sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase,
