@@ -12,15 +12,16 @@
 
 #include "syncbn/tensor.h"
 
-/* The samples of a slice. In all views of a call either the pixels of a channel are
- * neighbours, or the channels of a pixel; which of them decides the order of sums. */
+/* The samples of a slice, at least one. In all views of a call either the pixels of a
+ * channel are neighbours, or the channels of a pixel; which of them decides the order of
+ * sums. */
 typedef struct sbni_block {
     const int64_t *rows; /* [n] places of the samples in the views */
     int64_t n, c, s;
     bool planes; /* pixels are neighbours: stride_s = 1, or s = 1 */
-    bool past;   /* what is written is too much to stay in the cache; the values are the
-                    same   with this and the next */
-    bool near;   /* what is read is in the cache: nothing of it is fetched beforehand */
+    bool past;   /* what is written is too much to stay in the cache */
+    bool near;   /* what is read lies in a core's cache; these two leave no trace in the
+                    values */
 } sbni_block;
 
 /* Where the elements lie, in elements of the storage type. */

@@ -25,10 +25,10 @@ INLINE about about_at(const sbni_channels *ch, int64_t i, int64_t n, const bool 
 /* Whether the sums of n channels from i on are plain. */
 INLINE bool all_near(const sbni_channels *ch, int64_t i, int64_t n)
 {
-    const Tbits *far = ch->far;
-    Tbits any = 0;
-    for (int64_t k = i; PLAIN && k < i + n; k++) any |= far[k];
-    return PLAIN && any == 0;
+    const T *far = ch->far;
+    int any = 0;
+    for (int64_t k = i; PLAIN && k < i + n; k++) any |= far[k] != 0;
+    return PLAIN && !any;
 }
 
 /* Add n lanes of dy and dy·(x-centre), dy behind relu. */

@@ -2,9 +2,9 @@
 
 #include <float.h>
 
-/* Sums of slices become words in two ways with the same result. The quick one knows which
- * words ordinary sums reach and that some remainders are 0, and notes where that was
- * wrong; then what it did to a few slices is dropped and done by the full one. */
+/* Sums of slices become words in a full way, or in quick ones with the same result. Those
+ * know which words ordinary sums reach and that some remainders are 0, and note where
+ * that was wrong; then what they did to a few slices is dropped and done in full. */
 
 /* What a few slices add to the words of some channels. */
 typedef struct bins {

@@ -156,7 +156,7 @@ static void sum_all(sbn_norm *norm)
     if (norm->local != SBN_OK || !wants_sums(norm)) return;
     if (omp_get_max_threads() == 1) { /* as in forward */
         for (int64_t k = 0, end; k < count; k = end) {
-            end = k + SBNI_SLICES_TOGETHER < count ? k + SBNI_SLICES_TOGETHER : count;
+            end = sbni_slices_end(k, count);
             for (int64_t j = k; j < end; j++) sum_slice(norm, all, j);
             flags |= sbni_norm_add_sums_tile(norm, all, k, end);
         }

@@ -54,7 +54,7 @@ void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
     sbni_norm_count(samples, sbni_tensor_s(x), x->c, message);
     if (omp_get_max_threads() == 1) { /* a parallel region costs as much as a short sum */
         for (int64_t k = 0, end; k < count; k = end) {
-            end = k + SBNI_SLICES_TOGETHER < count ? k + SBNI_SLICES_TOGETHER : count;
+            end = sbni_slices_end(k, count);
             for (int64_t j = k; j < end; j++)
                 sbni_norm_sum_slice(norm, samples, x, planes, all, j);
             flags |= sbni_norm_add_tile(norm, samples, all, k, end, message);

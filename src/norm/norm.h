@@ -214,9 +214,9 @@ static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
     return (sbni_range){of.first + i * c, left < c ? left : c};
 }
 
-/* Do work on each of n slices, by all threads: each goes back through those that it has
- * summed, as schedule(static) shares them out, of which the last are the freshest in its
- * cache. */
+/* Do work on each of n slices, by all threads, which share them out as schedule(static)
+ * does: each goes back through those that it has summed, if they were, of which the last
+ * are the freshest in its cache. */
 void sbni_norm_each_slice(int64_t n, void (*work)(const void *of, int64_t k),
                           const void *of);
 
@@ -279,8 +279,13 @@ void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
 int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
                        int64_t from, int64_t end, sbni_reduce *message);
 
-/* Slices whose sums one thread puts onto the grid while they are in its cache. */
-enum { SBNI_SLICES_TOGETHER = 8 };
+/* End of the slices from k on whose sums one thread puts onto the grid while they are in
+ * its cache. */
+static inline int64_t sbni_slices_end(int64_t k, int64_t count)
+{
+    enum { TOGETHER = 8 };
+    return k + TOGETHER < count ? k + TOGETHER : count;
+}
 
 /* Both, and the counts, for all channels of a message, by all threads. */
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
@@ -295,8 +300,7 @@ sbn_status sbni_norm_read_forward(sbn_norm *norm);
 void sbni_norm_open_backward(sbn_norm *norm);
 sbn_status sbni_norm_read_backward(sbn_norm *norm);
 
-/* Sums of backward that lie in samples, of a tile, onto the grid and into the message;
- * (x-mean) becomes xhat. SBNI_GRID_ flags. */
+/* The same of backward, whose sums lie in the layer's samples; (x-mean) becomes xhat. */
 int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
                             int64_t end);
 

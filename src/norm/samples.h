@@ -24,7 +24,7 @@ sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, const uint8_t *kee
 /* Room for the sums of the slices' c channels. */
 sbn_status sbni_samples_make_sums(sbni_samples *samples, int64_t c);
 
-/* How many slices from k on are of one norm batch. */
+/* How many slices from k on, before end, are of one norm batch. */
 int64_t sbni_samples_run(const sbni_samples *samples, int64_t k, int64_t end);
 
 void sbni_samples_free(sbni_samples *samples);
