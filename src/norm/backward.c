@@ -28,7 +28,7 @@ static void sum_slice(const sbn_norm *norm, sbni_range tile, int64_t k)
 }
 
 int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
-                            int64_t end)
+                            int64_t end, const sbni_sink *to)
 {
     const sbni_samples *samples = &norm->samples;
     int64_t c = norm->cfg.channels;
@@ -37,8 +37,7 @@ int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
         run = sbni_samples_run(samples, k, end);
         int64_t g = samples->slices[k].norm_batch;
         const double *sum_dy = samples->sums + k * c + tile.first;
-        uint64_t *words = norm->backward.send + sbni_section(c, g, SBNI_BACKWARD_WORDS) +
-                          SBNI_SECTION_WORDS + tile.first;
+        uint64_t *words = sbni_sink_words(to, c, g, SBNI_BACKWARD_WORDS) + tile.first;
         flags |= norm->kernels->words_add_sums(tile.c, run, c, sum_dy, NULL, words);
         flags |= norm->kernels->words_add_sums(
             tile.c, run, c, sum_dy + samples->slice_count * c,
@@ -147,32 +146,26 @@ static bool wants_sums(const sbn_norm *norm)
     return norm->ran == SBN_NORM_TRAIN || (norm->cfg.affine && norm->cfg.affine_grad);
 }
 
-/* All sums, by all threads. */
+static void sum_whole_slice(const void *of, int64_t k)
+{
+    const sbn_norm *norm = of;
+    sum_slice(norm, (sbni_range){0, norm->cfg.channels}, k);
+}
+
+static int add_slices(const void *of, int64_t from, int64_t end, const sbni_sink *to)
+{
+    const sbn_norm *norm = of;
+    const sbni_range all = {0, norm->cfg.channels};
+    return sbni_norm_add_sums_tile(norm, all, from, end, to);
+}
+
 static void sum_all(sbn_norm *norm)
 {
-    const sbni_range all = {0, norm->cfg.channels};
-    int64_t parts = sbni_read_parts(all.c), count = norm->samples.slice_count;
-    int flags = 0;
     if (norm->local != SBN_OK || !wants_sums(norm)) return;
-    if (omp_get_max_threads() == 1) { /* as in forward */
-        for (int64_t k = 0, end; k < count; k = end) {
-            end = sbni_slices_end(k, count);
-            for (int64_t j = k; j < end; j++) sum_slice(norm, all, j);
-            flags |= sbni_norm_add_sums_tile(norm, all, k, end);
-        }
-        sbni_reduce_note(&norm->backward, flags);
-        return;
-    }
-#pragma omp parallel reduction(| : flags)
-    {
-#pragma omp for schedule(static)
-        for (int64_t k = 0; k < count; k++) sum_slice(norm, all, k);
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < parts; i++)
-            flags |= sbni_norm_add_sums_tile(
-                norm, sbni_range_part(all, SBNI_READ_CHANNELS, i), 0, count);
-    }
-    sbni_reduce_note(&norm->backward, flags);
+    const sbni_summing how = {sum_whole_slice, add_slices, norm, SBNI_BACKWARD_WORDS};
+    sbni_reduce_note(
+        &norm->backward,
+        sbni_norm_sum_all(&norm->samples, norm->cfg.channels, &how, norm->backward.send));
 }
 
 static sbn_status verdict(sbn_norm *norm)
@@ -231,13 +224,14 @@ static sbn_status read_and_write(sbn_norm *norm)
 static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
 {
     const sbni_range all = {0, norm->cfg.channels};
+    const sbni_sink to = {norm->backward.send, SBNI_NONE_APART, NULL};
     int64_t count = norm->samples.slice_count;
     int flags = 0;
 #pragma omp parallel for schedule(static) reduction(| : flags)
     for (int64_t t = 0; t < tiles; t++) {
         sbni_range tile = sbni_range_part(all, width, t);
         for (int64_t k = 0; k < count; k++) sum_slice(norm, tile, k);
-        flags |= sbni_norm_add_sums_tile(norm, tile, 0, count);
+        flags |= sbni_norm_add_sums_tile(norm, tile, 0, count, &to);
         sbni_norm_keep_words(norm, &norm->backward, tile, SBNI_BACKWARD_WORDS);
         read_tile(norm, tile);
         if (!wants_elements(norm)) continue;

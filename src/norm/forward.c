@@ -27,7 +27,7 @@ void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
 }
 
 int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
-                       int64_t from, int64_t end, sbni_reduce *message)
+                       int64_t from, int64_t end, const sbni_sink *to)
 {
     int64_t c = norm->cfg.channels, next = samples->slice_count * c;
     int flags = 0;
@@ -35,9 +35,8 @@ int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_r
         run = sbni_samples_run(samples, k, end);
         const double *pivot = samples->sums + k * c + tile.first;
         uint64_t *words =
-            message->send +
-            sbni_section(c, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS) +
-            SBNI_SECTION_WORDS + tile.first;
+            sbni_sink_words(to, c, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS) +
+            tile.first;
         flags |=
             norm->kernels->words_add_moments(tile.c, run, c, samples->values + k, pivot,
                                              pivot + next, pivot + 2 * next, words);
@@ -45,35 +44,35 @@ int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_r
     return flags;
 }
 
+/* What is summed in a call. */
+typedef struct input {
+    const sbn_norm *norm;
+    const sbni_samples *samples;
+    const sbn_tensor *x;
+    bool planes;
+} input;
+
+static void sum_slice(const void *of, int64_t k)
+{
+    const input *in = of;
+    const sbni_range all = {0, in->x->c};
+    sbni_norm_sum_slice(in->norm, in->samples, in->x, in->planes, all, k);
+}
+
+static int add_slices(const void *of, int64_t from, int64_t end, const sbni_sink *to)
+{
+    const input *in = of;
+    const sbni_range all = {0, in->x->c};
+    return sbni_norm_add_tile(in->norm, in->samples, all, from, end, to);
+}
+
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
                            const sbn_tensor *x, bool planes, sbni_reduce *message)
 {
-    const sbni_range all = {0, x->c};
-    int64_t parts = sbni_read_parts(x->c), count = samples->slice_count;
-    int flags = 0;
+    const input in = {norm, samples, x, planes};
+    const sbni_summing how = {sum_slice, add_slices, &in, SBNI_MOMENT_WORDS};
     sbni_norm_count(samples, sbni_tensor_s(x), x->c, message);
-    if (omp_get_max_threads() == 1) { /* a parallel region costs as much as a short sum */
-        for (int64_t k = 0, end; k < count; k = end) {
-            end = sbni_slices_end(k, count);
-            for (int64_t j = k; j < end; j++)
-                sbni_norm_sum_slice(norm, samples, x, planes, all, j);
-            flags |= sbni_norm_add_tile(norm, samples, all, k, end, message);
-        }
-        sbni_reduce_note(message, flags);
-        return;
-    }
-#pragma omp parallel reduction(| : flags)
-    {
-#pragma omp for schedule(static)
-        for (int64_t k = 0; k < count; k++)
-            sbni_norm_sum_slice(norm, samples, x, planes, all, k);
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < parts; i++)
-            flags |= sbni_norm_add_tile(norm, samples,
-                                        sbni_range_part(all, SBNI_READ_CHANNELS, i), 0,
-                                        count, message);
-    }
-    sbni_reduce_note(message, flags);
+    sbni_reduce_note(message, sbni_norm_sum_all(samples, x->c, &how, message->send));
 }
 
 /* Counts of the summed message. */
@@ -235,6 +234,7 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
     sbni_reduce *message = &norm->forward;
     const sbni_range all = {0, norm->cfg.channels};
     const sbni_samples *samples = &norm->samples;
+    const sbni_sink to = {message->send, SBNI_NONE_APART, NULL};
     sbni_elements e = elements_of(norm);
     int flags = 0;
     sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all.c, message);
@@ -246,8 +246,7 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
         sbni_range tile = sbni_range_part(all, width, t);
         for (int64_t k = 0; k < samples->slice_count; k++)
             sbni_norm_sum_slice(norm, samples, &norm->x, norm->planes, tile, k);
-        flags |=
-            sbni_norm_add_tile(norm, samples, tile, 0, samples->slice_count, message);
+        flags |= sbni_norm_add_tile(norm, samples, tile, 0, samples->slice_count, &to);
         sbni_norm_keep_words(norm, message, tile, SBNI_MOMENT_WORDS);
         read_tile(norm, tile);
         for (int64_t k = samples->slice_count; k-- > 0;)

@@ -274,18 +274,39 @@ void sbni_norm_count(sbni_samples *samples, int64_t s, int64_t c, sbni_reduce *m
 void sbni_norm_sum_slice(const sbn_norm *norm, const sbni_samples *samples,
                          const sbn_tensor *x, bool planes, sbni_range tile, int64_t k);
 
-/* Add a tile's sums of slices from … end-1 to the words of the message; SBNI_GRID_
- * flags. MATH.md (1) to (3). */
-int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
-                       int64_t from, int64_t end, sbni_reduce *message);
+/* Where sums of slices go: to the words of a message, but those of norm batch `apart` to
+ * words of a thread's own, [words of a channel][c]. */
+typedef struct sbni_sink {
+    uint64_t *send;
+    int64_t apart; /* or SBNI_NONE_APART */
+    uint64_t *words;
+} sbni_sink;
+enum { SBNI_NONE_APART = -1 };
 
-/* End of the slices from k on whose sums one thread puts onto the grid while they are in
- * its cache. */
-static inline int64_t sbni_slices_end(int64_t k, int64_t count)
+static inline uint64_t *sbni_sink_words(const sbni_sink *to, int64_t c, int64_t g,
+                                        int words)
 {
-    enum { TOGETHER = 8 };
-    return k + TOGETHER < count ? k + TOGETHER : count;
+    return g == to->apart ? to->words
+                          : to->send + sbni_section(c, g, words) + SBNI_SECTION_WORDS;
 }
+
+/* Add a tile's sums of slices from … end-1 to words; SBNI_GRID_ flags. MATH.md (1) to
+ * (3). */
+int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_range tile,
+                       int64_t from, int64_t end, const sbni_sink *to);
+
+/* How all slices of a call are summed: slice k, and the sums of slices from … end-1 added
+ * to words, so many a channel. */
+typedef struct sbni_summing {
+    void (*sum)(const void *of, int64_t k);
+    int (*add)(const void *of, int64_t from, int64_t end, const sbni_sink *to);
+    const void *of;
+    int words;
+} sbni_summing;
+
+/* Do so with c channels, by all threads, into a message; SBNI_GRID_ flags. */
+int sbni_norm_sum_all(const sbni_samples *samples, int64_t c, const sbni_summing *how,
+                      uint64_t *send);
 
 /* Both, and the counts, for all channels of a message, by all threads. */
 void sbni_norm_add_moments(const sbn_norm *norm, sbni_samples *samples,
@@ -302,7 +323,7 @@ sbn_status sbni_norm_read_backward(sbn_norm *norm);
 
 /* The same of backward, whose sums lie in the layer's samples; (x-mean) becomes xhat. */
 int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
-                            int64_t end);
+                            int64_t end, const sbni_sink *to);
 
 /* Factors of a set from running statistics. */
 void sbni_norm_fix_factors(sbn_norm *norm, int64_t set);

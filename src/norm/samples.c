@@ -1,6 +1,7 @@
 #include "norm/norm.h"
 
 #include <inttypes.h>
+#include <omp.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -37,8 +38,12 @@ sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, const uint8_t *keep,
 
 sbn_status sbni_samples_make_sums(sbni_samples *s, int64_t c)
 {
-    SBN_TRY(grow(s->slice_count * (3 * c + 1), 8, &s->sums_room, &s->sums));
-    s->values = s->sums + 3 * s->slice_count * c;
+    int64_t threads = omp_get_max_threads(), sums = 3 * s->slice_count * c,
+            words = SBNI_MOMENT_WORDS * c * (threads - 1);
+    SBN_TRY(grow(sums + s->slice_count + words, 8, &s->sums_room, &s->sums));
+    s->values = s->sums + sums;
+    s->words = (uint64_t *)(s->values + s->slice_count);
+    s->threads = (int)threads;
     return SBN_OK;
 }
 

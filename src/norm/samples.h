@@ -9,8 +9,10 @@ typedef struct sbni_samples {
     int64_t kept, dropped;
     sbni_slice *slices; /* their rows count the samples kept */
     int64_t slice_count;
-    double *sums;   /* [3][slice_count][c] room for what kernels sum */
-    double *values; /* [slice_count] values per channel */
+    double *sums;    /* [3][slice_count][c] room for what kernels sum */
+    double *values;  /* [slice_count] values per channel */
+    uint64_t *words; /* [threads - 1][SBNI_MOMENT_WORDS][c] of threads but the first */
+    int threads;     /* that may sum */
     int64_t rows_room, slice_room, sums_room;
 } sbni_samples;
 
@@ -21,7 +23,7 @@ typedef struct sbni_samples {
 sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, const uint8_t *keep,
                             int64_t first, int64_t norm_batch);
 
-/* Room for the sums of the slices' c channels. */
+/* Room for the sums of the slices' c channels, and for words of each thread. */
 sbn_status sbni_samples_make_sums(sbni_samples *samples, int64_t c);
 
 /* How many slices from k on, before end, are of one norm batch. */

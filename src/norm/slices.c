@@ -81,10 +81,11 @@ static sbni_reduce *fill_forward(sbn_norm *norm)
 {
     const sbni_range all = {0, norm->cfg.channels};
     sbni_reduce *message = &norm->forward;
+    const sbni_sink to = {message->send, SBNI_NONE_APART, NULL};
     if (norm->local == SBN_OK) {
         sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all.c, message);
         sbni_reduce_note(message, sbni_norm_add_tile(norm, &norm->samples, all, 0,
-                                                     norm->samples.slice_count, message));
+                                                     norm->samples.slice_count, &to));
     } else {
         message->send[SBNI_HEAD_FAILED] = 1;
     }
@@ -155,8 +156,9 @@ static sbni_reduce *fill_backward(sbn_norm *norm)
     const sbni_range all = {0, norm->cfg.channels};
     norm->local = SBN_OK;
     sbni_norm_open_backward(norm);
-    sbni_reduce_note(&norm->backward,
-                     sbni_norm_add_sums_tile(norm, all, 0, norm->samples.slice_count));
+    const sbni_sink to = {norm->backward.send, SBNI_NONE_APART, NULL};
+    sbni_reduce_note(&norm->backward, sbni_norm_add_sums_tile(
+                                          norm, all, 0, norm->samples.slice_count, &to));
     return &norm->backward;
 }
 

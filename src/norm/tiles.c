@@ -3,8 +3,8 @@
 
 #include "norm/norm.h"
 
-/* How the channels of a layer are shared out: tiles that a thread works on while they are
- * in its cache. Sums are a channel's own, so no result depends on them. */
+/* How slices and channels are shared out to threads, and when to go through tiles of
+ * channels. Sums are those of a slice and channel, so no result depends on it. */
 
 /* Bytes of a tile: it stays in a part of the last-level cache, and its runs of memory are
  * long. What is read in all is there a second time anyway where it is not more than most
@@ -26,26 +26,89 @@ int64_t sbni_norm_tiles(const sbni_samples *samples, const sbn_tensor *x, int64_
     return tiles < threads ? 0 : tiles;
 }
 
-/* [*from, *end) of n slices are this thread's. */
-static void share(int64_t n, int64_t *from, int64_t *end)
+/* [*from, *end) of n are thread t's in a parallel region. */
+static void share(int64_t n, int64_t t, int64_t *from, int64_t *end)
 {
-    int64_t threads = omp_get_num_threads(), t = omp_get_thread_num(), each = n / threads,
-            more = n % threads;
+    int64_t threads = omp_get_num_threads(), each = n / threads, more = n % threads;
     *from = t * each + (t < more ? t : more);
     *end = *from + each + (t < more);
+}
+
+/* Some slices, a few at a time, whose sums are in the cache when they become words. */
+static int sum_some(const sbni_summing *how, int64_t from, int64_t end,
+                    const sbni_sink *to)
+{
+    enum { TOGETHER = 8 };
+    int flags = 0;
+    for (int64_t k = from, next; k < end; k = next) {
+        next = k + TOGETHER < end ? k + TOGETHER : end;
+        for (int64_t j = k; j < next; j++) how->sum(how->of, j);
+        flags |= how->add(how->of, k, next, to);
+    }
+    return flags;
+}
+
+/* A thread's own words of its first norm batch, on which the thread before it may have
+ * worked too. */
+static sbni_sink sink_of(const sbni_samples *samples, int64_t t, int64_t from,
+                         int64_t length, uint64_t *send)
+{
+    if (t == 0) return (sbni_sink){send, SBNI_NONE_APART, NULL};
+    return (sbni_sink){send, samples->slices[from].norm_batch,
+                       samples->words + (t - 1) * length};
+}
+
+/* Once all have summed: add what each keeps apart to the message. */
+static void join(const sbni_samples *samples, int64_t c, int words, uint64_t *send)
+{
+    int64_t length = words * c, first, last;
+    share(length, omp_get_thread_num(), &first, &last);
+    for (int64_t t = 1; t < omp_get_num_threads(); t++) {
+        int64_t from, end;
+        share(samples->slice_count, t, &from, &end);
+        if (from == end) continue;
+        const sbni_sink own = sink_of(samples, t, from, length, send),
+                        all = {send, SBNI_NONE_APART, NULL};
+        uint64_t *to = sbni_sink_words(&all, c, own.apart, words);
+        for (int64_t i = first; i < last; i++) to[i] += own.words[i];
+    }
+}
+
+int sbni_norm_sum_all(const sbni_samples *samples, int64_t c, const sbni_summing *how,
+                      uint64_t *send)
+{
+    const sbni_sink all = {send, SBNI_NONE_APART, NULL};
+    int64_t length = how->words * c;
+    int threads = omp_get_max_threads(), flags = 0;
+    if (threads > samples->threads) threads = samples->threads;
+    if (threads == 1) /* a parallel region costs as much as a short sum */
+        return sum_some(how, 0, samples->slice_count, &all);
+#pragma omp parallel num_threads(threads) reduction(| : flags)
+    {
+        int64_t from, end, t = omp_get_thread_num();
+        share(samples->slice_count, t, &from, &end);
+        if (from < end) {
+            const sbni_sink to = sink_of(samples, t, from, length, send);
+            if (to.words) memset(to.words, 0, (size_t)length * sizeof *to.words);
+            flags |= sum_some(how, from, end, &to);
+        }
+#pragma omp barrier
+        join(samples, c, how->words, send);
+    }
+    return flags;
 }
 
 void sbni_norm_each_slice(int64_t n, void (*work)(const void *of, int64_t k),
                           const void *of)
 {
-    if (omp_get_max_threads() == 1) { /* a parallel region costs as much as a short sum */
+    if (omp_get_max_threads() == 1) {
         while (n-- > 0) work(of, n);
         return;
     }
 #pragma omp parallel
     {
         int64_t from, k;
-        share(n, &from, &k);
+        share(n, omp_get_thread_num(), &from, &k);
         while (k-- > from) work(of, k);
     }
 }
