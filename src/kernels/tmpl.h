@@ -128,8 +128,9 @@ static inline vd widen(vt v)
 #elif defined __AVX__ && !SBNI_TYPE_F64 && SBNI_LANES == 4
     return (vd)_mm256_cvtps_pd((__m128)v);
 #elif defined __SSE2__ && !SBNI_TYPE_F64 && SBNI_LANES == 2
-    __m128 low = {v[0], v[1]};
-    return (vd)_mm_cvtps_pd(low);
+    int64_t both;
+    memcpy(&both, &v, sizeof both);
+    return (vd)_mm_cvtps_pd(_mm_castsi128_ps(_mm_cvtsi64_si128(both)));
 #else
     return __builtin_convertvector(v, vd);
 #endif
