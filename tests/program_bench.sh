@@ -38,9 +38,9 @@ def name(case):
 cases = load(sys.argv[2])
 assert cases, "no case"
 for c in cases:
-    more = []
+    more = [k for k in ("mean",) if k in c]
     if c.get("what") == "norm" and c["threads"] > 1:
-        more = ["speedup", "speedup_p10", "speedup_p90"]
+        more += ["speedup", "speedup_p10", "speedup_p90"]
     if c.get("what") == "train" and c["np"] > 1:
         more = [k + p for k in ("efficiency", "efficiency_apart") for p in ("", "_p10", "_p90")]
     assert [k for k in c if k != "then"] == keys + more, list(c)
@@ -78,6 +78,9 @@ must 1 "${norm[@]}" --json --shape 4x3x5x6 --layout nhwc --pass backward --relu 
   judge 'norm: one chosen case, with relu and add' norm '
 assert len(cases) == 1 and cases[0]["fused"] == "add+relu"
 assert cases[0]["pass"] == "backward" and cases[0]["layout"] == "nhwc"'
+must 1 bench norm --json --pairs 1 --shape 40x7 --mean -4 --pass forward &&
+  judge 'norm: x with a mean' norm '
+assert [c["mean"] for c in cases] == [-4]'
 must 1 bench norm --json --pairs 1 --shapes nets --pass forward &&
   judge 'norm: shapes of the nets' norm '
 assert [64, 20, 8, 8] in [c["shape"] for c in cases] and len(cases) == 8'

@@ -103,9 +103,9 @@ bool sbni_bench_fits(const sbni_bench_shape *shape, int layout);
 sbn_tensor sbni_bench_view(const sbni_bench_shape *shape, int layout, sbn_dtype dtype,
                            void *data);
 
-/* Fill with standard normal values, the same for the same `which`. They come back after
- * a million elements: drawing takes longer than any pass. */
-void sbni_bench_fill(void *data, sbn_dtype dtype, int64_t n, uint32_t which);
+/* Fill with normal values of deviation 1, the same for the same `which`. They come back
+ * after a million elements: drawing takes longer than any pass. */
+void sbni_bench_fill(void *data, sbn_dtype dtype, int64_t n, uint32_t which, double mean);
 
 /* cli/bench_report.c */
 

@@ -27,6 +27,7 @@ typedef struct settings {
     const char *shape, *layout, *dtype, *pass, *threads, *isa, *compare, *plot;
     int shapes;
     int64_t pairs;
+    double mean;
     bool relu, add, json;
 } settings;
 
@@ -59,6 +60,9 @@ static const sbni_option options[] = {
     {"relu", SBNI_OPTION_FLAG, AT(relu), 0, "with relu in the same pass", 0, 0, 0, 0},
     {"add", SBNI_OPTION_FLAG, AT(add), 0,
      "with an addition in the same pass, as residual nets do", 0, 0, 0, 0},
+    {"mean", SBNI_OPTION_REAL, AT(mean), "X",
+     "mean of x in its deviations (default 0); beyond 3 sums take a longer way", 0, -1e6,
+     0, 0},
     {"Measuring", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"pairs", SBNI_OPTION_INT, AT(pairs), "N",
      "samples of memcpy and pass, in turn (default 21)", 0, 1, 0, 0},
@@ -98,6 +102,7 @@ static sbn_status check_plan(const settings *s, const sbni_bench_plan *p)
         "--layout %s fits none of the shapes: nc is for samples x channels, nchw and "
         "nhwc for those with height and width",
         s->layout);
+    SBN_CHECK(s->mean <= 1e6, SBN_E_ARG, "--mean: expected -1e6 to 1e6, got %g", s->mean);
     SBN_CHECK(s->pairs <= MOST_PAIRS, SBN_E_ARG,
               "--pairs: expected 1 to %d, got %" PRId64, MOST_PAIRS, s->pairs);
     size_t length = s->plot ? strlen(s->plot) : 0;
@@ -132,6 +137,7 @@ static sbn_status make_plan(const settings *s, sbni_bench_plan *p)
     for (int i = 0; i < p->threads.n; i++) p->speedups |= p->threads.value[i] > 1;
     p->relu = s->relu;
     p->add = s->add;
+    p->mean = s->mean;
     p->fused = fusions[(s->relu ? 1 : 0) + (s->add ? 2 : 0)];
     return check_plan(s, p);
 }

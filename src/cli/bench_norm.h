@@ -11,6 +11,7 @@ typedef struct sbni_bench_plan {
     int rounds;
     bool relu, add, speedups; /* some case has several threads */
     const char *fused;        /* the same as a word */
+    double mean;              /* of x, in its deviations */
 } sbni_bench_plan;
 
 /* Measure and report every case. With plots, *points receives what there is to draw,

@@ -127,6 +127,8 @@ static json_t *facts_of(const bench *b, const result *r)
         r->pass_s.median, "memcpy_seconds", r->copy_s.median, "ratio", r->ratio.median,
         "ratio_p10", r->ratio.p10, "ratio_p90", r->ratio.p90, "threads", b->threads,
         "fused", b->p->fused, "pairs", b->p->rounds);
+    if (facts && b->p->mean != 0)
+        json_object_set_new(facts, "mean", json_real(b->p->mean));
     if (!facts || b->threads == 1) return facts;
     json_object_set_new(facts, "speedup", json_real(r->speedup.median));
     json_object_set_new(facts, "speedup_p10", json_real(r->speedup.p10));
@@ -236,7 +238,8 @@ static sbn_status measure_all(bench *b)
         b->dtype = (sbn_dtype)d;
         void *const inputs[] = {b->x, b->dy, b->z};
         for (uint32_t i = 0; i < 3; i++)
-            if (inputs[i]) sbni_bench_fill(inputs[i], b->dtype, b->most, i);
+            if (inputs[i])
+                sbni_bench_fill(inputs[i], b->dtype, b->most, i, i == 0 ? b->p->mean : 0);
         for (int i = 0; i < b->p->shapes.n; i++) {
             b->shape = &b->p->shapes.shape[i];
             SBN_TRY(measure_shape(b));

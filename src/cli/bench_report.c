@@ -9,7 +9,7 @@
 /* What makes two measurements the same case; a case has some of them. */
 static const char *const identity[] = {"what",  "pass", "layout",  "dtype",
                                        "shape", "isa",  "threads", "fused",
-                                       "np",    "net",  "batch"};
+                                       "np",    "net",  "batch",   "mean"};
 
 static bool same_case(const json_t *a, const json_t *b)
 {

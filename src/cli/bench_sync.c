@@ -200,8 +200,8 @@ static sbn_status allocate(bench *b)
         SBN_TRY(sbni_alloc(n, size, "tensor", parts[i]));
     SBN_TRY(sbni_alloc(4 * (int64_t)b->p->rounds, 8, "samples", &b->seconds));
     uint32_t rank = (uint32_t)sbn_group_rank(b->group);
-    sbni_bench_fill(b->x, b->dtype, n, 2 * rank);
-    sbni_bench_fill(b->dy, b->dtype, n, 2 * rank + 1);
+    sbni_bench_fill(b->x, b->dtype, n, 2 * rank, 0);
+    sbni_bench_fill(b->dy, b->dtype, n, 2 * rank + 1, 0);
     b->tx = sbni_bench_view(&b->shape, b->layout, b->dtype, b->x);
     b->tout = sbni_bench_view(&b->shape, b->layout, b->dtype, b->out);
     b->tdy = sbni_bench_view(&b->shape, b->layout, b->dtype, b->dy);

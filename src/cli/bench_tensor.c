@@ -51,12 +51,12 @@ sbn_tensor sbni_bench_view(const sbni_bench_shape *shape, int layout, sbn_dtype 
                : sbn_tensor_nhwc(dtype, data, n[0], n[2], n[3], n[1]);
 }
 
-void sbni_bench_fill(void *data, sbn_dtype dtype, int64_t n, uint32_t which)
+void sbni_bench_fill(void *data, sbn_dtype dtype, int64_t n, uint32_t which, double mean)
 {
     sbni_rng_key key = {1, SBNI_RNG_TEST, which};
     int64_t size = sbn_dtype_bytes(dtype), drawn = n < PERIOD ? n : PERIOD;
     for (int64_t i = 0; i < drawn; i++) {
-        double v = sbni_rng_normal(key, (uint64_t)i, 0);
+        double v = mean + sbni_rng_normal(key, (uint64_t)i, 0);
         float f = (float)v;
         uint32_t bits;
         memcpy(&bits, &f, sizeof bits);

@@ -177,7 +177,7 @@ static sbn_status prepare(bench *b, int64_t most_batch)
     const int64_t n = (int64_t)SQUARE * SQUARE;
     SBN_TRY(draw_images(b, most_batch > POOL ? most_batch : POOL));
     SBN_TRY(sbni_alloc((2 + b->threads) * n, sizeof *b->square, "matrix", &b->square));
-    sbni_bench_fill(b->square, SBN_F32, 2 * n, 0);
+    sbni_bench_fill(b->square, SBN_F32, 2 * n, 0, 0);
     SBN_TRY(sbni_alloc((WORKS + 1) * (int64_t)b->blocks, sizeof *b->seconds, "samples",
                        &b->seconds));
     return sbni_group_alone(&b->self);
