@@ -165,8 +165,8 @@ static void prepare(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
     sbni_norm_open_forward(norm);
     norm->local = sbni_norm_check_forward(norm, x, z, y, &norm->planes);
     if (norm->local == SBN_OK)
-        norm->local = sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, true,
-                                     &norm->samples);
+        norm->local = sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch,
+                                     omp_get_max_threads(), &norm->samples);
     if (norm->local != SBN_OK) {
         sbni_fail_in(norm->local, "%s", norm->name);
         norm->forward.send[SBNI_HEAD_FAILED] = 1;

@@ -240,9 +240,10 @@ sbn_status sbni_norm_check_free(const sbn_norm *norm, const char *call);
  * pixels. */
 sbn_status sbni_norm_choose_form(const sbn_tensor *const *views, int count, bool *planes);
 
-/* Samples of a call under the layer's mask; sums: with room for their sums. */
+/* Samples of a call under the layer's mask, with room for their sums by up to so many
+ * threads; 0: without. */
 sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t first,
-                          int64_t norm_batch, bool sums, sbni_samples *samples);
+                          int64_t norm_batch, int threads, sbni_samples *samples);
 
 /* Write the factors of norm batch g, channel i, from its statistics and correction. */
 void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <omp.h>
 #include <stddef.h>
 
 /* The elementwise half of forward: factors, y, and forwards without a message. */
@@ -91,7 +92,8 @@ static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_t
     sbni_samples *samples = frozen ? &norm->samples : &norm->aside;
     bool planes;
     SBN_TRY(sbni_norm_check_forward(norm, x, z, y, &planes));
-    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, frozen, samples));
+    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL,
+                           frozen ? omp_get_max_threads() : 0, samples));
     int64_t set = frozen ? 0 : norm->batches;
     sbni_norm_fix_factors(norm, set);
     sbni_elements e = {x, z, y, planes, set};

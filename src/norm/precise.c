@@ -1,5 +1,6 @@
 #include "norm/norm.h"
 
+#include <omp.h>
 #include <stddef.h>
 
 /* Precise statistics: those of a whole data set. */
@@ -34,7 +35,8 @@ static sbn_status add(sbn_norm *norm, const sbn_tensor *x)
     SBN_TRY(sbni_tensor_check(x, "x"));
     SBN_CHECK(x->dtype == norm->cfg.dtype && x->c == norm->cfg.channels, SBN_E_ARG,
               "expected channels and type of the layer, got others");
-    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, true, &norm->aside));
+    SBN_TRY(sbni_norm_take(norm, x, 0, SBN_NORM_BATCH_ALL, omp_get_max_threads(),
+                           &norm->aside));
     SBN_TRY(sbni_norm_choose_form(&x, 1, &planes));
     int64_t slices = sbni_section_slices(norm->precise.send + SBNI_HEAD_WORDS);
     SBN_CHECK(slices + norm->aside.slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,

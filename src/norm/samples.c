@@ -1,7 +1,6 @@
 #include "norm/norm.h"
 
 #include <inttypes.h>
-#include <omp.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -36,14 +35,14 @@ sbn_status sbni_samples_cut(sbni_samples *s, int64_t n, const uint8_t *keep,
     return SBN_OK;
 }
 
-sbn_status sbni_samples_make_sums(sbni_samples *s, int64_t c)
+sbn_status sbni_samples_make_sums(sbni_samples *s, int64_t c, int threads)
 {
-    int64_t threads = omp_get_max_threads(), sums = 3 * s->slice_count * c,
-            words = SBNI_MOMENT_WORDS * c * (threads - 1);
+    if (threads > s->slice_count) threads = s->slice_count > 1 ? (int)s->slice_count : 1;
+    int64_t sums = 3 * s->slice_count * c, words = SBNI_MOMENT_WORDS * c * (threads - 1);
     SBN_TRY(grow(sums + s->slice_count + words, 8, &s->sums_room, &s->sums));
     s->values = s->sums + sums;
     s->words = (uint64_t *)(s->values + s->slice_count);
-    s->threads = (int)threads;
+    s->threads = threads;
     return SBN_OK;
 }
 
@@ -63,7 +62,7 @@ void sbni_samples_free(sbni_samples *s)
 }
 
 sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t first,
-                          int64_t norm_batch, bool sums, sbni_samples *samples)
+                          int64_t norm_batch, int threads, sbni_samples *samples)
 {
     SBN_CHECK(!norm->mask || norm->mask_n == x->n, SBN_E_ARG,
               "expected %" PRId64 " samples, as many as the mask has, got %" PRId64,
@@ -75,11 +74,11 @@ sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t fir
               "expected samples within the batch of %" PRId64 ", got %" PRId64
               " from place %" PRId64,
               norm->cfg.batch, samples->kept, first);
-    if (!sums) return SBN_OK;
+    if (threads == 0) return SBN_OK;
     SBN_CHECK(samples->slice_count <= SBNI_GRID_ADDS, SBN_E_RANGE,
               "expected at most %d slices, got %" PRId64, SBNI_GRID_ADDS,
               samples->slice_count);
-    return sbni_samples_make_sums(samples, x->c);
+    return sbni_samples_make_sums(samples, x->c, threads);
 }
 
 sbn_status sbn_norm_set_place(sbn_norm *norm, int64_t first)

@@ -23,8 +23,9 @@ typedef struct sbni_samples {
 sbn_status sbni_samples_cut(sbni_samples *samples, int64_t n, const uint8_t *keep,
                             int64_t first, int64_t norm_batch);
 
-/* Room for the sums of the slices' c channels, and for words of each thread. */
-sbn_status sbni_samples_make_sums(sbni_samples *samples, int64_t c);
+/* Room for the sums of the slices' c channels by up to so many threads, of which each has
+ * words of its own; slices are not shared out to more threads than there are slices. */
+sbn_status sbni_samples_make_sums(sbni_samples *samples, int64_t c, int threads);
 
 /* How many slices from k on, before end, are of one norm batch. */
 int64_t sbni_samples_run(const sbni_samples *samples, int64_t k, int64_t end);

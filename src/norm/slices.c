@@ -42,7 +42,7 @@ sbn_status sbni_norm_slices_reserve(sbn_norm *norm, int64_t n)
     /* from another place there may be a slice more */
     SBN_TRY(sbni_samples_cut(&norm->samples, n + 2 * SBN_SLICE, NULL, 0,
                              norm->cfg.norm_batch));
-    return sbni_samples_make_sums(&norm->samples, norm->cfg.channels);
+    return sbni_samples_make_sums(&norm->samples, norm->cfg.channels, 1);
 }
 
 void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
@@ -61,7 +61,7 @@ void sbni_norm_slices_open(sbn_norm *norm, const sbn_tensor *x)
 {
     sbni_norm_open_forward(norm);
     norm->local =
-        sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, true, &norm->samples);
+        sbni_norm_take(norm, x, norm->first, norm->cfg.norm_batch, 1, &norm->samples);
     norm->x = *x;
     norm->adds = false;
 }
