@@ -61,8 +61,10 @@ static const sbni_option options[] = {
     {"add", SBNI_OPTION_FLAG, AT(add), 0,
      "with an addition in the same pass, as residual nets do", 0, 0, 0, 0},
     {"mean", SBNI_OPTION_REAL, AT(mean), "X",
-     "mean of x in its deviations (default 0); beyond 3 sums take a longer way", 0, -1e6,
-     0, 0},
+     "mean of x in its deviations (default 0); of f32 and bf16 sums take a longer way "
+     "beyond "
+     "3",
+     0, -1e6, 0, 0},
     {"Measuring", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"pairs", SBNI_OPTION_INT, AT(pairs), "N",
      "samples of memcpy and pass, in turn (default 21)", 0, 1, 0, 0},
@@ -163,8 +165,8 @@ static sbn_status run(const settings *s, const sbni_bench_plan *p)
     char about[160];
     snprintf(about, sizeof about,
              "time of a pass, and of memcpy of x in turn with it; median, 10 to 90 %% of "
-             "%d pairs; fused: %s",
-             p->rounds, p->fused);
+             "%d pairs; fused: %s; mean %g",
+             p->rounds, p->fused, p->mean);
     char heads[160];
     snprintf(heads, sizeof heads, "%-8s  %-6s  %-5s  %-6s  %-14s  %3s  %9s  %9s  %-19s%s",
              "pass", "layout", "type", "isa", "shape", "thr", "time", "memcpy", "ratio",

@@ -127,7 +127,7 @@ static inline vd widen(vt v)
     return (vd)_mm512_cvtps_pd((__m256)v);
 #elif defined __AVX__ && !SBNI_TYPE_F64 && SBNI_LANES == 4
     return (vd)_mm256_cvtps_pd((__m128)v);
-#elif defined __SSE2__ && !SBNI_TYPE_F64 && SBNI_LANES == 2
+#elif defined __x86_64__ && !SBNI_TYPE_F64 && SBNI_LANES == 2
     int64_t both;
     memcpy(&both, &v, sizeof both);
     return (vd)_mm_cvtps_pd(_mm_castsi128_ps(_mm_cvtsi64_si128(both)));

@@ -11,7 +11,8 @@ typedef struct sbni_samples {
     int64_t slice_count;
     double *sums;    /* [3][slice_count][c] room for what kernels sum */
     double *values;  /* [slice_count] values per channel */
-    uint64_t *words; /* [threads - 1][SBNI_MOMENT_WORDS][c] of threads but the first */
+    uint64_t *words; /* [threads - 1][SBNI_MOMENT_WORDS][c] room for the words of threads
+                        but the first */
     int threads;     /* that may sum */
     int64_t rows_room, slice_room, sums_room;
 } sbni_samples;

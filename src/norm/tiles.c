@@ -26,10 +26,10 @@ int64_t sbni_norm_tiles(const sbni_samples *samples, const sbn_tensor *x, int64_
     return tiles < threads ? 0 : tiles;
 }
 
-/* [*from, *end) of n are thread t's in a parallel region. */
-static void share(int64_t n, int64_t t, int64_t *from, int64_t *end)
+/* [*from, *end) of n are thread t's of some, as schedule(static) shares them out. */
+static void share(int64_t n, int64_t threads, int64_t t, int64_t *from, int64_t *end)
 {
-    int64_t threads = omp_get_num_threads(), each = n / threads, more = n % threads;
+    int64_t each = n / threads, more = n % threads;
     *from = t * each + (t < more ? t : more);
     *end = *from + each + (t < more);
 }
@@ -58,14 +58,15 @@ static sbni_sink sink_of(const sbni_samples *samples, int64_t t, int64_t from,
                        samples->words + (t - 1) * length};
 }
 
-/* Once all have summed: add what each keeps apart to the message. */
-static void join(const sbni_samples *samples, int64_t c, int words, uint64_t *send)
+/* Once all have summed: add what each of `summing` threads keeps apart to the message. */
+static void join(const sbni_samples *samples, int64_t summing, int64_t c, int words,
+                 uint64_t *send)
 {
     int64_t length = words * c, first, last;
-    share(length, omp_get_thread_num(), &first, &last);
-    for (int64_t t = 1; t < omp_get_num_threads(); t++) {
+    share(length, omp_get_num_threads(), omp_get_thread_num(), &first, &last);
+    for (int64_t t = 1; t < summing; t++) {
         int64_t from, end;
-        share(samples->slice_count, t, &from, &end);
+        share(samples->slice_count, summing, t, &from, &end);
         if (from == end) continue;
         const sbni_sink own = sink_of(samples, t, from, length, send),
                         all = {send, SBNI_NONE_APART, NULL};
@@ -74,26 +75,30 @@ static void join(const sbni_samples *samples, int64_t c, int words, uint64_t *se
     }
 }
 
+/* The team is that of all regions, since a smaller one would end threads and the next
+ * make them anew; but no more of it sum than there is room for. */
 int sbni_norm_sum_all(const sbni_samples *samples, int64_t c, const sbni_summing *how,
                       uint64_t *send)
 {
     const sbni_sink all = {send, SBNI_NONE_APART, NULL};
     int64_t length = how->words * c;
-    int threads = omp_get_max_threads(), flags = 0;
-    if (threads > samples->threads) threads = samples->threads;
-    if (threads == 1) /* a parallel region costs as much as a short sum */
+    int flags = 0;
+    /* a parallel region costs as much as a short sum */
+    if (samples->threads == 1 || omp_get_max_threads() == 1)
         return sum_some(how, 0, samples->slice_count, &all);
-#pragma omp parallel num_threads(threads) reduction(| : flags)
+#pragma omp parallel reduction(| : flags)
     {
-        int64_t from, end, t = omp_get_thread_num();
-        share(samples->slice_count, t, &from, &end);
+        int64_t from = 0, end = 0, t = omp_get_thread_num(),
+                summing = omp_get_num_threads();
+        if (summing > samples->threads) summing = samples->threads;
+        if (t < summing) share(samples->slice_count, summing, t, &from, &end);
         if (from < end) {
             const sbni_sink to = sink_of(samples, t, from, length, send);
             if (to.words) memset(to.words, 0, (size_t)length * sizeof *to.words);
             flags |= sum_some(how, from, end, &to);
         }
 #pragma omp barrier
-        join(samples, c, how->words, send);
+        join(samples, summing, c, how->words, send);
     }
     return flags;
 }
@@ -108,7 +113,7 @@ void sbni_norm_each_slice(int64_t n, void (*work)(const void *of, int64_t k),
 #pragma omp parallel
     {
         int64_t from, k;
-        share(n, omp_get_thread_num(), &from, &k);
+        share(n, omp_get_num_threads(), omp_get_thread_num(), &from, &k);
         while (k-- > from) work(of, k);
     }
 }
