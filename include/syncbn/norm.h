@@ -228,9 +228,9 @@ SBN_API sbn_status sbn_norm_forward(sbn_norm *norm, const sbn_tensor *x, sbn_ten
  * Whether the lower end of the exact sums was met in the last forward that sent a
  * message, or in the last backward of each order after it: on some process a slice had a
  * sum of dy or dy·xhat that is not 0 but below 2^-60 (1e-18), or of squares, from 0 or
- * from near its mean, below 2^-90 (1e-27). Such sums are right to 2^-100 and 2^-130 only. No
- * error, since small gradients are legitimate; it came with the message, so all processes
- * are told the same. Local.
+ * from near its mean, below 2^-90 (1e-27). Such sums are right to 2^-100 and 2^-130 only.
+ * No error, since small gradients are legitimate; it came with the message, so all
+ * processes are told the same. Local.
  */
 SBN_API bool sbn_norm_is_rounded(const sbn_norm *norm);
 

@@ -61,9 +61,7 @@ static const sbni_option options[] = {
     {"add", SBNI_OPTION_FLAG, AT(add), 0,
      "with an addition in the same pass, as residual nets do", 0, 0, 0, 0},
     {"mean", SBNI_OPTION_REAL, AT(mean), "X",
-     "mean of x in its deviations (default 0); of f32 and bf16 sums take a longer way "
-     "beyond "
-     "3",
+     "mean of x in its deviations (default 0); beyond 3 sums of f32 and bf16 take longer",
      0, -1e6, 0, 0},
     {"Measuring", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"pairs", SBNI_OPTION_INT, AT(pairs), "N",
