@@ -23,15 +23,6 @@ typedef struct data {
     void *x, *weight, *bias, *dy;
 } data;
 
-/* No larger than what is read, so that sanitizers see what is read beyond. */
-static void *exactly(sbn_dtype t, int64_t n, uint32_t which)
-{
-    void *array = malloc((size_t)bytes_of(t, n));
-    assert_non_null(array);
-    draw(t, array, n, which);
-    return array;
-}
-
 static data make(sbn_dtype t, const layer *of)
 {
     data d = {.channel = of->h * of->w + GAP};

@@ -156,6 +156,36 @@ static void differences_of_group_norm(void **state)
         }
 }
 
+/* dW out of the dy of a pool: with padding, with outputs that no window has, with a norm
+ * or nothing behind the pool. */
+static void differences_before_pools(void **state)
+{
+    (void)state;
+    differentiate_net("input 2x10x9\n"
+                      "conv a out=3 kernel=5 pad=1\n"
+                      "maxpool size=2\n"
+                      "relu\n"
+                      "conv b out=2 kernel=2\n"
+                      "norm n\n"
+                      "linear d out=4\n"
+                      "logsoftmax\n",
+                      true);
+    differentiate_net("input 1x9x12\n"
+                      "conv a out=4 kernel=3\n"
+                      "maxpool size=3\n"
+                      "norm n\n"
+                      "relu\n"
+                      "linear d out=4\n"
+                      "logsoftmax\n",
+                      true);
+    differentiate_net("input 1x9x8\n"
+                      "conv a out=2 kernel=5\n"
+                      "maxpool size=2\n"
+                      "linear d out=4\n"
+                      "logsoftmax\n",
+                      true);
+}
+
 /* Dropout in front of, behind and between layers that share memory with it. */
 static void differences_of_dropout(void **state)
 {
@@ -399,6 +429,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(trap_01_differences_of_shared_memory),
     cmocka_unit_test(trap_01_differences_of_dense_layers),
     cmocka_unit_test(differences_without_norm),
+    cmocka_unit_test(differences_before_pools),
     cmocka_unit_test(differences_of_group_norm),
     cmocka_unit_test(differences_of_dropout),
     cmocka_unit_test(differences_of_mean_pools),

@@ -139,6 +139,46 @@ typedef struct sbni_planes {
     int64_t image, channel;
 } sbni_planes;
 
+/* Gradients of the largest of each window of `kernel` each way: dy and argmax
+ * [out][rows][columns]; place[argmax]: elements from the first of a window to its
+ * largest.
+ */
+typedef struct sbni_pooled {
+    const void *dy;
+    const uint8_t *argmax;
+    int64_t kernel, rows, columns;
+    const int32_t *place; /* [kernel²] */
+} sbni_pooled;
+
+enum { SBNI_POOLED_ROW = 8, SBNI_POOLED_SUMS = 2 * 5 * SBNI_POOLED_ROW };
+
+/* Where an image lies among zeros: `pad` of them above and before it, more behind. */
+typedef struct sbni_frame {
+    int64_t pad, h, w;
+    int64_t channel, count; /* elements of a channel, of all */
+} sbni_frame;
+
+enum {
+    SBNI_TILE_SIDE = 6, /* elements of a tile each way: so many points, too */
+    SBNI_TILE_POINTS = SBNI_TILE_SIDE * SBNI_TILE_SIDE,
+    SBNI_TILE_IMAGES = 16 /* side by side; where there are fewer the others are 0 */
+};
+
+/* Tiles of an image: those of its frame [h][w] overlap by kernel - 1, their outputs, of
+ * 7 - kernel each way, lie side by side. */
+typedef struct sbni_tiles {
+    int64_t kernel; /* 3 or 5 */
+    int64_t rows, columns;
+    int64_t h, w; /* rows·(7 - kernel) + kernel - 1 */
+} sbni_tiles;
+
+/* Matrices, one at each point of tiles: elements from one to the next, and of their rows
+ * and columns. */
+typedef struct sbni_points {
+    void *data;
+    int64_t point, row, column;
+} sbni_points;
+
 /* The kernels of nets and their gradients: float and double. */
 typedef struct sbni_kernels {
     const char *isa;
@@ -218,6 +258,49 @@ typedef struct sbni_kernels {
                              const sbni_planes *dy, int64_t out, bool adds,
                              void *dweight);
 
+    /* dW of a convolution of kernel 3 or 5 with a maxpool behind it. An image's part, x
+     * [c] channels apart with rows `stride` elements apart, readable for SBNI_POOLED_ROW
+     * elements from the first of any window's row, is added to sums [out][c]
+     * [SBNI_POOLED_SUMS]: even and odd columns of dy are a chain each, row by row. Then
+     * dW of `count` sums. */
+    void (*pooled_add)(const sbni_pooled *dy, int64_t c, int64_t channel, int64_t stride,
+                       int64_t kernel, int64_t out, const void *x, void *sums);
+    void (*pooled_dweights)(int64_t kernel, int64_t count, const void *sums,
+                            void *dweight);
+
+    /* Convolutions of stride 1 by tiles. All images of a slice lie side by side: arrays
+     * are [c][h][w][SBNI_TILE_IMAGES]. Between these kernels stand products, one for each
+     * of the 36 points; NULL as those are. */
+    void (*images_to_lanes)(const void *x, int64_t n, sbni_image image, sbni_frame frame,
+                            void *lanes);
+    void (*images_of_lanes)(const void *lanes, int64_t n, sbni_image image,
+                            sbni_frame frame, void *x);
+    /* `count` windows [count][kernel][kernel] at the points: u [36][count]; and gradients
+     * there as those of the windows. */
+    void (*tiles_weights)(int64_t kernel, int64_t count, const void *weight, void *u);
+    void (*tiles_dweights)(int64_t kernel, int64_t count, const void *du, void *dweight);
+    /* Row r of tiles: v [36][c][columns][IMAGES] of x [c][h][w]; and the transpose of
+     * that, added to dx. work [6][w][IMAGES]. */
+    void (*tiles_points)(const sbni_tiles *tiles, int64_t c, int64_t r, const void *x,
+                         void *work, void *v);
+    void (*tiles_add_points)(const sbni_tiles *tiles, int64_t c, int64_t r, const void *v,
+                             void *work, void *dx);
+    /* Tile j of row r: y of sums m [36][c][IMAGES], bias [c] added; and the transpose
+     * without it, m of dy. y and dy hold all outputs of tiles. */
+    void (*tiles_outputs)(const sbni_tiles *tiles, int64_t c, int64_t r, int64_t j,
+                          const void *m, const void *bias, void *y);
+    void (*tiles_of_outputs)(const sbni_tiles *tiles, int64_t c, int64_t r, int64_t j,
+                             const void *dy, void *m);
+    /* All tiles at row i of the points: v [6][c][rows·columns][IMAGES] of x, m of dy. */
+    void (*tiles_row_points)(const sbni_tiles *tiles, int64_t c, int i, const void *x,
+                             void *work, void *v);
+    void (*tiles_row_of_outputs)(const sbni_tiles *tiles, int64_t c, int i,
+                                 const void *dy, void *m);
+    /* At each point C [m][IMAGES] = A [m][k]·B [k][IMAGES]. An element is a chain as that
+     * of product. */
+    void (*tiles_products)(int64_t m, int64_t k, const sbni_points *a,
+                           const sbni_points *b, const sbni_points *c);
+
     /* Rows [n,classes]: y = log softmax(x). */
     void (*log_softmax)(const void *x, int64_t n, int64_t classes, void *y);
     /* Of log-probabilities y: adds -y[label] to the returned sum, counts rows whose
@@ -246,6 +329,13 @@ const sbni_norm_kernels *sbni_norm_kernels_get(sbn_dtype dtype);
 const char *const *sbni_kernels_isas(void);
 const sbni_kernels *sbni_kernels_of(const char *isa, sbn_dtype dtype);
 const sbni_norm_kernels *sbni_norm_kernels_of(const char *isa, sbn_dtype dtype);
+
+/* Elements from one point's sums to the next: an odd number of lines, as the 36 that a
+ * tile touches would else drive each other out of the nearest cache. */
+static inline int64_t sbni_points_apart(int64_t c, int64_t tiles)
+{
+    return (c * tiles | 1) * SBNI_TILE_IMAGES;
+}
 
 static inline int64_t sbni_window_out(int64_t in, sbni_window win)
 {

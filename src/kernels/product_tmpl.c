@@ -36,6 +36,28 @@ void K(product)(int64_t m, int64_t n, int64_t k, const void *av, int64_t a_row,
         strip(at, m, 1, 0, n, k, adds, false);
 }
 
+void K(tiles_products)(int64_t m, int64_t k, const sbni_points *a, const sbni_points *b,
+                       const sbni_points *c)
+{
+    for (int p = 0; p < SBNI_TILE_POINTS; p++) {
+        const T *from = (const T *)b->data + p * b->point;
+        T *to = (T *)c->data + p * c->point;
+        for (int64_t at = 0; at < SBNI_TILE_IMAGES; at += VECTORS * LANES) {
+            enum { COUNT = SBNI_TILE_IMAGES / LANES < VECTORS ? 1 : VECTORS };
+            place here = {(const T *)a->data + p * a->point,
+                          {from + at, from + at + LANES},
+                          {to + at, to + at + LANES},
+                          a->row,
+                          a->column,
+                          b->row,
+                          c->row,
+                          NULL,
+                          NULL};
+            strip(here, m, COUNT, COUNT, 0, k, false, false);
+        }
+    }
+}
+
 INLINE void tile_of_dots(const T *a, const T *b, int rows, int columns, int64_t k,
                          bool adds, T *c, int64_t ldc)
 {

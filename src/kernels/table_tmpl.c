@@ -7,7 +7,6 @@
 extern const sbni_kernels K(kernels);
 const sbni_kernels K(kernels) = {.isa = SBNI_TEXT(SBNI_ISA),
 #ifdef SBNI_FUSES
-                                 SBNI_FIELD(product) SBNI_FIELD(product_of_rows)
-                                     SBNI_FIELD(convolve) SBNI_FIELD(convolve_weights)
+                                 SBNI_FUSING_KERNEL_LIST(SBNI_FIELD)
 #endif
-                                         SBNI_KERNEL_LIST(SBNI_FIELD)};
+                                     SBNI_KERNEL_LIST(SBNI_FIELD)};

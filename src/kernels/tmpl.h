@@ -201,16 +201,30 @@ static inline double both_sum(const vd *part)
     X(bias_add)                                                                          \
     X(bias_grad) X(bias_add_rows) X(bias_grad_rows) X(log_softmax) X(nll) X(sgd) X(adam)
 
+/* Those that need a·b + c in one instruction. */
+#define SBNI_FUSING_KERNEL_LIST(X)                                                       \
+    X(product)                                                                           \
+    X(product_of_rows)                                                                   \
+    X(convolve)                                                                          \
+    X(convolve_weights)                                                                  \
+    X(pooled_add)                                                                        \
+    X(pooled_dweights)                                                                   \
+    X(images_to_lanes)                                                                   \
+    X(images_of_lanes)                                                                   \
+    X(tiles_weights)                                                                     \
+    X(tiles_dweights)                                                                    \
+    X(tiles_products)                                                                    \
+    X(tiles_points)                                                                      \
+    X(tiles_row_points)                                                                  \
+    X(tiles_add_points) X(tiles_outputs) X(tiles_of_outputs) X(tiles_row_of_outputs)
+
 #define SBNI_DECLARE_NORM(name)                                                          \
     extern __typeof__(*((sbni_norm_kernels *)0)->name) K(name);
 SBNI_NORM_KERNEL_LIST(SBNI_DECLARE_NORM)
 #define SBNI_DECLARE(name) extern __typeof__(*((sbni_kernels *)0)->name) K(name);
 SBNI_KERNEL_LIST(SBNI_DECLARE)
 #ifdef SBNI_FUSES
-SBNI_DECLARE(product)
-SBNI_DECLARE(product_of_rows)
-SBNI_DECLARE(convolve)
-SBNI_DECLARE(convolve_weights)
+SBNI_FUSING_KERNEL_LIST(SBNI_DECLARE)
 #endif
 
 #endif

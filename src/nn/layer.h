@@ -65,6 +65,9 @@ struct sbni_layer {
     sbn_norm *norm;
     double *mean, *rstd; /* groupnorm: [capacity][groups] */
     bool wants_dx;
+    const sbni_layer *pool; /* convolution without dx: the maxpool behind it, out of whose
+                               dy it makes dW; else NULL */
+    void *points; /* convolution by tiles (nn/winograd.h): [36][out][in]; else NULL */
 };
 
 /* Parts of backward. */
@@ -202,8 +205,14 @@ static inline void *sbni_at(const sbn_model *model, const void *array, int64_t c
 /* Add a slice's gradient of a parameter, in scratch.grad, to the sums. */
 void sbni_layer_add_grad(sbn_model *model, int param, const void *grad, int thread);
 
-/* Elements of scratch.col that a convolution needs; nn/conv.c. */
+/* nn/conv.c: elements of scratch.col that a convolution needs, and of points; and what it
+ * does before the first slice of a forward. */
 int64_t sbni_conv_work(const sbn_model *model, const sbni_layer *layer);
+int64_t sbni_conv_points(const sbn_model *model, const sbni_layer *layer);
+/* Whether dW comes from the dy of a maxpool of that window behind the layer, if there is
+ * one; nn/conv_weights.c. */
+bool sbni_conv_skips_pool(const sbn_model *model, const sbni_layer *layer, int64_t pool);
+void sbni_conv_prepare(const sbn_model *model, const sbni_layer *layer);
 
 /* In the middle of a slice's work: give messages under way a push. */
 static inline void sbni_model_poke(const sbn_model *model, sbni_task task)

@@ -37,6 +37,26 @@ static void share_places(const sbn_model *m, places of)
     }
 }
 
+/* A convolution without dx has no use for the zeros that backward of a maxpool puts
+ * between its gradients. */
+static void skip_pools(sbn_model *m)
+{
+    for (int i = 0; i < m->layer_count; i++) {
+        sbni_layer *pool = &m->layers[i];
+        if (pool->spec.kind != SBNI_LAYER_MAXPOOL || !pool->in->from) continue;
+        sbni_layer *conv = &m->layers[pool->in->from - m->layers];
+        if (!sbni_conv_skips_pool(m, conv, pool->spec.kernel)) continue;
+        conv->pool = pool;
+        pool->wants_dx = false;
+    }
+}
+
+/* The edge whose dy gives a layer's weights their gradients. */
+static const sbni_edge *edge_of_dy(const sbni_layer *layer)
+{
+    return layer->pool ? layer->pool->out : layer->out;
+}
+
 /* What a layer takes in another run than it was made in stays, and its gradient too. A
  * norm's y is made where it is taken. */
 static void keep_between_runs(const sbn_model *m, places of, const sbni_edge *edge,
@@ -62,7 +82,8 @@ static void choose_whole(const sbn_model *m, places of)
         e[of.y[in]].y_whole |=
             norm || (ops->needs_x && !sbni_layer_meets(layer->in->from));
         e[of.y[out]].y_whole |= ops->needs_y;
-        e[of.dy[out]].dy_whole |= norm || (m->runs[layer->run].splits && ops->splits);
+        e[of.dy[index_of(m, edge_of_dy(layer))]].dy_whole |=
+            norm || (m->runs[layer->run].splits && ops->splits);
         keep_between_runs(m, of, layer->in, layer->run);
         /* backward of a norm that adds is in its run, its y in a later one */
         if (norm && layer->side && !sbni_layer_meets(layer->side->from))
@@ -90,7 +111,7 @@ static sbn_status alloc_edges(sbn_model *m, places of)
         if (of.y[i] == i)
             SBN_TRY(own(m, (e->y_whole ? m->capacity : scratch_rows) * e->count, size,
                         e->y_whole ? kept : work, &e->y));
-        if (of.dy[i] == i)
+        if (of.dy[i] == i && !(e->from && e->from->pool))
             SBN_TRY(own(m, (e->dy_whole ? m->capacity : scratch_rows) * e->count, size,
                         work, &e->dy));
         e->y = m->edges[of.y[i]].y;
@@ -133,7 +154,13 @@ static sbn_status alloc_scratch(sbn_model *m)
             if (here > col) col = here;
             if (k > window) window = k;
             if (back > window) window = back;
+            if (layer->pool) {
+                int64_t cells = layer->pool->spec.kernel * layer->pool->spec.kernel;
+                if (cells > window) window = cells;
+            }
             weights = (k + 1) * layer->spec.out;
+            int64_t points = sbni_conv_points(m, layer);
+            if (points) SBN_TRY(own(m, points, size, work, &layer->points));
         }
         if (weights > grad) grad = weights;
         int64_t affine = 2 * layer->in->shape.c;
@@ -164,6 +191,7 @@ sbn_status sbni_plan_buffers(sbn_model *m)
     SBN_GOTO(sbni_alloc(most, sizeof *m->slice_loss, "model", &m->slice_loss));
     SBN_GOTO(sbni_alloc(most, sizeof *m->slice_correct, "model", &m->slice_correct));
     SBN_GOTO(sbni_plan_runs(m));
+    skip_pools(m);
     share_places(m, of);
     choose_whole(m, of);
     SBN_GOTO(alloc_edges(m, of));

@@ -87,6 +87,7 @@ static sbn_status sum_moments(sbni_ops ops)
 
 sbn_status sbni_model_forward(sbn_model *m, int64_t n, bool training, int runs)
 {
+    for (int i = 0; i < m->layer_count; i++) sbni_conv_prepare(m, &m->layers[i]);
     for (int r = 0; r < runs; r++) {
         m->runs_done = r + 1;
         sbni_ops ops = m->runs[r].forward;
