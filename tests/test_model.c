@@ -157,7 +157,7 @@ static void differences_of_group_norm(void **state)
 }
 
 /* dW out of the dy of a pool: with padding, with outputs that no window has, with a norm
- * or nothing behind the pool. */
+ * or dropout behind the pool. */
 static void differences_before_pools(void **state)
 {
     (void)state;
@@ -181,6 +181,7 @@ static void differences_before_pools(void **state)
     differentiate_net("input 1x9x8\n"
                       "conv a out=2 kernel=5\n"
                       "maxpool size=2\n"
+                      "dropout p=0.3\n"
                       "linear d out=4\n"
                       "logsoftmax\n",
                       true);

@@ -13,9 +13,10 @@
 #include "support/net.h"
 
 /* Both windows, with and without dx and padding, outputs that are no multiple of a
- * tile's; the last has too few channels. */
-static const char *const tiled_net = "input 8x14x11\n"
+ * tile's, dW of the first out of the dy of a pool; the last has too few channels. */
+static const char *const tiled_net = "input 8x21x17\n"
                                      "conv a out=10 kernel=5\n"
+                                     "maxpool size=2\n"
                                      "relu\n"
                                      "conv b out=9 kernel=3 pad=1\n"
                                      "sigmoid\n"

@@ -108,7 +108,8 @@ typedef struct sbn_model_memory {
                                   layer; places of maxima; a bit for each element of
                                   dropout; group norm's statistics */
     int64_t work_bytes;        /**< gradients of activations that wait for a message, rows
-                                  of a slice for each thread, sums and factors of norms */
+                                  of a slice for each thread, sums and factors of norms,
+                                  windows at the points of tiles */
     int64_t parameters_bytes;  /**< with running statistics */
     int64_t gradients_bytes;   /**< of the parameters */
     int64_t messages_bytes;    /**< exact sums: sent, received, and of each thread */

@@ -90,7 +90,8 @@ typedef struct bench {
 enum { TOGETHER, PRODUCTS, ALONE, APART, WORKS };
 
 /* Multiplications and additions of the layers' matrix products, forward and backward, in
- * a step: what SGEMM's own rate can be held against. */
+ * a step, window by window (tiles, and dW before a pool, do with fewer): what SGEMM's own
+ * rate can be held against. */
 static double step_flops(const bench *b)
 {
     double sum = 0;

@@ -269,7 +269,8 @@ typedef struct sbni_kernels {
                             void *dweight);
 
     /* Convolutions of stride 1 by tiles. All images of a slice lie side by side: arrays
-     * are [c][h][w][SBNI_TILE_IMAGES]. Between these kernels stand products, one for each
+     * are [c][h][w][SBNI_TILE_IMAGES]; what lies at one point is sbni_points_apart from
+     * what lies at the next. Between these kernels stand products, one for each
      * of the 36 points; NULL as those are. */
     void (*images_to_lanes)(const void *x, int64_t n, sbni_image image, sbni_frame frame,
                             void *lanes);
@@ -330,8 +331,9 @@ const char *const *sbni_kernels_isas(void);
 const sbni_kernels *sbni_kernels_of(const char *isa, sbn_dtype dtype);
 const sbni_norm_kernels *sbni_norm_kernels_of(const char *isa, sbn_dtype dtype);
 
-/* Elements from one point's sums to the next: an odd number of lines, as the 36 that a
- * tile touches would else drive each other out of the nearest cache. */
+/* Elements from one point's sums to the next: images side by side an odd number of times,
+ * as the 36 lines that a tile touches would else drive each other out of the nearest
+ * cache. */
 static inline int64_t sbni_points_apart(int64_t c, int64_t tiles)
 {
     return (c * tiles | 1) * SBNI_TILE_IMAGES;

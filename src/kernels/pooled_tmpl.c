@@ -8,6 +8,8 @@
 
 enum { ROW = SBNI_POOLED_ROW, VECTORS_OF_ROW = ROW / DOT, MOST = 5, CHAINS = 2 };
 
+_Static_assert(CHAINS *MOST *ROW == SBNI_POOLED_SUMS, "of a channel of x and dy");
+
 /* A row of a window; what lies behind the window's columns is not used. */
 typedef struct taps {
     vdot part[VECTORS_OF_ROW];

@@ -116,7 +116,7 @@ void K(tiles_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *xv,
         points_of_row(t, x + (i * t->h + first) * t->w * IMAGES, apart, workv, v);
 }
 
-/* Rows of B', and of A for 4 outputs, for 2 their first half. */
+/* Rows of B'. */
 static const T row_of_points[SIDE][SIDE] = {
     {PRODUCT, 0, -SUM, 0, 1, 0}, {0, -P *QQ, -QQ, P, 1, 0}, {0, P *QQ, -QQ, -P, 1, 0},
     {0, -Q *PP, -PP, Q, 1, 0},   {0, Q *PP, -PP, -Q, 1, 0}, {0, PRODUCT, 0, -SUM, 0, 1},

@@ -1,7 +1,7 @@
 /*
  * The points at which tiles of convolutions are multiplied: 0, ±P, ±Q, ∞. They lie around
  * 1, where their powers grow and shrink least (Barabasz et al. 2020,
- * doi:10.1145/3412380), and float holds what is made of them exactly.
+ * doi:10.1145/3412380), and float holds these exactly.
  */
 #ifndef SBNI_TILES_TMPL_H
 #define SBNI_TILES_TMPL_H

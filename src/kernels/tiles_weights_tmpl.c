@@ -4,7 +4,8 @@
 #ifdef SBNI_FUSES
 
 /* Windows of a convolution at the points of its tiles (tiles_tmpl.c), and the gradients
- * there as those of the windows: in double, as each is used for every tile. */
+ * there as those of the windows: in double, as each is used for every tile and float does
+ * not hold the factors. */
 
 enum { SIDE = SBNI_TILE_SIDE, MOST = 5, FOUR = 4 };
 typedef double four __attribute__((vector_size(8 * FOUR)));

@@ -5,11 +5,11 @@
 
 #include <string.h>
 
-/* Convolution image by image: y [out, s] = W [out, k] · col [k, s], where col are the
- * windows of x as columns, which are written out only where that has to be: with a
- * stride, for products that are BLAS's, and for dx of windows that shrink the image. One
- * image a product keeps its operands in the cache, and its shape free of the slice's
- * length. */
+/* Convolution, image by image where it does not go by tiles (nn/winograd.c): y [out, s] =
+ * W [out, k] · col [k, s], where col are the windows of x as columns, which are written
+ * out only where that has to be: with a stride, for products that are BLAS's, and for dx
+ * of windows that shrink the image. One image a product keeps its operands in the cache,
+ * and its shape free of the slice's length. */
 
 static sbni_window window_of(const sbni_layer_spec *spec)
 {
@@ -54,6 +54,11 @@ static bool turns(const sbn_model *m, const sbni_layer *layer)
                layer->out->shape.c * layer->spec.kernel * layer->spec.kernel);
 }
 
+static bool goes_by_tiles(const sbn_model *m, const sbni_layer *layer)
+{
+    return sbni_conv_is_direct(m, layer) && sbni_winograd_fits(m, layer);
+}
+
 int64_t sbni_conv_work(const sbn_model *m, const sbni_layer *layer)
 {
     sbni_image in = layer->in->shape, out = layer->out->shape;
@@ -62,8 +67,7 @@ int64_t sbni_conv_work(const sbn_model *m, const sbni_layer *layer)
                        sbni_conv_weights_work(m, layer),
                        direct ? sbni_frame_padded(m, in, layer->spec.pad).count : 0,
                        direct ? sbni_frame_padded(m, out, layer->spec.pad).count : 0,
-                       direct && sbni_winograd_fits(m, layer) ? sbni_winograd_work(layer)
-                                                              : 0};
+                       goes_by_tiles(m, layer) ? sbni_winograd_work(layer) : 0};
     int64_t most = 0;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (needs[i] > most) most = needs[i];
@@ -72,8 +76,7 @@ int64_t sbni_conv_work(const sbn_model *m, const sbni_layer *layer)
 
 int64_t sbni_conv_points(const sbn_model *m, const sbni_layer *layer)
 {
-    if (!sbni_conv_is_direct(m, layer) || !sbni_winograd_fits(m, layer)) return 0;
-    return SBNI_TILE_SIDE * SBNI_TILE_SIDE * layer->in->shape.c * layer->out->shape.c;
+    return goes_by_tiles(m, layer) ? sbni_winograd_points(layer) : 0;
 }
 
 void sbni_conv_prepare(const sbn_model *m, const sbni_layer *layer)

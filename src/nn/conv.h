@@ -7,7 +7,7 @@
 sbni_window sbni_conv_window(const sbni_layer *layer);
 
 /* Whether windows are read out of the image itself. By columns dW and dx have other bits;
- * by BLAS y has, too. */
+ * by BLAS and by tiles y has, too. */
 bool sbni_conv_is_direct(const sbn_model *model, const sbni_layer *layer);
 
 /* nn/conv_weights.c: add a slice's dW and dbias to the sums; elements of scratch.col that

@@ -73,10 +73,11 @@ static int64_t pooled_sums(const sbni_layer *layer)
 
 int64_t sbni_conv_weights_work(const sbn_model *m, const sbni_layer *layer)
 {
-    if (layer->pool) return pooled_sums(layer) + pooled_frame(m, layer).count;
-    if (!sbni_conv_is_direct(m, layer)) return 0;
+    int64_t pooled = layer->pool ? pooled_sums(layer) + pooled_frame(m, layer).count : 0;
+    if (!sbni_conv_is_direct(m, layer)) return pooled;
     weights_plan p = plan_weights(m, layer);
-    return images_at_once(layer) * (p.x.count + p.dy.count);
+    int64_t direct = images_at_once(layer) * (p.x.count + p.dy.count);
+    return direct > pooled ? direct : pooled;
 }
 
 /* dW of one image, by columns. */

@@ -115,7 +115,8 @@ typedef struct sbni_track {
 typedef struct sbni_scratch {
     void *col;       /* [largest sbni_conv_work] */
     void *grad;      /* [largest parameter with its bias] */
-    int32_t *offset; /* [most elements of a window over all channels, of x or dy] */
+    int32_t *offset; /* [most elements of a window over all channels, of x or dy, or
+                        of a pool's window] */
     double *sums;    /* [2][most channels of a groupnorm] */
 } sbni_scratch;
 
@@ -209,10 +210,11 @@ void sbni_layer_add_grad(sbn_model *model, int param, const void *grad, int thre
  * does before the first slice of a forward. */
 int64_t sbni_conv_work(const sbn_model *model, const sbni_layer *layer);
 int64_t sbni_conv_points(const sbn_model *model, const sbni_layer *layer);
+void sbni_conv_prepare(const sbn_model *model, const sbni_layer *layer);
+
 /* Whether dW comes from the dy of a maxpool of that window behind the layer, if there is
  * one; nn/conv_weights.c. */
 bool sbni_conv_skips_pool(const sbn_model *model, const sbni_layer *layer, int64_t pool);
-void sbni_conv_prepare(const sbn_model *model, const sbni_layer *layer);
 
 /* In the middle of a slice's work: give messages under way a push. */
 static inline void sbni_model_poke(const sbn_model *model, sbni_task task)

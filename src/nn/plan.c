@@ -38,7 +38,8 @@ static void share_places(const sbn_model *m, places of)
 }
 
 /* A convolution without dx has no use for the zeros that backward of a maxpool puts
- * between its gradients. */
+ * between its gradients, and its outputs no dy. It is in the first run, which is never
+ * split, so that it finds the pool's dy as it was left. */
 static void skip_pools(sbn_model *m)
 {
     for (int i = 0; i < m->layer_count; i++) {
@@ -49,12 +50,6 @@ static void skip_pools(sbn_model *m)
         conv->pool = pool;
         pool->wants_dx = false;
     }
-}
-
-/* The edge whose dy gives a layer's weights their gradients. */
-static const sbni_edge *edge_of_dy(const sbni_layer *layer)
-{
-    return layer->pool ? layer->pool->out : layer->out;
 }
 
 /* What a layer takes in another run than it was made in stays, and its gradient too. A
@@ -82,8 +77,7 @@ static void choose_whole(const sbn_model *m, places of)
         e[of.y[in]].y_whole |=
             norm || (ops->needs_x && !sbni_layer_meets(layer->in->from));
         e[of.y[out]].y_whole |= ops->needs_y;
-        e[of.dy[index_of(m, edge_of_dy(layer))]].dy_whole |=
-            norm || (m->runs[layer->run].splits && ops->splits);
+        e[of.dy[out]].dy_whole |= norm || (m->runs[layer->run].splits && ops->splits);
         keep_between_runs(m, of, layer->in, layer->run);
         /* backward of a norm that adds is in its run, its y in a later one */
         if (norm && layer->side && !sbni_layer_meets(layer->side->from))

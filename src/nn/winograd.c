@@ -28,7 +28,8 @@ static sbni_tiles tiles_of(const sbni_layer *layer)
     return t;
 }
 
-static sbni_frame frame_of(int64_t c, int64_t pad, int64_t h, int64_t w)
+/* Without gaps between its channels. */
+static sbni_frame bare_frame(int64_t c, int64_t pad, int64_t h, int64_t w)
 {
     return (sbni_frame){pad, h, w, h * w, c * h * w};
 }
@@ -36,12 +37,12 @@ static sbni_frame frame_of(int64_t c, int64_t pad, int64_t h, int64_t w)
 /* Of x, and of y with all outputs of the tiles. */
 static sbni_frame frame_of_x(const sbni_layer *layer, const sbni_tiles *t)
 {
-    return frame_of(layer->in->shape.c, layer->spec.pad, t->h, t->w);
+    return bare_frame(layer->in->shape.c, layer->spec.pad, t->h, t->w);
 }
 
 static sbni_frame frame_of_y(const sbni_layer *layer, const sbni_tiles *t)
 {
-    return frame_of(layer->out->shape.c, 0, t->h - t->kernel + 1, t->w - t->kernel + 1);
+    return bare_frame(layer->out->shape.c, 0, t->h - t->kernel + 1, t->w - t->kernel + 1);
 }
 
 bool sbni_winograd_fits(const sbn_model *m, const sbni_layer *layer)
@@ -61,7 +62,8 @@ bool sbni_winograd_takes(const sbni_layer *layer, int64_t n)
     return layer->points && n >= LEAST_IMAGES;
 }
 
-/* The next of `left` channels that go in parts as even as they come. */
+/* The next of `left` channels that go in parts as even as they come, of as many as a tile
+ * of products has rows. */
 static int64_t next_part(int64_t left)
 {
     const int64_t most = 6;
@@ -76,6 +78,11 @@ typedef struct work {
     sbni_tiles tiles;
     int64_t x, y, row, x_points, y_points, dweight;
 } work;
+
+int64_t sbni_winograd_points(const sbni_layer *layer)
+{
+    return POINTS * layer->in->shape.c * layer->out->shape.c;
+}
 
 static int64_t most_of(int64_t a, int64_t b)
 {
@@ -94,7 +101,7 @@ static work work_of(const sbni_layer *layer)
                          SIDE * sbni_points_apart(in, all));
     w.y_points =
         most_of(POINTS * sbni_points_apart(out, 1), SIDE * sbni_points_apart(out, all));
-    w.dweight = POINTS * in * out;
+    w.dweight = sbni_winograd_points(layer);
     return w;
 }
 

@@ -1,5 +1,5 @@
-/* Convolutions of 3x3 and 5x5 windows by tiles, which take a quarter to a third of the
- * products (Winograd's; Lavin & Gray 2016, arXiv:1509.09308): all images of a slice at
+/* Convolutions of 3x3 and 5x5 windows by tiles, which take 36 products where there were
+ * 144 and 100 (Winograd's; Lavin & Gray 2016, arXiv:1509.09308): all images of a slice at
  * once, in a thread's work. */
 #ifndef SBNI_WINOGRAD_H
 #define SBNI_WINOGRAD_H
@@ -11,8 +11,9 @@
 bool sbni_winograd_fits(const sbn_model *model, const sbni_layer *layer);
 bool sbni_winograd_takes(const sbni_layer *layer, int64_t n);
 
-/* Elements of scratch.col that it needs. */
+/* Elements of scratch.col that it needs, and of the layer's points. */
 int64_t sbni_winograd_work(const sbni_layer *layer);
+int64_t sbni_winograd_points(const sbni_layer *layer);
 
 /* The layer's windows at the points of tiles, before the first slice of a forward. */
 void sbni_winograd_prepare(const sbn_model *model, const sbni_layer *layer);

@@ -1,7 +1,6 @@
 /* Convolutions of our nets on a slice of 16 images, by tiles and window by window, and dW
  * before a maxpool out of its dy and out of all outputs; in turns on one thread, medians
- * of ROUNDS and of the ratios within rounds. build/tests/bench_convolutions [ROUNDS]
- *     21 */
+ * of ROUNDS and of the ratios within rounds: build/tests/bench_convolutions [ROUNDS] */
 #include <mpi.h>
 #include <omp.h>
 #include <stdbool.h>
@@ -89,7 +88,11 @@ static void compare_pooled(const char *net, pass p, int rounds)
     p.pool = p.model->layers + (p.layer->pool - p.model->layers);
     p.what = SBNI_DWEIGHTS;
     out->dy = calloc((size_t)(SBN_SLICE * out->count), sizeof(float));
-    if (!out->dy) return;
+    if (!out->dy) {
+        fprintf(stderr, "bench_convolutions: no memory for dy of %s\n",
+                p.layer->spec.name);
+        return;
+    }
     compare(net, "dW before a pool", &p, rounds);
     free(out->dy);
     out->dy = NULL;
