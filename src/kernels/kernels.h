@@ -237,8 +237,8 @@ typedef struct sbni_kernels {
 
     /* C [m,n] = A·B, added to what C holds where `adds`: element (i,p) of A lies at
      * a[i·a_row + p·a_col], B [k,n] and C are row-major. An element is a chain of fused
-     * multiply-adds in the order of p. For operands that lie in the cache. NULL, like the
-     * next three, where the processor has no such instruction. */
+     * multiply-adds in the order of p. For operands that lie in the cache. NULL, like all
+     * that follow down to tiles_products, where the processor has no such instruction. */
     void (*product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row,
                     int64_t a_col, const void *b, bool adds, void *c);
     /* C [m,n] = A·B' of rows A [m,k], B [n,k]; of each sum every eighth product (fourth,
@@ -270,8 +270,7 @@ typedef struct sbni_kernels {
 
     /* Convolutions of stride 1 by tiles. All images of a slice lie side by side: arrays
      * are [c][h][w][SBNI_TILE_IMAGES]; what lies at one point is sbni_points_apart from
-     * what lies at the next. Between these kernels stand products, one for each
-     * of the 36 points; NULL as those are. */
+     * what lies at the next. */
     void (*images_to_lanes)(const void *x, int64_t n, sbni_image image, sbni_frame frame,
                             void *lanes);
     void (*images_of_lanes)(const void *lanes, int64_t n, sbni_image image,
