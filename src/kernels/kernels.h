@@ -140,9 +140,7 @@ typedef struct sbni_planes {
 } sbni_planes;
 
 /* Gradients of the largest of each window of `kernel` each way: dy and argmax
- * [out][rows][columns]; place[argmax]: elements from the first of a window to its
- * largest.
- */
+ * [out][rows][columns]; place[argmax]: elements from a window's first to its largest. */
 typedef struct sbni_pooled {
     const void *dy;
     const uint8_t *argmax;

@@ -35,16 +35,6 @@ INLINE vdot all_dots(T v)
 #endif
 }
 
-INLINE vdot sum_of_dots(vdot a, vdot b)
-{
-#if defined __AVX__
-    return a + b;
-#else
-    for (int h = 0; h < DOT_PARTS; h++) a.part[h] += b.part[h];
-    return a;
-#endif
-}
-
 /* One output's: dy times the window that begins at x. */
 INLINE void add_window(T dy, const T *x, int64_t stride, int kernel, taps *sum)
 {

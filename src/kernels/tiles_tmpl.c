@@ -80,7 +80,20 @@ INLINE void from_outputs(const vt *y, int outputs, vt *m)
     m[5] = y[outputs - 1];
 }
 
-/* Rows of tiles one below the other. */
+/* SIDE neighbours of a row, of all images. */
+INLINE void points_across(const T *x, int64_t apart, T *v)
+{
+    for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
+        vt d[SIDE], to[SIDE];
+#pragma GCC unroll 6
+        for (int k = 0; k < SIDE; k++) d[k] = load(x + k * IMAGES + lane);
+        to_points(d, to);
+#pragma GCC unroll 6
+        for (int k = 0; k < SIDE; k++) store(v + k * apart + lane, to[k]);
+    }
+}
+
+/* A row of tiles of a channel: down its columns, which tiles share, then across. */
 INLINE void points_of_row(const sbni_tiles *t, const T *x, int64_t apart, T *work, T *v)
 {
     for (int64_t at = 0; at < t->w * IMAGES; at += LANES) {
@@ -94,16 +107,8 @@ INLINE void points_of_row(const sbni_tiles *t, const T *x, int64_t apart, T *wor
     int64_t step = (SIDE + 1 - t->kernel) * IMAGES;
     for (int64_t j = 0; j < t->columns; j++, v += IMAGES)
         for (int64_t i = 0; i < SIDE; i++)
-            for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
-                const T *from = work + i * t->w * IMAGES + j * step + lane;
-                vt d[SIDE], to[SIDE];
-#pragma GCC unroll 6
-                for (int k = 0; k < SIDE; k++) d[k] = load(from + k * IMAGES);
-                to_points(d, to);
-#pragma GCC unroll 6
-                for (int k = 0; k < SIDE; k++)
-                    store(v + (i * SIDE + k) * apart + lane, to[k]);
-            }
+            points_across(work + i * t->w * IMAGES + j * step, apart,
+                          v + i * SIDE * apart);
 }
 
 void K(tiles_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *xv,
@@ -141,16 +146,7 @@ void K(tiles_row_points)(const sbni_tiles *t, int64_t c, int i, const void *xv,
             store(work + at, sum);
         }
         for (int64_t j = 0; j < t->columns; j++)
-            for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
-                const T *from = work + j * step * IMAGES + lane;
-                vt d[SIDE], to[SIDE];
-#pragma GCC unroll 6
-                for (int k = 0; k < SIDE; k++) d[k] = load(from + k * IMAGES);
-                to_points(d, to);
-#pragma GCC unroll 6
-                for (int k = 0; k < SIDE; k++)
-                    store(v + k * apart + j * IMAGES + lane, to[k]);
-            }
+            points_across(work + j * step * IMAGES, apart, v + j * IMAGES);
     }
 }
 

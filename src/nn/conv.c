@@ -11,19 +11,14 @@
  * of windows that shrink the image. One image a product keeps its operands in the cache,
  * and its shape free of the slice's length. */
 
-static sbni_window window_of(const sbni_layer_spec *spec)
+sbni_window sbni_conv_window(const sbni_layer_spec *spec)
 {
     return (sbni_window){spec->kernel, spec->stride, spec->pad};
 }
 
-sbni_window sbni_conv_window(const sbni_layer *layer)
-{
-    return window_of(&layer->spec);
-}
-
 static sbn_status conv_shape(const sbni_layer_spec *spec, sbni_image in, sbni_image *out)
 {
-    sbni_window win = window_of(spec);
+    sbni_window win = sbni_conv_window(spec);
     SBN_CHECK(in.h + 2 * win.pad >= win.kernel && in.w + 2 * win.pad >= win.kernel,
               SBN_E_DATA, "kernel %d is larger than its input of %dx%d", (int)win.kernel,
               (int)in.h, (int)in.w);
@@ -112,7 +107,7 @@ static void conv_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
                 bias, out->shape.c, to);
             continue;
         }
-        m->kernels->im2col(from, in->shape, sbni_conv_window(layer), scratch->col);
+        m->kernels->im2col(from, in->shape, sbni_conv_window(&layer->spec), scratch->col);
         sbni_product(m->kernels, m->cfg.dtype, false, false, out->shape.c, s, k, weight,
                      scratch->col, 0, to);
         m->kernels->bias_add(to, out->shape.c, s, bias);
@@ -138,7 +133,7 @@ static void dx_of_columns(const sbn_model *m, const sbni_layer *layer, const voi
                           void *col, void *dx)
 {
     sbni_image in = layer->in->shape, out = layer->out->shape, channel = {1, in.h, in.w};
-    sbni_window win = sbni_conv_window(layer);
+    sbni_window win = sbni_conv_window(&layer->spec);
     int64_t taps = win.kernel * win.kernel, k = in.c * taps, s = out.h * out.w;
     const void *weight = m->params[layer->weight].tensor.data;
     if (!sbni_product_is_small(m->kernels, m->cfg.dtype, s, out.c)) {

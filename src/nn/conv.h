@@ -4,7 +4,7 @@
 
 #include "nn/layer.h"
 
-sbni_window sbni_conv_window(const sbni_layer *layer);
+sbni_window sbni_conv_window(const sbni_layer_spec *spec);
 
 /* Whether windows are read out of the image itself. By columns dW and dx have other bits;
  * by BLAS and by tiles y has, too. */

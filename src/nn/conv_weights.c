@@ -85,7 +85,7 @@ static void dweight_of_columns(const sbn_model *m, const sbni_layer *layer, cons
                                const void *dy, void *col, bool adds, void *dweight)
 {
     sbni_image in = layer->in->shape, out = layer->out->shape;
-    m->kernels->im2col(x, in, sbni_conv_window(layer), col);
+    m->kernels->im2col(x, in, sbni_conv_window(&layer->spec), col);
     sbni_product(m->kernels, m->cfg.dtype, false, true, out.c,
                  in.c * layer->spec.kernel * layer->spec.kernel, out.h * out.w, dy, col,
                  adds, dweight);

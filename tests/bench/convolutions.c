@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "nn/layer.h"
+#include "median.h"
 
 enum { MOST_ROUNDS = 1001, REPEATS = 4 };
 
@@ -46,18 +47,6 @@ static void choose(const pass *p, void *points, bool plain)
         p->pool->wants_dx = plain;
     } else
         p->layer->points = plain ? NULL : points;
-}
-
-static int rising(const void *a, const void *b)
-{
-    double d = *(const double *)a - *(const double *)b;
-    return (d > 0) - (d < 0);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, rising);
-    return v[n / 2];
 }
 
 static void compare(const char *net, const char *what, const pass *p, int rounds)

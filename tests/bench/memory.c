@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "median.h"
 
 enum { MOST_ROUNDS = 1001, LANES = 4, SUMS = 8, STEP = LANES * SUMS };
 
@@ -72,18 +73,6 @@ static void write_of_two(void)
 static void (*const works[])(void) = {copy, read_one, read_two, write_of_one,
                                       write_of_two};
 enum { WORKS = sizeof works / sizeof *works };
-
-static int compare(const void *a, const void *b)
-{
-    double d = *(const double *)a - *(const double *)b;
-    return (d > 0) - (d < 0);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, compare);
-    return values[n / 2];
-}
 
 static void measure(int mib, int rounds)
 {

@@ -7,6 +7,7 @@
 
 #include "core/clock.h"
 #include "kernels/gemm.h"
+#include "median.h"
 
 enum { MOST_ROUNDS = 1001, ROOM = 1 << 20 };
 
@@ -123,18 +124,6 @@ static double time_of(work *does, const sbni_kernels *k, const void *of, int64_t
     double began_s = sbni_clock_s();
     for (int64_t i = 0; i < repeats; i++) does(k, of);
     return (sbni_clock_s() - began_s) / (double)repeats;
-}
-
-static int rising(const void *x, const void *y)
-{
-    double d = *(const double *)x - *(const double *)y;
-    return (d > 0) - (d < 0);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, rising);
-    return v[n / 2];
 }
 
 static int rounds;
