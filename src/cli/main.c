@@ -158,6 +158,12 @@ static void choose_sums(void)
         setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "recursive_doubling", 0);
 }
 
+/* Process 0 knows the cause, its own or a peer's; the others keep silent. */
+static void tell(sbn_status status, bool speaks)
+{
+    if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());
+}
+
 int main(int argc, char **argv)
 {
     int provided;
@@ -166,17 +172,19 @@ int main(int argc, char **argv)
     if (sbni_launched_as().size == 1) sbni_listen_to_save();
     open_standard_streams();
     choose_sums();
+    bool speaks = true;
+    sbn_status status = sbni_check_launcher(0, &speaks);
+    tell(status, speaks);
+    if (status != SBN_OK) return exit_code(status);
     sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     /* A closed pipe is a write error to report, not a reason to die silently. */
     signal(SIGPIPE, SIG_IGN);
     sbn_group *group = NULL;
     sbn_watch *watch = NULL;
-    sbn_status status = sbn_group_create(MPI_COMM_WORLD, &group);
-    bool speaks = !group || sbn_group_rank(group) == 0;
-    if (status == SBN_OK) status = sbni_check_launcher(group, &speaks);
-    /* a launcher that sees this process fail ends the one that is to say why */
-    if (status != SBN_OK && !speaks) sleep(1);
+    status = sbn_group_create(MPI_COMM_WORLD, &group);
+    speaks = !group || sbn_group_rank(group) == 0;
+    if (status == SBN_OK) status = sbni_check_launcher(sbn_group_size(group), &speaks);
     /* the calls of another build are others from here on */
     if (status == SBN_OK) status = sbni_check_builds(group);
     if (status == SBN_OK)
@@ -184,8 +192,7 @@ int main(int argc, char **argv)
     sbni_rollcall_end(rollcall);
     sbni_listen_to_save();
     if (status == SBN_OK) status = dispatch(argc, argv, group);
-    /* Process 0 knows the cause, its own or a peer's; the others keep silent. */
-    if (status != SBN_OK && speaks) fprintf(stderr, "syncbn: %s\n", sbn_last_error());
+    tell(status, speaks);
     /* MPICH takes the buffer from the stream, which then has failed already. */
     bool printed = fflush(stdout) == 0 && !ferror(stdout);
     if (speaks && !printed && status == SBN_OK) {

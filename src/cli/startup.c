@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "comm/alike.h"
 #include "core/status.h"
@@ -10,13 +11,15 @@
  * by the environment. */
 typedef struct launcher {
     const char *size, *rank, *name;
+    const char *foreign; /* set where another MPI library surely finds nobody, or NULL */
 } launcher;
 
 static const launcher launchers[] = {
-    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "Open MPI's mpirun"},
-    {"PMI_SIZE", "PMI_RANK", "an mpiexec of MPICH's kind, or srun --mpi=pmi2"},
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "Open MPI's mpirun", NULL},
+    {"PMI_SIZE", "PMI_RANK", "an mpiexec of MPICH's kind, or srun --mpi=pmi2",
+     "MPI_LOCALNRANKS" /* not by srun */},
     /* of the step, which a batch script's own shell is not in */
-    {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"},
+    {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun", NULL},
 };
 enum { LAUNCHERS = sizeof launchers / sizeof *launchers };
 
@@ -54,15 +57,19 @@ static const launcher *own_launcher(void)
     return &launchers[open ? 0 : 1];
 }
 
-sbn_status sbni_check_launcher(const sbn_group *group, bool *speaks)
+sbn_status sbni_check_launcher(int found, bool *speaks)
 {
     const launcher *own = own_launcher();
-    if (sbn_group_size(group) > 1 || number(own->size) == 1) return SBN_OK;
+    int own_size = number(own->size);
+    if (found > 1 || own_size == 1 || (!found && own_size > 0)) return SBN_OK;
     for (int i = 0; i < LAUNCHERS; i++) {
         const launcher *l = &launchers[i];
         int size = number(l->size), rank = number(l->rank);
         if (size < 2 || rank < 0) continue;
+        if (!found && number(l->foreign) < 1) continue;
         *speaks = rank == 0;
+        /* a launcher that sees this process fail ends the one that is to say why */
+        if (!*speaks) sleep(1);
         return sbni_fail(SBN_E_MISMATCH,
                          "started as one of %d processes by %s (%s=%d), but %s, which "
                          "this program is built with, sees it alone; start it by that "
