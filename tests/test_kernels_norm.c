@@ -20,7 +20,7 @@ typedef struct slice {
     sbni_block b;
     int64_t rows[16], count; /* elements of an array, gaps included */
     sbni_view x, dy, z, y, dx, dz;
-    void *hi, *lo, *scale, *shift, *far, *a, *bb, *k;
+    void *hi, *lo, *centre_hi, *centre_lo, *scale, *shift, *a, *bb, *k;
     sbni_channels ch;
     sbni_dx_factors dx_f;
 } slice;
@@ -45,14 +45,15 @@ static slice slice_make(sbn_dtype t, bool planes, int64_t n, int64_t c, int64_t 
     for (int64_t r = 0; r < n; r++) v.rows[r] = 2 * r + r % 2;
     v.x = view_make(&v, 0), v.dy = view_make(&v, 1), v.z = view_make(&v, 2);
     v.y = view_make(&v, 100), v.dx = view_make(&v, 100), v.dz = view_make(&v, 100);
-    void **factor[] = {&v.hi, &v.lo, &v.scale, &v.shift, &v.a, &v.bb, &v.k, &v.far};
-    for (uint32_t i = 0; i < 8; i++) {
+    void **factor[] = {&v.hi, &v.lo, &v.scale,     &v.shift,    &v.a,
+                       &v.bb, &v.k,  &v.centre_hi, &v.centre_lo};
+    for (uint32_t i = 0; i < 9; i++) {
         *factor[i] = room(v.f, c);
         draw(v.f, *factor[i], c, 3 + i);
     }
     for (int64_t i = 0; i < c; i++) /* the second part of a mean is small */
         set_element(v.f, v.lo, i, element(v.f, v.lo, i) * rounding(v.f));
-    v.ch = (sbni_channels){v.hi, v.lo, v.scale, v.shift, v.far};
+    v.ch = (sbni_channels){v.hi, v.lo, v.centre_hi, v.centre_lo, v.scale, v.shift};
     v.dx_f = (sbni_dx_factors){v.a, v.bb, v.k};
     return v;
 }
@@ -60,9 +61,10 @@ static slice slice_make(sbn_dtype t, bool planes, int64_t n, int64_t c, int64_t 
 static void slice_free(slice *v)
 {
     sbni_view *view[] = {&v->x, &v->dy, &v->z, &v->y, &v->dx, &v->dz};
-    void *factor[] = {v->hi, v->lo, v->scale, v->shift, v->far, v->a, v->bb, v->k};
+    void *factor[] = {v->hi,        v->lo, v->scale, v->shift, v->centre_hi,
+                      v->centre_lo, v->a,  v->bb,    v->k};
     for (int i = 0; i < 6; i++) room_check(v->t, view[i]->data, v->count);
-    for (int i = 0; i < 8; i++) room_check(v->f, factor[i], v->b.c);
+    for (int i = 0; i < 9; i++) room_check(v->f, factor[i], v->b.c);
 }
 
 static int64_t place(const slice *v, const sbni_view *w, int64_t r, int64_t i, int64_t j)
@@ -162,19 +164,65 @@ static void check_neighbours(const sbni_norm_kernels *k, slice *v)
     for (int a = 0; a < 3; a++) same_bits(alone[a], beside[a], others * 8);
 }
 
-/* x − mean, and the size of what was rounded in it. */
-static double deviation(const slice *v, int64_t r, int64_t i, int64_t j, double *size)
+/* Of which channels the mean is far from 0, so that it is their centre. */
+enum { NONE, ALL, SOME, FARS };
+
+static bool is_far(const slice *v, int far, int64_t i)
 {
-    double x = at(v, &v->x, r, i, j), hi = factor(v, v->hi, i);
-    *size = fabs(x) + fabs(hi);
-    return (x - hi) - factor(v, v->lo, i);
+    return v->t == SBN_F64 || far == ALL || (far == SOME && i % 3 == 1);
+}
+
+static void set_far(slice *v, int far)
+{
+    for (int64_t i = 0; i < v->b.c; i++) {
+        bool is = is_far(v, far, i);
+        set_element(v->f, v->centre_hi, i, is ? factor(v, v->hi, i) : 0);
+        set_element(v->f, v->centre_lo, i, is ? factor(v, v->lo, i) : 0);
+    }
+}
+
+/* Elements of what was written with none and with all far; beside others a channel has
+ * the same bits. */
+typedef struct two_ways {
+    void *kept[2];
+} two_ways;
+
+static void check_ways(const slice *v, const sbni_view *w, int far, two_ways *ways)
+{
+    size_t bytes = (size_t)(v->count * sbn_dtype_bytes(v->t));
+    if (far < SOME) {
+        ways->kept[far] = malloc(bytes);
+        assert_non_null(ways->kept[far]);
+        memcpy(ways->kept[far], w->data, bytes);
+        return;
+    }
+    EACH(v, r, i, j)
+    {
+        const void *kept = ways->kept[is_far(v, SOME, i) ? ALL : NONE];
+        assert_true(at(v, w, r, i, j) == element(v->t, kept, place(v, w, r, i, j)));
+    }
+    free(ways->kept[NONE]), free(ways->kept[ALL]);
+}
+
+/* x − what is at hi and lo, and the size of what was rounded in it. */
+static double off(const slice *v, const void *hi, const void *lo, int64_t r, int64_t i,
+                  int64_t j, double *size)
+{
+    double x = at(v, &v->x, r, i, j), from = factor(v, hi, i);
+    *size = fabs(x) + fabs(from);
+    return (x - from) - factor(v, lo, i);
+}
+
+static double off_centre(const slice *v, int64_t r, int64_t i, int64_t j, double *size)
+{
+    return off(v, v->centre_hi, v->centre_lo, r, i, j, size);
 }
 
 /* The value before relu, and the largest error that its roundings may leave. */
 static double before(const slice *v, bool add, int64_t r, int64_t i, int64_t j,
                      double *error)
 {
-    double size, d = deviation(v, r, i, j, &size), scale = factor(v, v->scale, i),
+    double size, d = off_centre(v, r, i, j, &size), scale = factor(v, v->scale, i),
                  shift = factor(v, v->shift, i), z = add ? at(v, &v->z, r, i, j) : 0;
     *error = rounding(v->f) *
              (4 * size * fabs(scale) + 2 * (fabs(d * scale) + fabs(shift)) + fabs(z));
@@ -183,11 +231,14 @@ static double before(const slice *v, bool add, int64_t r, int64_t i, int64_t j,
 
 static void check_normalize(const sbni_norm_kernels *k, slice *v)
 {
-    for (int how = 0; how < 4; how++) {
+    two_ways ways[4];
+    for (int how = 0; how < 4 * FARS; how++) {
         bool relu = how & 1, add = how & 2;
+        set_far(v, how / 4);
         sbni_fused fused = {relu, add ? &v->z : NULL};
         k->norm_normalize(&v->b, &v->x, &v->ch, &fused, &v->y);
         check_gaps(v, &v->y);
+        check_ways(v, &v->y, how / 4, &ways[how % 4]);
         EACH(v, r, i, j)
         {
             double error, want = before(v, add, r, i, j, &error);
@@ -218,18 +269,12 @@ static bool gated(const slice *v, bool add, bool relu, int64_t r, int64_t i, int
     return !relu || fabs(y) > error;
 }
 
-/* Whether what is far is told of every third channel, or of none. */
-static void set_far(slice *v, bool some)
-{
-    for (int64_t i = 0; i < v->b.c; i++) set_element(v->f, v->far, i, some && i % 3 == 1);
-}
-
 static void check_sums(const sbni_norm_kernels *k, slice *v)
 {
-    double near[4][2][MOST_C];
-    for (int how = 0; how < 8; how++) {
-        bool relu = how & 1, add = how & 2, some = how & 4;
-        set_far(v, some);
+    double ways[4][2][2][MOST_C];
+    for (int how = 0; how < 4 * FARS; how++) {
+        bool relu = how & 1, add = how & 2;
+        set_far(v, how / 4);
         double sum[MOST_C + 1], sum_d[MOST_C + 1];
         int64_t c = v->b.c;
         sum[c] = sum_d[c] = 77;
@@ -240,7 +285,7 @@ static void check_sums(const sbni_norm_kernels *k, slice *v)
                     size_d[MOST_C] = {0}, unsure[MOST_C] = {0}, unsure_d[MOST_C] = {0};
         EACH(v, r, i, j)
         {
-            double g, s, d = deviation(v, r, i, j, &s);
+            double g, s, d = off(v, v->hi, v->lo, r, i, j, &s);
             if (!gated(v, add, relu, r, i, j, &g)) {
                 double full = fabs(at(v, &v->dy, r, i, j));
                 unsure[i] += full, unsure_d[i] += full * fabs(d);
@@ -254,11 +299,12 @@ static void check_sums(const sbni_norm_kernels *k, slice *v)
             /* and two differences or, about 0, a product and a difference */
             CLOSE(sum_d[i], (double)want_d[i],
                   (unit + DBL_EPSILON) * (double)size_d[i] + (double)unsure_d[i]);
-            double *to[] = {near[how % 4][0], near[how % 4][1]};
-            if (!some)
-                to[0][i] = sum[i], to[1][i] = sum_d[i];
-            else if (i % 3 != 1) /* beside some that are far: the same bits */
-                assert_true(to[0][i] == sum[i] && to[1][i] == sum_d[i]);
+            int way = how / 4 < SOME ? how / 4 : is_far(v, SOME, i) ? ALL : NONE;
+            double *to[] = {&ways[how % 4][way][0][i], &ways[how % 4][way][1][i]};
+            if (how / 4 < SOME)
+                *to[0] = sum[i], *to[1] = sum_d[i];
+            else /* beside others: the same bits */
+                assert_true(*to[0] == sum[i] && *to[1] == sum_d[i]);
         }
         record(sum, c * 8), record(sum_d, c * 8);
     }
@@ -267,16 +313,20 @@ static void check_sums(const sbni_norm_kernels *k, slice *v)
 static void check_dx(const sbni_norm_kernels *k, slice *v)
 {
     double store = v->t == SBN_BF16 ? 1.01 * rounding(v->t) : 0;
-    for (int how = 0; how < 6; how++) {
-        bool relu = how & 1, add = how & 2, wants_dz = how >= 2;
-        sbni_fused fused = {relu, add || how >= 4 ? &v->z : NULL};
+    two_ways ways[6];
+    for (int how = 0; how < 6 * FARS; how++) {
+        int which = how % 6;
+        bool relu = which & 1, add = which & 2, wants_dz = which >= 2;
+        set_far(v, how / 6);
+        sbni_fused fused = {relu, add || which >= 4 ? &v->z : NULL};
         add = fused.add != NULL;
         k->norm_backward_dx(&v->b, &v->dy, &v->x, &v->ch, &v->dx_f, &fused, &v->dx,
                             wants_dz ? &v->dz : NULL);
         check_gaps(v, &v->dx);
+        check_ways(v, &v->dx, how / 6, &ways[which]);
         EACH(v, r, i, j)
         {
-            double g, s, d = deviation(v, r, i, j, &s);
+            double g, s, d = off_centre(v, r, i, j, &s);
             if (!gated(v, add, relu, r, i, j, &g)) continue;
             double a = factor(v, v->a, i) * g, b = factor(v, v->bb, i),
                    kk = factor(v, v->k, i), want = a - b - kk * d;

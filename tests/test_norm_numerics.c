@@ -256,7 +256,69 @@ static void trap_28_a_million_rows(void **state)
     joined_free(&b);
 }
 
+/* Root mean square and largest error, over the group. */
+typedef struct errors {
+    double squares, most;
+} errors;
+
+static void note_error(errors *e, double error)
+{
+    e->squares += error * error;
+    if (fabs(error) > e->most) e->most = fabs(error);
+}
+
+static errors errors_of_all(errors e)
+{
+    errors all;
+    MPI_Allreduce(&e.squares, &all.squares, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    MPI_Allreduce(&e.most, &all.most, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+    return all;
+}
+
+/* y without subtracting the mean from x first, beside the four operations that do. */
+static void two_operations_round_little_more_than_four(void **state)
+{
+    (void)state;
+    /* means in deviations, and how much larger errors may be: root mean square, largest.
+     * scale·x and what is added to it grow with the mean, their roundings too. */
+    static const double means[] = {0, 0.5, 1, 2, 2.9, 3.1, 50},
+                        more[] = {1.2, 1.2, 1.2, 1.6, 2.5, 1.01, 1.01},
+                        most[] = {1.3, 1.3, 1.3, 1.3, 1.7, 1.01, 1.01};
+    enum { C = sizeof means / sizeof *means, S = 100 };
+    joined b = joined_make(SBN_F32, (norm_case){160, C, 1, S, 0}, 26);
+    for (int64_t e = 0; e < b.n * C * S; e++)
+        b.x_d[e] = means[e / S % C] + sbni_rng_normal(key, (uint64_t)e, 2);
+    for (int64_t i = 0; i < C; i++)
+        b.gamma_d[i] = (double)1.3F, b.beta_d[i] = (double)0.4F;
+    joined_store(&b);
+    sbn_norm_config cfg = joined_config(&b);
+    setup t = begin(&b, &cfg);
+    OK(sbn_norm_forward(t.norm, &t.x, &t.y));
+    naive want = joined_naive(&b, cfg.eps);
+    for (int64_t i = 0; i < C; i++) {
+        errors two = {0, 0}, four = {0, 0};
+        long double mean = want.mean[i],
+                    rstd = 1 / sqrtl(want.var[i] + (long double)cfg.eps);
+        float hi = (float)mean, lo = (float)(mean - (long double)hi),
+              scale = (float)((long double)b.gamma_d[i] * rstd);
+        for (int64_t e = 0; e < t.n * t.row; e++) {
+            if (e / S % C != i) continue;
+            int64_t at = t.first * t.row + e;
+            float y = (((float)b.x_d[at] - hi) - lo) * scale + (float)b.beta_d[i];
+            note_error(&two, element(SBN_F32, t.out, e) - (double)want.y[at]);
+            note_error(&four, (double)y - (double)want.y[at]);
+        }
+        two = errors_of_all(two), four = errors_of_all(four);
+        assert_true(two.squares > 0 && two.most <= most[i] * four.most);
+        assert_true(sqrt(two.squares) <= more[i] * sqrt(four.squares));
+    }
+    naive_free(&want);
+    end(&t);
+    joined_free(&b);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(two_operations_round_little_more_than_four),
     cmocka_unit_test(trap_35_finite_differences),
     cmocka_unit_test(trap_04_large_means),
     cmocka_unit_test(trap_05_constant_channel),

@@ -31,14 +31,14 @@ typedef struct sbni_view {
 } sbni_view;
 
 /* Statistics and factors of the channels of one norm batch, ready for use on elements of
- * type T. The mean is the sum of two T, so that x - mean is right to the last bit when
- * the mean is large. */
+ * type T. Mean and centre are sums of two T, so that x - mean is right to the last bit
+ * when the mean is large. The centre is the mean where that is more than three deviations
+ * from 0, else 0, so that nothing need be subtracted from x (double: always the mean). */
 typedef struct sbni_channels {
-    const void *mean_hi, *mean_lo; /* [c] */
-    const void *scale;             /* [c] gamma·rstd·r, r = 1 without renorm */
-    const void *shift;             /* [c] beta + gamma·d */
-    const void *far; /* [c] 1 where the mean is more than three deviations from 0, else 0
-                        (double: not read) */
+    const void *mean_hi, *mean_lo;     /* [c] */
+    const void *centre_hi, *centre_lo; /* [c] */
+    const void *scale;                 /* [c] gamma·rstd·r, r = 1 without renorm */
+    const void *shift;                 /* [c] beta + gamma·d - scale·(mean - centre) */
 } sbni_channels;
 
 /* What y goes through in the same pass. Backward finds the sign of the sum anew. */
@@ -47,7 +47,7 @@ typedef struct sbni_fused {
     const sbni_view *add; /* added before relu; NULL: nothing */
 } sbni_fused;
 
-/* dx = a·dy - b - k·(x - mean) */
+/* dx = a·dy - b - k·(x - centre) */
 typedef struct sbni_dx_factors {
     const void *a, *b, *k; /* [c] */
 } sbni_dx_factors;
@@ -65,7 +65,7 @@ typedef struct sbni_norm_kernels {
      * rounded to T. Out: [c] each. */
     void (*norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
                          double *sum_d, double *sum_dd);
-    /* y = (x - mean)·scale + shift, then what is fused; y may be x. */
+    /* y = (x - centre)·scale + shift, then what is fused; y may be x. */
     void (*norm_normalize)(const sbni_block *b, const sbni_view *x,
                            const sbni_channels *ch, const sbni_fused *fused,
                            const sbni_view *y);

@@ -16,6 +16,7 @@ typedef struct run {
 /* What a call does: constant where a form of its own is compiled for it. */
 typedef struct what {
     bool reads_x, add, relu, wants_out, wants_dz;
+    bool plain; /* all channels are: norm_tmpl.h */
     bool past;  /* stores pass the cache by; then there is one output */
     bool often; /* worth a form for pixels of few channels */
 } what;
@@ -44,11 +45,11 @@ INLINE void put_made(const run *p, int64_t j, int64_t n, const made *m, const wh
     if (w.wants_dz) put_v(p->at[DZ] + j, m->dz, n, w.past);
 }
 
-/* The value before relu is what backward must find again to the bit. NaN stays NaN. */
+/* NaN stays NaN. */
 INLINE made normalize_lanes(const run *p, int64_t j, int64_t n, const vectors *f,
                             const what w)
 {
-    vt v = ((load_upto(p->at[X] + j, n) - f->hi) - f->lo) * f->scale + f->shift;
+    vt v = normalized(load_upto(p->at[X] + j, n), f, w.plain);
     if (w.add) v += load_upto(p->at[Z] + j, n);
     if (w.relu) v = (vt)((vm)v & ~(v < 0));
     return (made){.out = v};
@@ -56,14 +57,14 @@ INLINE made normalize_lanes(const run *p, int64_t j, int64_t n, const vectors *f
 
 INLINE made dx_lanes(const run *p, int64_t j, int64_t n, const vectors *f, const what w)
 {
-    vt u = {0}, g = load_upto(p->at[DY] + j, n);
-    if (w.reads_x) u = (load_upto(p->at[X] + j, n) - f->hi) - f->lo;
+    vt x = {0}, g = load_upto(p->at[DY] + j, n);
+    if (w.reads_x) x = load_upto(p->at[X] + j, n);
     if (w.relu) {
-        vt v = u * f->scale + f->shift;
+        vt v = normalized(x, f, w.plain);
         if (w.add) v += load_upto(p->at[Z] + j, n);
         g = gate_v(g, v);
     }
-    return (made){.out = (f->a * g - f->b) - f->k * u, .dz = g};
+    return (made){.out = (f->a * g - f->b) - f->k * centred(x, f, w.plain), .dz = g};
 }
 
 /* Factors of a run's channels from j on; ch NULL: all are f. */
@@ -198,7 +199,8 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
     /* What streams past the cache is foreseen best in the order of memory; many channels
      * have more factors than the nearest cache keeps meanwhile. */
     const int64_t wide = WIDE * ((v->of[X] != NULL) + (v->of[DY] != NULL));
-    const bool side_by_side = b->c >= LANES && (!w.past || (in_lines && b->c > wide));
+    const bool side_by_side =
+        b->c >= LANES && (w.past ? in_lines && b->c > wide : b->near || !w.plain);
     /* neighbours: pixels of a sample, or samples of one pixel */
     const bool flat = b->s == 1;
     const int64_t outer = flat ? 1 : b->n, inner = flat ? b->n : b->s;
@@ -290,6 +292,7 @@ INLINE void passes(const sbni_block *b, const views *v, const sbni_channels *ch,
                    const sbni_dx_factors *dx, what w, lanes *work)
 {
     w.often = true;
+    w.plain = PLAIN;
     if (b->past) {
         w.past = true;
         pass(b, v, ch, dx, w, work);
@@ -308,16 +311,24 @@ INLINE void other_pass(const sbni_block *b, const views *v, const sbni_channels 
     if (w.past) past_end();
 }
 
+/* Whether no channel is an exception to what is done often. */
+INLINE bool is_usual(const sbni_block *b, const sbni_channels *ch)
+{
+    return !PLAIN || all_near(ch, 0, b->c);
+}
+
 void K(norm_normalize)(const sbni_block *b, const sbni_view *x, const sbni_channels *ch,
                        const sbni_fused *fused, const sbni_view *y)
 {
     const sbni_view *z = fused->add;
     const views v = {{[X] = x, [Z] = z, [OUT] = y}}, plain = {{[X] = x, [OUT] = y}};
-    if (z)
-        other_pass(
-            b, &v, ch, NULL,
-            (what){.add = true, .relu = fused->relu, .wants_out = true, .past = b->past},
-            normalize_lanes);
+    if (z || !is_usual(b, ch))
+        other_pass(b, &v, ch, NULL,
+                   (what){.add = z != NULL,
+                          .relu = fused->relu,
+                          .wants_out = true,
+                          .past = b->past},
+                   normalize_lanes);
     else if (fused->relu)
         passes(b, &plain, ch, NULL, (what){.relu = true, .wants_out = true},
                normalize_lanes);
@@ -332,7 +343,7 @@ void K(norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_vi
 {
     const sbni_view *z = fused->relu ? fused->add : NULL;
     const views v = {{x, dy, z, dx, dadd}}, plain = {{x, dy, NULL, dx, NULL}};
-    if (!x || z || dadd || !dx)
+    if (!x || z || dadd || !dx || !is_usual(b, ch))
         other_pass(b, &v, ch, f,
                    (what){.reads_x = x != NULL,
                           .add = z != NULL,

@@ -7,8 +7,8 @@ typedef struct places {
     const S *dy, *x, *z;
 } places;
 
-/* What sums need of some channels: what is subtracted from x, in one double where it has
- * room, and the factors of relu's argument. */
+/* What sums need of some channels: the centre, in one double where it has room, and the
+ * factors of relu's argument. */
 typedef struct about {
     vd centre, low;
     vectors f;
@@ -18,17 +18,8 @@ INLINE about about_at(const sbni_channels *ch, int64_t i, int64_t n, const bool 
 {
     about a = {.f = vectors_at(ch, NULL, i, n, rows)};
     a.centre = widen(a.f.hi), a.low = widen(a.f.lo);
-    if (PLAIN) a.centre = (a.centre + a.low) * widen(factor_at(ch->far, i, n, rows));
+    if (PLAIN) a.centre += a.low;
     return a;
-}
-
-/* Whether the sums of n channels from i on are plain. */
-INLINE bool all_near(const sbni_channels *ch, int64_t i, int64_t n)
-{
-    const T *far = ch->far;
-    int any = 0;
-    for (int64_t k = i; PLAIN && k < i + n; k++) any |= far[k] != 0;
-    return PLAIN && !any;
 }
 
 /* Add n lanes of dy and dy·(x-centre), dy behind relu. */
@@ -36,10 +27,9 @@ INLINE void add_gradients(vd *sum_dy, vd *sum_dy_d, const places *p, int64_t j, 
                           const about *a, const bool add, const bool relu,
                           const bool plain)
 {
-    const vectors *f = &a->f;
     vt x = load_upto(p->x + j, n), g = load_upto(p->dy + j, n);
     if (relu) {
-        vt y = ((x - f->hi) - f->lo) * f->scale + f->shift;
+        vt y = normalized(x, &a->f, plain);
         if (add) y += load_upto(p->z + j, n);
         g = gate_v(g, y);
     }
@@ -216,15 +206,16 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
     }
 }
 
-/* Σdy·(x-mean) of what was summed about 0, plain: in all channels. */
+/* Σdy·(x-mean) of Σdy·(x-centre); plain: the centre is 0 in all channels. */
 INLINE void centre_sums(const sbni_channels *ch, int64_t c, const double *sum_dy,
                         double *sum_dy_d, const bool plain)
 {
-    const T *hi = ch->mean_hi, *lo = ch->mean_lo, *far = ch->far;
+    const T *hi = ch->mean_hi, *lo = ch->mean_lo, *centre_hi = ch->centre_hi,
+            *centre_lo = ch->centre_lo;
     for (int64_t i = 0; i < c; i++) {
-        double mean = (double)hi[i] + (double)lo[i];
-        if (!plain) mean *= 1 - (double)far[i];
-        sum_dy_d[i] -= mean * sum_dy[i];
+        double off = (double)hi[i] + (double)lo[i];
+        if (!plain) off -= (double)centre_hi[i] + (double)centre_lo[i];
+        sum_dy_d[i] -= off * sum_dy[i];
     }
 }
 

@@ -4,10 +4,10 @@
  * data is all rows). The last vector of a run may be a part of one, whose other lanes add
  * 0.
  *
- * Sums about 0 have inner loops of their own, `plain`: nothing is subtracted, and double
- * holds the product of two floats, so that a fused multiply-add gives the bits of a
- * product and a sum. They are the same sums: where some channels are plain and some are
- * not, all may be done as if they were not.
+ * Where nothing is subtracted from x there are inner loops of their own, `plain`. In sums
+ * double holds the product of two floats, so that a fused multiply-add gives the bits of
+ * a product and a sum. They give the same values: where some channels are plain and some
+ * are not, all may be done as if they were not, and 0 is subtracted.
  */
 #ifndef SBNI_NORM_TMPL_H
 #define SBNI_NORM_TMPL_H
@@ -31,7 +31,7 @@ enum {
     FAR_AHEAD = 4 * AHEAD, /* the same where ROWS are summed */
 };
 
-/* Whether sums about 0 are plain. */
+/* Whether there is a plain way. */
 enum { PLAIN = sizeof(T) < sizeof(double) };
 
 INLINE int64_t at_most(int64_t n)
@@ -111,10 +111,31 @@ INLINE vt gate_v(vt dy, vt y)
     return (vt)((vm)dy & (y > 0));
 }
 
-/* Factors of one channel in all lanes, or of n channels, a lane each. */
+/* Factors of one channel in all lanes, or of n channels, a lane each; hi and lo are the
+ * centre. */
 typedef struct vectors {
     vt hi, lo, scale, shift, a, b, k;
 } vectors;
+
+/* Whether nothing is subtracted in n channels from i on. */
+INLINE bool all_near(const sbni_channels *ch, int64_t i, int64_t n)
+{
+    const T *centre = ch->centre_hi;
+    int any = 0;
+    for (int64_t k = i; PLAIN && k < i + n; k++) any |= centre[k] != 0;
+    return PLAIN && !any;
+}
+
+INLINE vt centred(vt x, const vectors *f, const bool plain)
+{
+    return plain ? x : (x - f->hi) - f->lo;
+}
+
+/* Before what is fused. Backward must find it again to the bit. */
+INLINE vt normalized(vt x, const vectors *f, const bool plain)
+{
+    return centred(x, f, plain) * f->scale + f->shift;
+}
 
 INLINE vt factor_at(const void *factor, int64_t i, int64_t n, const bool rows)
 {
@@ -126,8 +147,8 @@ INLINE vt factor_at(const void *factor, int64_t i, int64_t n, const bool rows)
 INLINE vectors vectors_at(const sbni_channels *ch, const sbni_dx_factors *dx, int64_t i,
                           int64_t n, const bool rows)
 {
-    vectors v = {.hi = factor_at(ch->mean_hi, i, n, rows),
-                 .lo = factor_at(ch->mean_lo, i, n, rows),
+    vectors v = {.hi = factor_at(ch->centre_hi, i, n, rows),
+                 .lo = factor_at(ch->centre_lo, i, n, rows),
                  .scale = factor_at(ch->scale, i, n, rows),
                  .shift = factor_at(ch->shift, i, n, rows)};
     if (dx) {

@@ -160,11 +160,12 @@ INLINE void quick_moments(double m, wd p, wd d, wd dd, bins *b)
 }
 #endif
 
-/* The same of sums about 0: Σx = D, Σx² = Q. */
+/* The same of sums about p = 0: Σx = D, Σx² = Q. */
 static const int plain_steps[SBNI_MOMENT_WORDS] = {0, 1, 1, 0, 0, 1, 1, 1, 0, 0};
 
-INLINE void plain_moments(wd d, wd dd, bins *b)
+INLINE void plain_moments(wd p, wd d, wd dd, bins *b)
 {
+    b->wrong |= (wu)p;
     wd s = first(d, SUM_MAGIC(2), &b->word[SUM_AT(2)], &b->wrong);
     b->wrong |= (wu)step(s, SUM_MAGIC(1), &b->word[SUM_AT(1)]);
     wd q = first(dd, SQUARE_MAGIC(3), &b->word[SQUARE_AT(3)], &b->wrong);
@@ -215,26 +216,21 @@ static __attribute__((noinline)) int add_in_full(int64_t slices, const sums *in,
     return found;
 }
 
-/* Whether all pivots are 0. */
-INLINE bool is_plain(int64_t slices, const sums *in)
-{
-    wu pivots = {0};
-    for (int64_t k = 0; k < slices; k++) pivots |= (wu)load_w(in->pivot + k * in->stride);
-    return !any(pivots);
-}
-
 INLINE int add_some(int64_t slices, const sums *in, int64_t words_stride, uint64_t *words)
 {
     bins b = {0};
     double most = 0;
-    if (is_plain(slices, in)) {
-        for (int64_t k = 0; k < slices; k++)
-            plain_moments(load_w(in->d + k * in->stride), load_w(in->dd + k * in->stride),
+    if (!any((wu)load_w(in->pivot))) {
+        for (int64_t k = 0; k < slices; k++) {
+            int64_t at = k * in->stride;
+            plain_moments(load_w(in->pivot + at), load_w(in->d + at), load_w(in->dd + at),
                           &b);
-        if (any(b.wrong | b.fine >> 63))
-            return add_in_full(slices, in, words_stride, words);
-        flush_moments(&b, slices, plain_steps, words_stride, words);
-        return 0;
+        }
+        if (!any(b.wrong | b.fine >> 63)) {
+            flush_moments(&b, slices, plain_steps, words_stride, words);
+            return 0;
+        }
+        b = (bins){0};
     }
     for (int64_t k = 0; k < slices; k++) {
         int64_t at = k * in->stride;

@@ -46,7 +46,7 @@ int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
     return flags;
 }
 
-/* Factors of dx, MATH.md (8): dx = a·dy - b - k·(x - mean). */
+/* Factors of dx, MATH.md (8): dx = a·dy - b - k·(x - centre). */
 static void set_factors(sbn_norm *norm, int64_t g, int64_t i)
 {
     int64_t at = g * norm->cfg.channels + i;
@@ -56,8 +56,11 @@ static void set_factors(sbn_norm *norm, int64_t g, int64_t i)
     norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
     double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
     sbni_norm_set(norm, norm->dx_a, at, a);
-    sbni_norm_set(norm, norm->dx_b, at, a * (sum_dy / n));
     sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
+    double b = a * (sum_dy / n);
+    if (sbni_norm_get(norm, norm->centre_hi, at) == 0)
+        b -= sbni_norm_get(norm, norm->dx_k, at) * norm->mean_d[at];
+    sbni_norm_set(norm, norm->dx_b, at, b);
 }
 
 /* Sums of a tile from the words, and what follows from them for each norm batch. */
@@ -116,10 +119,10 @@ static void set_gradients(sbn_norm *norm)
     }
 }
 
-static void write_slice(const sbn_norm *norm, sbni_range tile, int64_t k)
+static void write_run(const sbn_norm *norm, sbni_range tile, sbni_slice_run run)
 {
     const sbni_samples *samples = &norm->samples;
-    int64_t first = tile.first, g = samples->slices[k].norm_batch,
+    int64_t first = tile.first, g = samples->slices[run.first].norm_batch,
             at = g * norm->cfg.channels + first;
     sbni_view x = sbni_norm_view(&norm->x, first), dy = sbni_norm_view(&norm->dy, first),
               z, dx = sbni_norm_view(&norm->dx, first),
@@ -131,7 +134,7 @@ static void write_slice(const sbn_norm *norm, sbni_range tile, int64_t k)
     sbni_dx_factors f = {sbni_norm_at(norm, norm->dx_a, at),
                          sbni_norm_at(norm, norm->dx_b, at),
                          sbni_norm_at(norm, norm->dx_k, at)};
-    sbni_block b = sbni_norm_slice_block(samples, k, &norm->x, tile.c, norm->planes);
+    sbni_block b = sbni_norm_run_block(samples, run, &norm->x, tile.c, norm->planes);
     norm->kernels->norm_backward_dx(&b, &dy, reads_x ? &x : NULL, &ch, &f, &fused,
                                     dx.data ? &dx : NULL, dz.data ? &dz : NULL);
 }
@@ -205,10 +208,10 @@ sbn_status sbni_norm_read_backward(sbn_norm *norm)
     return SBN_OK;
 }
 
-static void write_all_of(const void *of, int64_t k)
+static void write_whole_run(const void *of, sbni_slice_run run)
 {
     const sbn_norm *norm = of;
-    write_slice(norm, (sbni_range){0, norm->cfg.channels}, k);
+    write_run(norm, (sbni_range){0, norm->cfg.channels}, run);
 }
 
 /* After the message. */
@@ -216,7 +219,7 @@ static sbn_status read_and_write(sbn_norm *norm)
 {
     SBN_TRY(sbni_norm_read_backward(norm));
     if (wants_elements(norm))
-        sbni_norm_each_slice(norm->samples.slice_count, write_all_of, norm);
+        sbni_norm_each_run(&norm->samples, &norm->x, write_whole_run, norm);
     return SBN_OK;
 }
 
@@ -235,7 +238,7 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
         sbni_norm_keep_words(norm, &norm->backward, tile, SBNI_BACKWARD_WORDS);
         read_tile(norm, tile);
         if (!wants_elements(norm)) continue;
-        for (int64_t k = count; k-- > 0;) write_slice(norm, tile, k);
+        for (int64_t k = count; k-- > 0;) write_run(norm, tile, (sbni_slice_run){k, 1});
     }
     sbni_reduce_note(&norm->backward, flags);
     SBN_TRY(sbni_reduce_run(&norm->backward));

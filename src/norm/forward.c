@@ -250,7 +250,7 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
         sbni_norm_keep_words(norm, message, tile, SBNI_MOMENT_WORDS);
         read_tile(norm, tile);
         for (int64_t k = samples->slice_count; k-- > 0;)
-            sbni_norm_apply_slice(norm, samples, &e, tile, k);
+            sbni_norm_apply_run(norm, samples, &e, tile, (sbni_slice_run){k, 1});
     }
     sbni_reduce_note(message, flags);
     SBN_TRY(sbni_reduce_run(message));

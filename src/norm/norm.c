@@ -127,8 +127,8 @@ static sbn_status alloc_work(sbn_norm *n)
 {
     int64_t c = n->cfg.channels, all = (n->batches + 1) * c,
             size = sbn_dtype_bytes(n->state_dtype);
-    void *elements[] = {&n->mean_hi, &n->mean_lo, &n->scale, &n->shift,
-                        &n->far,     &n->dx_a,    &n->dx_b,  &n->dx_k};
+    void *elements[] = {&n->mean_hi, &n->mean_lo, &n->centre_hi, &n->centre_lo, &n->scale,
+                        &n->shift,   &n->dx_a,    &n->dx_b,      &n->dx_k};
     /* first, as they know how long a message may be */
     SBN_TRY(sbni_norm_create_message(n, SBNI_MOMENT_WORDS, "forward", &n->forward));
     SBN_TRY(sbni_norm_create_message(n, SBNI_BACKWARD_WORDS, "backward", &n->backward));
@@ -221,9 +221,10 @@ void sbn_norm_destroy(sbn_norm **norm)
                      n->weight_grad_d,
                      n->mean_hi,
                      n->mean_lo,
+                     n->centre_hi,
+                     n->centre_lo,
                      n->scale,
                      n->shift,
-                     n->far,
                      n->dx_a,
                      n->dx_b,
                      n->dx_k,

@@ -118,13 +118,11 @@ struct sbn_norm {
     bool corrects;                /* some correction of the last forward is not 1 and 0 */
     sbni_clips clips;
     double *weight_grad_d; /* [c] dgamma where corrections differ between norm batches */
-    void *mean_hi, *mean_lo, *scale; /* [batches + 1][c] of T: factors of the elements;
-                                        the last set is evaluation's, so that it leaves
-                                        those of backward alone */
-    void *shift;                     /* [batches + 1][c] of T: beta + gamma·d */
-    void *far;                       /* [batches + 1][c] of T: 1 or 0, sbni_channels */
-    void *dx_a, *dx_b, *dx_k;        /* [batches][c] of T */
-    int64_t *counts;                 /* [batches] values per channel */
+    void *mean_hi, *mean_lo, *centre_hi, *centre_lo, *scale,
+        *shift; /* [batches + 1][c] of T: sbni_channels; the last set is evaluation's, so
+                   that it leaves those of backward alone */
+    void *dx_a, *dx_b, *dx_k; /* [batches][c] of T */
+    int64_t *counts;          /* [batches] values per channel */
     sbni_second second;
 };
 
@@ -165,9 +163,9 @@ static inline sbni_channels sbni_norm_channels(const sbn_norm *norm, int64_t g,
 {
     int64_t at = g * norm->cfg.channels + first;
     return (sbni_channels){
-        sbni_norm_at(norm, norm->mean_hi, at), sbni_norm_at(norm, norm->mean_lo, at),
-        sbni_norm_at(norm, norm->scale, at), sbni_norm_at(norm, norm->shift, at),
-        sbni_norm_at(norm, norm->far, at)};
+        sbni_norm_at(norm, norm->mean_hi, at),   sbni_norm_at(norm, norm->mean_lo, at),
+        sbni_norm_at(norm, norm->centre_hi, at), sbni_norm_at(norm, norm->centre_lo, at),
+        sbni_norm_at(norm, norm->scale, at),     sbni_norm_at(norm, norm->shift, at)};
 }
 
 /* From channel `first` on. */
@@ -198,6 +196,20 @@ static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int6
                            planes);
 }
 
+/* Some slices of one norm batch. */
+typedef struct sbni_slice_run {
+    int64_t first, count;
+} sbni_slice_run;
+
+static inline sbni_block sbni_norm_run_block(const sbni_samples *samples,
+                                             sbni_slice_run run, const sbn_tensor *x,
+                                             int64_t c, bool planes)
+{
+    const sbni_slice *first = &samples->slices[run.first], *last = first + run.count - 1;
+    return sbni_norm_block(samples, first->row, last->row + last->n - first->row, x, c,
+                           planes);
+}
+
 /* How many tiles of *width channels a thread sums and writes in one go each, so that it
  * finds them in the cache the second time; 0: all is summed before any is written.
  * `bytes` of memory are read for each value. norm/tiles.c */
@@ -214,11 +226,11 @@ static inline sbni_range sbni_range_part(sbni_range of, int64_t c, int64_t i)
     return (sbni_range){of.first + i * c, left < c ? left : c};
 }
 
-/* Do work on each of n slices, by all threads, which share them out as schedule(static)
+/* Do work on all slices of x, by all threads, which share them out as schedule(static)
  * does: each goes back through those that it has summed, if they were, of which the last
- * are the freshest in its cache. */
-void sbni_norm_each_slice(int64_t n, void (*work)(const void *of, int64_t k),
-                          const void *of);
+ * are the freshest in its cache; but where slices are small forward through some. */
+void sbni_norm_each_run(const sbni_samples *samples, const sbn_tensor *x,
+                        void (*work)(const void *of, sbni_slice_run run), const void *of);
 
 /* A message with room for all norm batches, `words` words a channel. */
 sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase,
@@ -257,9 +269,9 @@ typedef struct sbni_elements {
 } sbni_elements;
 enum { SBNI_OWN_SET = -1 };
 
-/* Slice k of some channels; and all slices, by all threads. */
-void sbni_norm_apply_slice(const sbn_norm *norm, const sbni_samples *samples,
-                           const sbni_elements *e, sbni_range tile, int64_t k);
+/* Some channels of some slices; and all, by all threads. */
+void sbni_norm_apply_run(const sbn_norm *norm, const sbni_samples *samples,
+                         const sbni_elements *e, sbni_range tile, sbni_slice_run run);
 void sbni_norm_apply_all(const sbn_norm *norm, const sbni_samples *samples,
                          const sbni_elements *e);
 

@@ -19,11 +19,16 @@ void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
     sbni_norm_set(norm, norm->mean_hi, at, m.mean);
     double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
     sbni_norm_set(norm, norm->mean_lo, at, rest);
-    sbni_norm_set(norm, norm->far, at, m.mean * m.mean > 9 * m.var);
+    bool near = norm->state_dtype != SBN_F64 && m.mean * m.mean <= 9 * m.var;
+    sbni_norm_set(norm, norm->centre_hi, at,
+                  near ? 0 : sbni_norm_get(norm, norm->mean_hi, at));
+    sbni_norm_set(norm, norm->centre_lo, at, near ? 0 : rest);
     norm->corrections[at] = correction;
     sbni_norm_set(norm, norm->scale, at, gamma * rstd * correction.r);
     double beta = norm->cfg.affine ? sbni_norm_get(norm, norm->state.bias, i) : 0.0;
-    sbni_norm_set(norm, norm->shift, at, beta + gamma * correction.d);
+    double shift = beta + gamma * correction.d;
+    if (near) shift -= sbni_norm_get(norm, norm->scale, at) * m.mean;
+    sbni_norm_set(norm, norm->shift, at, shift);
 }
 
 void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tensor *t,
@@ -36,16 +41,17 @@ void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tens
     norm->kernels->norm_clear(&b, &v);
 }
 
-void sbni_norm_apply_slice(const sbn_norm *norm, const sbni_samples *samples,
-                           const sbni_elements *e, sbni_range tile, int64_t k)
+void sbni_norm_apply_run(const sbn_norm *norm, const sbni_samples *samples,
+                         const sbni_elements *e, sbni_range tile, sbni_slice_run run)
 {
-    int64_t set = e->set == SBNI_OWN_SET ? samples->slices[k].norm_batch : e->set;
+    int64_t own = samples->slices[run.first].norm_batch,
+            set = e->set == SBNI_OWN_SET ? own : e->set;
     sbni_view x = sbni_norm_view(e->x, tile.first), y = sbni_norm_view(e->y, tile.first),
               z = {0};
     if (e->z) z = sbni_norm_view(e->z, tile.first);
     sbni_channels ch = sbni_norm_channels(norm, set, tile.first);
     sbni_fused fused = {norm->cfg.relu, e->z ? &z : NULL};
-    sbni_block b = sbni_norm_slice_block(samples, k, e->x, tile.c, e->planes);
+    sbni_block b = sbni_norm_run_block(samples, run, e->x, tile.c, e->planes);
     norm->kernels->norm_normalize(&b, &x, &ch, &fused, &y);
 }
 
@@ -56,18 +62,18 @@ typedef struct call {
     const sbni_elements *e;
 } call;
 
-static void apply_slice(const void *of, int64_t k)
+static void apply_run(const void *of, sbni_slice_run run)
 {
     const call *c = of;
     const sbni_range all = {0, c->norm->cfg.channels};
-    sbni_norm_apply_slice(c->norm, c->samples, c->e, all, k);
+    sbni_norm_apply_run(c->norm, c->samples, c->e, all, run);
 }
 
 void sbni_norm_apply_all(const sbn_norm *norm, const sbni_samples *samples,
                          const sbni_elements *e)
 {
     const call c = {norm, samples, e};
-    sbni_norm_each_slice(samples->slice_count, apply_slice, &c);
+    sbni_norm_each_run(samples, e->x, apply_run, &c);
 }
 
 bool sbni_norm_is_fixed(const sbn_norm *norm)

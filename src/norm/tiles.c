@@ -13,6 +13,10 @@
 enum { TILE_BYTES = 4 << 20 };
 int64_t sbni_norm_cached_bytes = 28 << 20;
 
+/* Bytes of x in the slices that are written in the order of memory, which the processor
+ * foresees: a part of a core's cache. */
+enum { RUN_BYTES = 128 << 10 };
+
 int64_t sbni_norm_tiles(const sbni_samples *samples, const sbn_tensor *x, int64_t bytes,
                         bool planes, int64_t *width)
 {
@@ -103,18 +107,35 @@ int sbni_norm_sum_all(const sbni_samples *samples, int64_t c, const sbni_summing
     return flags;
 }
 
-void sbni_norm_each_slice(int64_t n, void (*work)(const void *of, int64_t k),
-                          const void *of)
+/* Slices [from, end), `together` at a time from the last on. */
+static void walk_back(const sbni_samples *samples, int64_t from, int64_t end,
+                      int64_t together, void (*work)(const void *of, sbni_slice_run run),
+                      const void *of)
 {
+    for (int64_t first; end > from; end = first) {
+        first = end - from > together ? end - together : from;
+        for (int64_t k = first, count; k < end; k += count) {
+            count = sbni_samples_run(samples, k, end);
+            work(of, (sbni_slice_run){k, count});
+        }
+    }
+}
+
+void sbni_norm_each_run(const sbni_samples *samples, const sbn_tensor *x,
+                        void (*work)(const void *of, sbni_slice_run run), const void *of)
+{
+    int64_t sample = x->c * sbni_tensor_s(x) * sbn_dtype_bytes(x->dtype),
+            together = RUN_BYTES / SBN_SLICE / (sample + 1) + 1;
     if (omp_get_max_threads() == 1) {
-        while (n-- > 0) work(of, n);
+        walk_back(samples, 0, samples->slice_count, together, work, of);
         return;
     }
 #pragma omp parallel
     {
-        int64_t from, k;
-        share(n, omp_get_num_threads(), omp_get_thread_num(), &from, &k);
-        while (k-- > from) work(of, k);
+        int64_t from, end;
+        share(samples->slice_count, omp_get_num_threads(), omp_get_thread_num(), &from,
+              &end);
+        walk_back(samples, from, end, together, work, of);
     }
 }
 

@@ -83,6 +83,14 @@ static long double deviation(const reference *k, const ref_channel *ch, int64_t 
     return ((long double)k->x[at] - ch->pivot) - ch->rest;
 }
 
+/* The part of the mean that the layer does not subtract from x but from what is added to
+ * the product: all of it up to three deviations, in float. */
+static long double left_in(const reference *k, const ref_channel *ch)
+{
+    bool near = k->cfg.dtype != SBN_F64 && ch->mean * ch->mean <= 9.001L * ch->var;
+    return near ? fabsl(ch->mean) : 0;
+}
+
 /* How far the layer's x - mean may be off: two subtractions in its type, a mean of two
  * parts of that type, and the error of the mean. */
 static long double deviation_e(const reference *k, const ref_channel *ch, long double dev)
@@ -168,6 +176,8 @@ static void forward_channel(reference *k, int64_t from, int64_t to, int64_t i,
     long double scale = gamma * ch->rstd * ch->r, shift = beta + gamma * ch->d;
     long double shift_e = u * fabsl(shift) + D * (fabsl(beta) + fabsl(gamma * ch->d)) +
                           fabsl(gamma) * ch->d_e;
+    /* scale·x and shift - scale·mean are larger by scale·mean each */
+    shift_e += 2 * (u + D) * fabsl(scale) * left_in(k, ch);
     for (int64_t row = from; row < to; row++)
         for (int64_t j = 0; j < k->s; j++) {
             int64_t at = place(k, row, i, j);
@@ -270,7 +280,8 @@ static void sums(reference *k, int64_t from, int64_t to, int64_t i, ref_channel 
         off + (m + 2 + 2) * D * ch->size_dyx + ch->rstd_rel * ch->size_dyx + GRID;
 }
 
-/* dx = a·dy - b - k·(x - mean), with a, b, k rounded to the layer's type. */
+/* dx = a·dy - b - k·(x - mean), with a, b, k rounded to the layer's type; or
+ * a·dy - (b - k·mean) - k·x. */
 static void backward_channel(reference *k, int64_t from, int64_t to, int64_t i,
                              const ref_channel *ch)
 {
@@ -284,6 +295,8 @@ static void backward_channel(reference *k, int64_t from, int64_t to, int64_t i,
         c.v = a * ch->rstd * ch->sum_dyx / n;
         c.e = fabsl(a) * ch->rstd * ch->sum_dyx_e / n +
               fabsl(c.v) * (u + rel + ch->rstd_rel + 3 * D);
+        /* b - k·mean, the first difference and k·x are larger by k·mean each */
+        b.e += 3 * (u + D) * fabsl(c.v) * left_in(k, ch);
     }
     for (int64_t row = from; row < to; row++)
         for (int64_t j = 0; j < k->s; j++) {

@@ -57,6 +57,8 @@ void draw_slices(sbn_dtype t, int64_t c, int64_t count, int kind)
                 in.p[at] = in.d[at] = in.dd[at] = NAN;
             else if (one == ZERO)
                 in.p[at] = in.d[at] = in.dd[at] = 0;
+            else if (one == FIRST_ABOUT_0)
+                put_values(t, at, m, 0, k == 0 ? ABOUT_0 : ORDINARY);
             else
                 put_values(t, at, m, one == UNEVEN ? 10 : scale, one);
         }

@@ -35,6 +35,7 @@ enum {
     FAR,
     ABOUT_0,
     SCALES_ABOUT_0,
+    FIRST_ABOUT_0,
     ZERO,
     MIXED,
     KINDS
