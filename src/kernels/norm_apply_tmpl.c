@@ -196,11 +196,14 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
     const sbni_view *out = v->of[OUT] ? v->of[OUT] : v->of[DZ];
     const bool in_lines = (uintptr_t)out->data % 64 == 0 && b->c % LINE == 0 &&
                           out->stride_n % LINE == 0 && out->stride_s % LINE == 0;
-    /* What streams past the cache is foreseen best in the order of memory; many channels
-     * have more factors than the nearest cache keeps meanwhile. */
-    const int64_t wide = WIDE * ((v->of[X] != NULL) + (v->of[DY] != NULL));
-    const bool side_by_side =
-        b->c >= LANES && (w.past ? in_lines && b->c > wide : b->near || !w.plain);
+    /* What is not in a core's cache is foreseen best in the order of memory; many
+     * channels have more factors than the nearest cache keeps meanwhile, or, unless they
+     * are plain, than are loaded meanwhile. */
+    const int64_t wide = w.plain ? FACTORS / (dx ? w.relu ? 5 : 3 : 2)
+                                 : WIDE * ((v->of[X] != NULL) + (v->of[DY] != NULL));
+    const bool in_order =
+        w.past ? !in_lines || b->c <= wide : w.plain && !b->near && b->c <= wide;
+    const bool side_by_side = b->c >= LANES && !in_order;
     /* neighbours: pixels of a sample, or samples of one pixel */
     const bool flat = b->s == 1;
     const int64_t outer = flat ? 1 : b->n, inner = flat ? b->n : b->s;

@@ -27,6 +27,7 @@ enum {
     PIXELS = 2,        /* pixels that share the loads of their channels' factors */
     WIDE = 128,        /* channels, times the tensors read, from which pixels do so that
                           are written past the cache */
+    FACTORS = 4096,    /* factors from which plain pixels do so */
     AHEAD = 64 * LINE, /* least distance of what is fetched beforehand */
     FAR_AHEAD = 4 * AHEAD, /* the same where ROWS are summed */
 };
