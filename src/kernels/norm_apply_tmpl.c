@@ -145,7 +145,9 @@ INLINE void walk_pixels(const run *p, int64_t c, const sbni_channels *ch,
 {
     enum { BLOCK = LINE > 2 * LANES ? LINE : 2 * LANES };
     const bool laps = c % LANES > 0;
-    made last[PIXELS] = {{{0}, {0}}};
+    made last[PIXELS];
+#pragma GCC unroll 2
+    for (int k = 0; k < PIXELS; k++) last[k] = (made){{0}, {0}};
     if (laps) {
         const vectors f = vectors_at(ch, dx, c - LANES, LANES, true);
         for (int k = 0; k < PIXELS; k++) last[k] = work(p + k, c - LANES, LANES, &f, w);

@@ -167,7 +167,8 @@ INLINE void rows_of(const sbni_block *b, const sbni_view *x, const double *pivot
                     double *sum_d, double *sum_dd, const int64_t ahead, const bool plain)
 {
     const int64_t c = b->c;
-    group g = {.adds = false};
+    group g; /* as a whole it would be set by a slow instruction */
+    g.adds = false;
     for (spot at = {0, 0}; at.row < b->n; advance(b, &at, g.count), g.adds = true) {
         g.count = pixels(b, x, &at, g.pixel);
         int64_t i = 0;

@@ -174,7 +174,8 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
                       const bool relu, const bool plain)
 {
     const int64_t c = b->c;
-    group g = {.adds = false};
+    group g; /* as a whole it would be set by a slow instruction */
+    g.adds = false;
     for (spot at = {0, 0}; at.row < b->n; advance(b, &at, g.count), g.adds = true) {
         g.count = pixels(b, x, &at, g.x);
         pixels(b, dy, &at, g.dy);

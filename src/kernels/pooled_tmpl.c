@@ -54,7 +54,10 @@ INLINE void add_channel(const sbni_pooled *p, const T *dy, const uint8_t *argmax
                         const T *x, int64_t stride, int kernel, T *sums)
 {
     taps sum[CHAINS][MOST];
-    memcpy(sum, sums, sizeof sum);
+    /* row by row, as a copy of all goes by a slow instruction */
+#pragma GCC unroll 10
+    for (int i = 0; i < CHAINS * MOST; i++)
+        sum[i / MOST][i % MOST] = load_taps(sums + i * ROW);
     for (int64_t i = 0; i < p->rows; i++, dy += p->columns, argmax += p->columns) {
         const T *row = x + i * p->kernel * stride;
         int64_t j = 0;
@@ -66,7 +69,9 @@ INLINE void add_channel(const sbni_pooled *p, const T *dy, const uint8_t *argmax
         if (j < p->columns)
             add_window(dy[j], row + p->place[argmax[j]], stride, kernel, sum[0]);
     }
-    memcpy(sums, sum, sizeof sum);
+#pragma GCC unroll 10
+    for (int i = 0; i < CHAINS * MOST; i++)
+        memcpy(sums + i * ROW, &sum[i / MOST][i % MOST], sizeof(taps));
 }
 
 INLINE void add_image(const sbni_pooled *p, int64_t c, int64_t channel, int64_t stride,

@@ -58,10 +58,14 @@ bool sbni_conv_skips_pool(const sbn_model *m, const sbni_layer *layer, int64_t p
            (kernel == 3 || kernel == 5) && pays(kernel, pool);
 }
 
-/* An image, and what is read behind its last window. */
+/* An image, and what is read behind its last window. Rows begin with cache lines, as
+ * fewer windows then lie across two. */
 static sbni_frame pooled_frame(const sbn_model *m, const sbni_layer *layer)
 {
-    sbni_frame f = sbni_frame_padded(m, layer->in->shape, layer->spec.pad);
+    const int64_t line = 64 / sbn_dtype_bytes(m->cfg.dtype), pad = layer->spec.pad;
+    sbni_image in = layer->in->shape;
+    int64_t w = (in.w + 2 * pad + line - 1) / line * line;
+    sbni_frame f = sbni_frame_of(m, in.c, pad, in.h + 2 * pad, w);
     f.count += SBNI_POOLED_ROW;
     return f;
 }
