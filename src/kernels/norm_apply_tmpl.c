@@ -261,10 +261,65 @@ INLINE void walk_narrow(const sbni_block *b, const views *v, const sbni_channels
     }
 }
 
+/* After how many vectors of pixels without gaps a vector begins with a channel's first
+ * element again; 0: there are gaps. */
+INLINE int period_of(const sbni_block *b, const views *v)
+{
+    for (int k = 0; k < VIEWS; k++)
+        if (v->of[k] && v->of[k]->stride_s != b->c) return 0;
+    int64_t n = b->c;
+    while (n % LANES) n += b->c;
+    return (int)(n / LANES);
+}
+
+/* Samples without gaps, a few channels: factors of `period` vectors stay in registers. */
+INLINE void walk_periodic(const sbni_block *b, const views *v, const sbni_channels *ch,
+                          const sbni_dx_factors *dx, const what w, lanes *work,
+                          const int period)
+{
+    vectors f[PERIOD];
+#pragma GCC unroll 8
+    for (int l = 0; l < period; l++) {
+        T at[sizeof(vectors) / sizeof(vt)][LANES];
+        for (int k = 0; k < LANES; k++) {
+            const vectors one = vectors_at(ch, dx, (l * LANES + k) % b->c, 1, false);
+            for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+                at[i][k] = ((const vt *)&one)[i][0];
+        }
+        memcpy(&f[l], at, sizeof at);
+    }
+    const int64_t count = b->s * b->c, whole = count - count % (period * LANES);
+    for (int64_t r = 0; r < b->n; r++) {
+        run p = {{0}};
+        for (int k = 0; k < VIEWS; k++)
+            if (v->of[k]) p.at[k] = pixel(v->of[k], b->rows[r], 0);
+        for (int64_t j = 0; j < whole; j += period * LANES)
+#pragma GCC unroll 8
+            for (int l = 0; l < period; l++) {
+                const made m = work(&p, j + l * LANES, LANES, &f[l], w);
+                put_made(&p, j + l * LANES, LANES, &m, w);
+            }
+#pragma GCC unroll 1
+        for (int64_t j = whole; j < count; j += LANES) {
+            const int64_t n = at_most(count - j);
+            const made m = work(&p, j, n, &f[(j - whole) / LANES], w);
+            put_made(&p, j, n, &m, w);
+        }
+    }
+}
+
 INLINE void walk(const sbni_block *b, const views *v, const sbni_channels *ch,
                  const sbni_dx_factors *dx, const what w, lanes *work)
 {
-    if (b->planes)
+    const bool few = w.often && w.plain && !w.past && !b->planes && b->c % LANES;
+    const int period = few ? period_of(b, v) : 0;
+    if (few && period == 1)
+        walk_periodic(b, v, ch, dx, w, work, 1);
+    else if (few && period == 3)
+        walk_periodic(b, v, ch, dx, w, work, 3);
+    else if (few && period == 5)
+        walk_periodic(b, v, ch, dx, w, work, 5);
+    else if (b->planes)
         walk_planes(b, v, ch, dx, w, work);
     else if (w.past || !w.often || b->c > NARROW * LANES)
         walk_rows(b, v, ch, dx, w, work);
