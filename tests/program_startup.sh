@@ -60,6 +60,9 @@ done
 if [ ${#quiet[@]} -gt 0 ]; then
   # Of MPICH's own variables nobody is to start Open MPI, which at times fails when several do.
   cannot_start=(OMPI_MCA_orte_tmpdir_base=/proc/nowhere PMI_SIZE=3 MPI_LOCALNRANKS=3)
+  if env "${cannot_start[0]}" "$program" --version >stdout.txt 2>&1; then
+    skip "this Open MPI starts without its folder, so the next check shows less"
+  fi
   code=0
   env "${cannot_start[@]}" PMI_RANK=0 "$program" "${train[@]}" >stdout.txt 2>stderr.txt || code=$?
   # shellcheck disable=SC2034 # for judge_refusal

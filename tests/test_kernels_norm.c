@@ -10,15 +10,19 @@
 #include "support/cases.h"
 #include "support/element.h"
 
-enum { MOST_C = 75, STRAY = 3 };
+enum { MOST_C = 75, STRAY = 3, APART = 5 };
 static const int64_t samples[] = {1, 3, 16}, channels[] = {1, 3, 8, 17, 75}, most_s = 33;
+/* of pixels without gaps; with those a vector ends with a pixel after 1, 3, 5 and more */
+static const int64_t few[] = {1, 2, 3, 4, 5, 6, 7, 10, 12, 20, 24, 40};
 
-/* One slice in a form, out of every second sample of a larger array with gaps between its
- * runs, and factors. t is the storage type, f that of factors. */
+/* One slice in a form, out of every second sample of a larger array with gaps of `stray`
+ * between its runs and others between samples, and factors. t is the storage type, f that
+ * of factors. */
 typedef struct slice {
     sbn_dtype t, f;
     sbni_block b;
-    int64_t rows[16], count; /* elements of an array, gaps included */
+    int64_t stray, sample; /* elements of a sample, gaps included */
+    int64_t rows[16], count;
     sbni_view x, dy, z, y, dx, dz;
     void *hi, *lo, *centre_hi, *centre_lo, *scale, *shift, *a, *bb, *k;
     sbni_channels ch;
@@ -30,18 +34,21 @@ static sbni_view view_make(slice *v, uint32_t which)
     const sbni_block *b = &v->b;
     sbni_view w = {.data = room(v->t, v->count)};
     if (b->planes)
-        w.stride_s = 1, w.stride_c = b->s + STRAY, w.stride_n = b->c * (b->s + STRAY);
+        w.stride_s = 1, w.stride_c = b->s + v->stray;
     else
-        w.stride_c = 1, w.stride_s = b->c + STRAY, w.stride_n = b->s * (b->c + STRAY);
+        w.stride_c = 1, w.stride_s = b->c + v->stray;
+    w.stride_n = v->sample;
     if (which < 100) draw(v->t, w.data, v->count, which);
     return w;
 }
 
-static slice slice_make(sbn_dtype t, bool planes, int64_t n, int64_t c, int64_t s)
+static slice slice_make(sbn_dtype t, bool planes, int64_t stray, int64_t n, int64_t c,
+                        int64_t s)
 {
-    slice v = {.t = t, .f = t == SBN_F64 ? SBN_F64 : SBN_F32};
+    slice v = {.t = t, .f = t == SBN_F64 ? SBN_F64 : SBN_F32, .stray = stray};
     v.b = (sbni_block){NULL, n, c, s, planes, false, s % 2};
-    v.count = 2 * n * (planes ? c * (s + STRAY) : s * (c + STRAY));
+    v.sample = (planes ? c * (s + stray) : s * (c + stray)) + APART;
+    v.count = 2 * n * v.sample;
     for (int64_t r = 0; r < n; r++) v.rows[r] = 2 * r + r % 2;
     v.x = view_make(&v, 0), v.dy = view_make(&v, 1), v.z = view_make(&v, 2);
     v.y = view_make(&v, 100), v.dx = view_make(&v, 100), v.dz = view_make(&v, 100);
@@ -357,6 +364,25 @@ static void check_dx(const sbni_norm_kernels *k, slice *v)
     }
 }
 
+/* Where statistics are constants x is not there, and may not be asked for. */
+static void check_dx_without_x(const sbni_norm_kernels *k, slice *v)
+{
+    const sbni_fused fused = {false, NULL};
+    set_far(v, ALL);
+    for (int64_t i = 0; i < v->b.c; i++) {
+        set_element(v->f, v->centre_hi, i, INFINITY);
+        set_element(v->f, v->bb, i, 0), set_element(v->f, v->k, i, 0);
+    }
+    k->norm_backward_dx(&v->b, &v->dy, NULL, &v->ch, &v->dx_f, &fused, &v->dx, NULL);
+    check_gaps(v, &v->dx);
+    EACH(v, r, i, j)
+    {
+        double want = factor(v, v->a, i) * at(v, &v->dy, r, i, j);
+        CLOSE(at(v, &v->dx, r, i, j), want, rounding(v->t) * 1.01 * fabs(want));
+    }
+    record_view(v, &v->dx);
+}
+
 static void check_clear(const sbni_norm_kernels *k, slice *v)
 {
     k->norm_clear(&v->b, &v->dz);
@@ -364,24 +390,39 @@ static void check_clear(const sbni_norm_kernels *k, slice *v)
     check_gaps(v, &v->dz);
 }
 
+static void (*const checks[])(const sbni_norm_kernels *, slice *) = {
+    check_moments, check_neighbours,   check_normalize, check_sums,
+    check_dx,      check_dx_without_x, check_clear};
+enum { CHECKS = sizeof checks / sizeof *checks };
+
 static void layer_kernels(const sbni_norm_kernels *k, sbn_dtype t)
 {
-    void (*const checks[])(const sbni_norm_kernels *,
-                           slice *) = {check_moments, check_neighbours, check_normalize,
-                                       check_sums,    check_dx,         check_clear};
     for (int planes = 0; planes < 2; planes++)
         for (int n = 0; n < 3; n++)
             for (int c = 0; c < 5; c++)
                 for (int s = 0; s < EDGE_SIZES && edge_sizes[s] <= most_s; s++)
-                    for (int which = 0; which < 6; which++) {
+                    for (int which = 0; which < CHECKS; which++) {
                         /* every size of n, c and s, but not all the largest at once */
                         if (samples[n] * channels[c] * edge_sizes[s] > 2500) continue;
-                        slice v =
-                            slice_make(t, planes, samples[n], channels[c], edge_sizes[s]);
+                        slice v = slice_make(t, planes, STRAY, samples[n], channels[c],
+                                             edge_sizes[s]);
                         v.b.rows = v.rows;
                         checks[which](k, &v);
                         slice_free(&v);
                     }
+}
+
+static void pixels_without_gaps(const sbni_norm_kernels *k, sbn_dtype t)
+{
+    static const int64_t pixels[] = {1, 2, 17, 64, 81};
+    for (size_t c = 0; c < sizeof few / sizeof *few; c++)
+        for (size_t s = 0; s < sizeof pixels / sizeof *pixels; s++)
+            for (int which = 0; which < CHECKS; which++) {
+                slice v = slice_make(t, false, 0, 2, few[c], pixels[s]);
+                v.b.rows = v.rows;
+                checks[which](k, &v);
+                slice_free(&v);
+            }
 }
 
 static void every_form_type_and_instruction_set(void **state)
@@ -390,7 +431,14 @@ static void every_form_type_and_instruction_set(void **state)
     each_norm_table(layer_kernels);
 }
 
+static void pixels_without_gaps_of_every_type(void **state)
+{
+    (void)state;
+    each_norm_table(pixels_without_gaps);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_form_type_and_instruction_set),
+    cmocka_unit_test(pixels_without_gaps_of_every_type),
 };
 TEST_MAIN(tests)

@@ -174,12 +174,12 @@ int main(int argc, char **argv)
     choose_sums();
     bool speaks = true;
     sbn_status status = sbni_check_launcher(0, &speaks);
+    /* A closed pipe is a write error to report, not a reason to die silently. */
+    signal(SIGPIPE, SIG_IGN);
     tell(status, speaks);
     if (status != SBN_OK) return exit_code(status);
     sbni_rollcall *rollcall = sbni_rollcall_begin(stall_limit_s);
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    /* A closed pipe is a write error to report, not a reason to die silently. */
-    signal(SIGPIPE, SIG_IGN);
     sbn_group *group = NULL;
     sbn_watch *watch = NULL;
     status = sbn_group_create(MPI_COMM_WORLD, &group);

@@ -50,7 +50,7 @@ sbni_launched sbni_launched_as(void)
     return (sbni_launched){0, 1, 1};
 }
 
-/* The launcher that belongs to the MPI library in use, and what to do about another. */
+/* The launcher that belongs to the MPI library in use. */
 static const launcher *own_launcher(void)
 {
     bool open = strstr(sbni_mpi_version(), "Open MPI") != NULL;

@@ -33,7 +33,8 @@ typedef struct sbni_view {
 /* Statistics and factors of the channels of one norm batch, ready for use on elements of
  * type T. Mean and centre are sums of two T, so that x - mean is right to the last bit
  * when the mean is large. The centre is the mean where that is more than three deviations
- * from 0, else 0, so that nothing need be subtracted from x (double: always the mean). */
+ * from 0, else 0, so that nothing need be subtracted from x (double: always the mean):
+ * centre_hi tells, as it is 0 of no other channel. */
 typedef struct sbni_channels {
     const void *mean_hi, *mean_lo;     /* [c] */
     const void *centre_hi, *centre_lo; /* [c] */

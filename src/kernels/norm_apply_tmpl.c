@@ -57,14 +57,14 @@ INLINE made normalize_lanes(const run *p, int64_t j, int64_t n, const vectors *f
 
 INLINE made dx_lanes(const run *p, int64_t j, int64_t n, const vectors *f, const what w)
 {
-    vt x = {0}, g = load_upto(p->at[DY] + j, n);
-    if (w.reads_x) x = load_upto(p->at[X] + j, n);
+    vt x = {0}, u = {0}, g = load_upto(p->at[DY] + j, n);
+    if (w.reads_x) x = load_upto(p->at[X] + j, n), u = centred(x, f, w.plain);
     if (w.relu) {
         vt v = normalized(x, f, w.plain);
         if (w.add) v += load_upto(p->at[Z] + j, n);
         g = gate_v(g, v);
     }
-    return (made){.out = (f->a * g - f->b) - f->k * centred(x, f, w.plain), .dz = g};
+    return (made){.out = (f->a * g - f->b) - f->k * u, .dz = g};
 }
 
 /* Factors of a run's channels from j on; ch NULL: all are f. */
@@ -198,9 +198,9 @@ INLINE void walk_rows(const sbni_block *b, const views *v, const sbni_channels *
     const sbni_view *out = v->of[OUT] ? v->of[OUT] : v->of[DZ];
     const bool in_lines = (uintptr_t)out->data % 64 == 0 && b->c % LINE == 0 &&
                           out->stride_n % LINE == 0 && out->stride_s % LINE == 0;
-    /* What is not in a core's cache is foreseen best in the order of memory; many
-     * channels have more factors than the nearest cache keeps meanwhile, or, unless they
-     * are plain, than are loaded meanwhile. */
+    /* What is not in a core's cache is foreseen best in the order of memory. But of wide
+     * pixels two share the loads of their factors: of plain ones only where these do not
+     * stay in the nearest cache. */
     const int64_t wide = w.plain ? FACTORS / (dx ? w.relu ? 5 : 3 : 2)
                                  : WIDE * ((v->of[X] != NULL) + (v->of[DY] != NULL));
     const bool in_order =
@@ -272,7 +272,16 @@ INLINE int period_of(const sbni_block *b, const views *v)
     return (int)(n / LANES);
 }
 
-/* Samples without gaps, a few channels: factors of `period` vectors stay in registers. */
+/* A factor of c channels over and over, from place `first` on. */
+INLINE vt repeated(const void *factor, int64_t first, int64_t c)
+{
+    vt v = {0};
+    for (int k = 0; k < LANES; k++) v[k] = ((const T *)factor)[(first + k) % c];
+    return v;
+}
+
+/* Plain samples without gaps, a few channels: factors of `period` vectors are made once.
+ */
 INLINE void walk_periodic(const sbni_block *b, const views *v, const sbni_channels *ch,
                           const sbni_dx_factors *dx, const what w, lanes *work,
                           const int period)
@@ -280,13 +289,13 @@ INLINE void walk_periodic(const sbni_block *b, const views *v, const sbni_channe
     vectors f[PERIOD];
 #pragma GCC unroll 8
     for (int l = 0; l < period; l++) {
-        T at[sizeof(vectors) / sizeof(vt)][LANES];
-        for (int k = 0; k < LANES; k++) {
-            const vectors one = vectors_at(ch, dx, (l * LANES + k) % b->c, 1, false);
-            for (size_t i = 0; i < sizeof at / sizeof *at; i++)
-                at[i][k] = ((const vt *)&one)[i][0];
-        }
-        memcpy(&f[l], at, sizeof at);
+        vectors *to = &f[l];
+        *to = (vectors){.scale = repeated(ch->scale, l * LANES, b->c),
+                        .shift = repeated(ch->shift, l * LANES, b->c)};
+        if (!dx) continue;
+        to->a = repeated(dx->a, l * LANES, b->c);
+        to->b = repeated(dx->b, l * LANES, b->c);
+        to->k = repeated(dx->k, l * LANES, b->c);
     }
     const int64_t count = b->s * b->c, whole = count - count % (period * LANES);
     for (int64_t r = 0; r < b->n; r++) {
@@ -313,11 +322,13 @@ INLINE void walk(const sbni_block *b, const views *v, const sbni_channels *ch,
 {
     const bool few = w.often && w.plain && !w.past && !b->planes && b->c % LANES;
     const int period = few ? period_of(b, v) : 0;
-    if (few && period == 1)
+    /* not worth the factors of less */
+    const bool repeats = b->s * b->c >= 2 * period * LANES;
+    if (few && repeats && period == 1)
         walk_periodic(b, v, ch, dx, w, work, 1);
-    else if (few && period == 3)
+    else if (few && repeats && period == 3)
         walk_periodic(b, v, ch, dx, w, work, 3);
-    else if (few && period == 5)
+    else if (few && repeats && period == 5)
         walk_periodic(b, v, ch, dx, w, work, 5);
     else if (b->planes)
         walk_planes(b, v, ch, dx, w, work);
@@ -381,7 +392,7 @@ void K(norm_normalize)(const sbni_block *b, const sbni_view *x, const sbni_chann
                        const sbni_fused *fused, const sbni_view *y)
 {
     const sbni_view *z = fused->add;
-    const views v = {{[X] = x, [Z] = z, [OUT] = y}}, plain = {{[X] = x, [OUT] = y}};
+    const views v = {{[X] = x, [Z] = z, [OUT] = y}}, usual = {{[X] = x, [OUT] = y}};
     if (z || !is_usual(b, ch))
         other_pass(b, &v, ch, NULL,
                    (what){.add = z != NULL,
@@ -390,10 +401,10 @@ void K(norm_normalize)(const sbni_block *b, const sbni_view *x, const sbni_chann
                           .past = b->past},
                    normalize_lanes);
     else if (fused->relu)
-        passes(b, &plain, ch, NULL, (what){.relu = true, .wants_out = true},
+        passes(b, &usual, ch, NULL, (what){.relu = true, .wants_out = true},
                normalize_lanes);
     else
-        passes(b, &plain, ch, NULL, (what){.wants_out = true}, normalize_lanes);
+        passes(b, &usual, ch, NULL, (what){.wants_out = true}, normalize_lanes);
 }
 
 void K(norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_view *x,
@@ -402,7 +413,7 @@ void K(norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_vi
                          const sbni_view *dadd)
 {
     const sbni_view *z = fused->relu ? fused->add : NULL;
-    const views v = {{x, dy, z, dx, dadd}}, plain = {{x, dy, NULL, dx, NULL}};
+    const views v = {{x, dy, z, dx, dadd}}, usual = {{x, dy, NULL, dx, NULL}};
     if (!x || z || dadd || !dx || !is_usual(b, ch))
         other_pass(b, &v, ch, f,
                    (what){.reads_x = x != NULL,
@@ -413,10 +424,10 @@ void K(norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_vi
                           .past = b->past && !(dx && dadd)},
                    dx_lanes);
     else if (fused->relu)
-        passes(b, &plain, ch, f, (what){.reads_x = true, .relu = true, .wants_out = true},
+        passes(b, &usual, ch, f, (what){.reads_x = true, .relu = true, .wants_out = true},
                dx_lanes);
     else
-        passes(b, &plain, ch, f, (what){.reads_x = true, .wants_out = true}, dx_lanes);
+        passes(b, &usual, ch, f, (what){.reads_x = true, .wants_out = true}, dx_lanes);
 }
 
 void K(norm_clear)(const sbni_block *b, const sbni_view *y)

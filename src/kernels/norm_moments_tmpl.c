@@ -132,8 +132,9 @@ INLINE void sum_strip(const group *g, const int64_t ahead, int64_t i, const int 
 {
     vd d[REST] = {{0}}, dd[REST] = {{0}};
     S *const *px = g->pixel;
+    const int64_t distance = ahead && g->count > 1 ? px[1] - px[0] : 0;
     for (int k = 0; k < g->count; k++) {
-        if (ahead) fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES, ahead);
+        if (ahead) fetch_next(px[0], distance, ROWS, k, i, width * LANES, ahead);
 #pragma GCC unroll 8
         for (int v = 0; v < width; v++) {
             const S *at = px[k] + i + v * LANES;

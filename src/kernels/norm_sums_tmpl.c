@@ -150,11 +150,14 @@ INLINE void sums_strip(const group *at, const int64_t ahead, int64_t i, const in
     for (int v = 0; v < width; v++)
         a[v] = about_at(ch, i + v * LANES, lanes_of(v, width, n), true);
     S *const *px = at->x, *const *pg = at->dy;
+    const bool several = ahead && at->count > 1;
+    const int64_t x_distance = several ? px[1] - px[0] : 0,
+                  dy_distance = several ? pg[1] - pg[0] : 0;
     for (int k = 0; k < at->count; k++) {
         const places p = {pg[k], px[k], add ? at->z[k] : NULL};
         if (ahead) {
-            fetch_next(px[0], px[1] - px[0], ROWS, k, i, width * LANES, ahead);
-            fetch_next(pg[0], pg[1] - pg[0], ROWS, k, i, width * LANES, ahead);
+            fetch_next(px[0], x_distance, ROWS, k, i, width * LANES, ahead);
+            fetch_next(pg[0], dy_distance, ROWS, k, i, width * LANES, ahead);
         }
 #pragma GCC unroll 8
         for (int v = 0; v < width; v++)

@@ -24,7 +24,7 @@ enum {
     STRIP = LANES == 8 ? 2 : 4, /* vectors of channels that are summed side by side */
     REST = STRIP + 1,  /* the same of a pixel's last ones, or of all that it has */
     NARROW = 3,        /* vectors of channels whose factors stay in registers */
-    PERIOD = 5,        /* the same of pixels without gaps */
+    PERIOD = 5,        /* the same of pixels without gaps, made once */
     PIXELS = 2,        /* pixels that share the loads of their channels' factors */
     WIDE = 128,        /* channels, times the tensors read, from which pixels do so that
                           are written past the cache */

@@ -54,7 +54,7 @@ INLINE void add_channel(const sbni_pooled *p, const T *dy, const uint8_t *argmax
                         const T *x, int64_t stride, int kernel, T *sums)
 {
     taps sum[CHAINS][MOST];
-    /* row by row, as a copy of all goes by a slow instruction */
+    /* row by row, all CHAINS·MOST, as a copy of all goes by a slow instruction */
 #pragma GCC unroll 10
     for (int i = 0; i < CHAINS * MOST; i++)
         sum[i / MOST][i % MOST] = load_taps(sums + i * ROW);

@@ -13,8 +13,8 @@
 enum { TILE_BYTES = 4 << 20 };
 int64_t sbni_norm_cached_bytes = 28 << 20;
 
-/* Bytes of x in the slices that are written in the order of memory, which the processor
- * foresees: a part of a core's cache. */
+/* At most so many bytes of x in slices that are written in the order of memory, which the
+ * processor foresees: a part of a core's cache. */
 enum { RUN_BYTES = 128 << 10 };
 
 int64_t sbni_norm_tiles(const sbni_samples *samples, const sbn_tensor *x, int64_t bytes,
@@ -124,8 +124,8 @@ static void walk_back(const sbni_samples *samples, int64_t from, int64_t end,
 void sbni_norm_each_run(const sbni_samples *samples, const sbn_tensor *x,
                         void (*work)(const void *of, sbni_slice_run run), const void *of)
 {
-    int64_t sample = x->c * sbni_tensor_s(x) * sbn_dtype_bytes(x->dtype),
-            together = RUN_BYTES / SBN_SLICE / (sample + 1) + 1;
+    int64_t slice = SBN_SLICE * x->c * sbni_tensor_s(x) * sbn_dtype_bytes(x->dtype),
+            together = slice > 0 && slice < RUN_BYTES ? RUN_BYTES / slice : 1;
     if (omp_get_max_threads() == 1) {
         walk_back(samples, 0, samples->slice_count, together, work, of);
         return;
