@@ -188,14 +188,6 @@ static inline sbni_block sbni_norm_block(const sbni_samples *samples, int64_t ro
     return (sbni_block){samples->rows + row, n, c, s, planes, past, near};
 }
 
-static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int64_t k,
-                                               const sbn_tensor *x, int64_t c,
-                                               bool planes)
-{
-    return sbni_norm_block(samples, samples->slices[k].row, samples->slices[k].n, x, c,
-                           planes);
-}
-
 /* Some slices of one norm batch. */
 typedef struct sbni_slice_run {
     int64_t first, count;
@@ -208,6 +200,13 @@ static inline sbni_block sbni_norm_run_block(const sbni_samples *samples,
     const sbni_slice *first = &samples->slices[run.first], *last = first + run.count - 1;
     return sbni_norm_block(samples, first->row, last->row + last->n - first->row, x, c,
                            planes);
+}
+
+static inline sbni_block sbni_norm_slice_block(const sbni_samples *samples, int64_t k,
+                                               const sbn_tensor *x, int64_t c,
+                                               bool planes)
+{
+    return sbni_norm_run_block(samples, (sbni_slice_run){k, 1}, x, c, planes);
 }
 
 /* How many tiles of *width channels a thread sums and writes in one go each, so that it
