@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/stall.h"
@@ -38,6 +39,11 @@ static const double ELSEWHERE_S[] = {0.6, 0.9};
 
 /* Whom a process asks that is ahead leaves so long to that one. */
 static const double YIELD_S = 1;
+
+/* A launcher that ends the job wakes who is asleep, waits for a second, sends SIGTERM and
+ * waits for another; a process that ends while it waits cuts that short, one that ends
+ * before does not. */
+static const struct timespec BEFORE_END = {.tv_nsec = 50000000};
 
 typedef enum message_kind { ASKS, ANSWERS, HAS_TOLD, NOTHING } message_kind;
 
@@ -159,6 +165,7 @@ static void hear(sbni_rollcall *r, message m)
         r->absent[m.rank] = r->asleep[m.rank] = 0;
         break;
     case HAS_TOLD:
+        nanosleep(&BEFORE_END, NULL);
         sbni_stall_end();
     default:
         break;
