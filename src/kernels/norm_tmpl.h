@@ -188,11 +188,22 @@ typedef struct spot {
     int64_t row, pixel;
 } spot;
 
-/* The pixel at *from and those behind it: at most ROWS. Returns how many. */
+/* The pixel at *from and those behind it: at most ROWS. Returns how many. Most often all
+ * are of one sample, or each of another. */
 INLINE int pixels(const sbni_block *b, const sbni_view *v, const spot *from, S **out)
 {
     spot at = *from;
     int n = 0;
+    if (b->s - at.pixel >= ROWS) {
+        S *p = pixel(v, b->rows[at.row], at.pixel);
+        for (; n < ROWS; n++) out[n] = p + n * v->stride_s;
+        return n;
+    }
+    if (b->s == 1) {
+        for (; n < ROWS && at.row + n < b->n; n++)
+            out[n] = pixel(v, b->rows[at.row + n], 0);
+        return n;
+    }
     for (; n < ROWS && at.row < b->n; at.row++, at.pixel = 0) {
         S *p = pixel(v, b->rows[at.row], at.pixel);
         for (; n < ROWS && at.pixel < b->s; at.pixel++, p += v->stride_s) out[n++] = p;
