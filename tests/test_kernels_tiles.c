@@ -108,7 +108,6 @@ static void backward_x(const sbni_kernels *k, sbn_dtype t, const layer *of, cons
     sbni_points u = {d->u, of->c * of->out, 1, of->c},
                 m = tile_at(t, d->m, of->out, 1, 0);
     k->images_to_lanes(d->dy, of->n, d->out, d->of_y, d->lanes_y);
-    memset(d->lanes_x, 0, (size_t)bytes_of(t, d->of_x.count * IMAGES));
     for (int64_t r = 0; r < tiles->rows; r++) {
         for (int64_t j = 0; j < tiles->columns; j++) {
             sbni_points v = tile_at(t, d->v, of->c, tiles->columns, j);

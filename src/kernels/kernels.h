@@ -279,7 +279,8 @@ typedef struct sbni_kernels {
     void (*tiles_weights)(int64_t kernel, int64_t count, const void *weight, void *u);
     void (*tiles_dweights)(int64_t kernel, int64_t count, const void *du, void *dweight);
     /* Row r of tiles: v [36][c][columns][IMAGES] of x [c][h][w]; and the transpose of
-     * that, added to dx. work [6][w][IMAGES]. */
+     * that, dx, by rows from 0 on: each adds to what the one before has set. work
+     * [6][w][IMAGES]. */
     void (*tiles_points)(const sbni_tiles *tiles, int64_t c, int64_t r, const void *x,
                          void *work, void *v);
     void (*tiles_add_points)(const sbni_tiles *tiles, int64_t c, int64_t r, const void *v,

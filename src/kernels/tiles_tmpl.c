@@ -187,15 +187,20 @@ void K(tiles_row_of_outputs)(const sbni_tiles *t, int64_t c, int i, const void *
         row_of_outputs(t, 2, c, i, dy, m);
 }
 
-INLINE void add_points_of_row(const sbni_tiles *t, const T *v, int64_t apart, T *work,
-                              T *dx)
+/* The first to reach a place sets it, the next adds to it. */
+INLINE void put_or_add(T *to, vt v, bool reached)
 {
-    int64_t step = (SIDE + 1 - t->kernel) * IMAGES;
-    memset(work, 0, (size_t)(SIDE * t->w * IMAGES) * sizeof *work);
+    store(to, reached ? load(to) + v : v);
+}
+
+/* A tile reaches `overlap` elements into the one before it, each way. */
+INLINE void add_points_of_row(const sbni_tiles *t, const int overlap, const T *v,
+                              int64_t apart, bool first, T *work, T *dx)
+{
     for (int64_t j = 0; j < t->columns; j++, v += IMAGES)
         for (int64_t i = 0; i < SIDE; i++)
             for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
-                T *to = work + i * t->w * IMAGES + j * step + lane;
+                T *to = work + (i * t->w + j * (SIDE - overlap)) * IMAGES + lane;
                 vt from[SIDE], d[SIDE];
 #pragma GCC unroll 6
                 for (int k = 0; k < SIDE; k++)
@@ -203,7 +208,7 @@ INLINE void add_points_of_row(const sbni_tiles *t, const T *v, int64_t apart, T 
                 from_points(from, d);
 #pragma GCC unroll 6
                 for (int k = 0; k < SIDE; k++)
-                    store(to + k * IMAGES, load(to + k * IMAGES) + d[k]);
+                    put_or_add(to + k * IMAGES, d[k], j > 0 && k < overlap);
             }
     for (int64_t at = 0; at < t->w * IMAGES; at += LANES) {
         vt from[SIDE], d[SIDE];
@@ -211,21 +216,27 @@ INLINE void add_points_of_row(const sbni_tiles *t, const T *v, int64_t apart, T 
         for (int i = 0; i < SIDE; i++) from[i] = load(work + i * t->w * IMAGES + at);
         from_points(from, d);
 #pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) {
-            T *to = dx + i * t->w * IMAGES + at;
-            store(to, load(to) + d[i]);
-        }
+        for (int i = 0; i < SIDE; i++)
+            put_or_add(dx + i * t->w * IMAGES + at, d[i], !first && i < overlap);
     }
 }
 
-void K(tiles_add_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *vv,
-                         void *workv, void *dxv)
+INLINE void add_points(const sbni_tiles *t, const int overlap, int64_t c, int64_t r,
+                       const T *v, T *work, T *dx)
 {
-    const T *v = vv;
-    T *dx = dxv;
-    int64_t first = r * (SIDE + 1 - t->kernel), apart = sbni_points_apart(c, t->columns);
+    int64_t first = r * (SIDE - overlap), apart = sbni_points_apart(c, t->columns);
     for (int64_t i = 0; i < c; i++, v += t->columns * IMAGES)
-        add_points_of_row(t, v, apart, workv, dx + (i * t->h + first) * t->w * IMAGES);
+        add_points_of_row(t, overlap, v, apart, r == 0, work,
+                          dx + (i * t->h + first) * t->w * IMAGES);
+}
+
+void K(tiles_add_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *v,
+                         void *work, void *dx)
+{
+    if (t->kernel == 3)
+        add_points(t, 2, c, r, v, work, dx);
+    else
+        add_points(t, 4, c, r, v, work, dx);
 }
 
 /* A tile: of its points, `apart` elements from one to the next, the outputs, whose rows

@@ -96,8 +96,10 @@ static void conv_forward(sbn_model *m, const sbni_layer *layer, sbni_task task)
     bool direct = sbni_conv_is_direct(m, layer);
     sbni_frame f = sbni_frame_padded(m, in->shape, layer->spec.pad);
     sbni_windows w = {0};
-    if (direct)
+    if (direct) {
         w = sbni_frame_windows(in->shape.c, f, layer->spec.kernel, scratch->offset);
+        sbni_frame_clear(m, in->shape, f, scratch->col);
+    }
     for (int64_t r = 0; r < task.slice.n; r++) {
         const void *from = sbni_at(m, x, r * in->count);
         void *to = sbni_at(m, y, r * out->count);
@@ -164,6 +166,7 @@ static void backward_dx(const sbn_model *m, const sbni_layer *layer, sbni_task t
     if (turned) {
         turn(m, layer, scratch->grad);
         w = sbni_frame_windows(out->shape.c, f, layer->spec.kernel, scratch->offset);
+        sbni_frame_clear(m, out->shape, f, scratch->col);
     }
     for (int64_t r = 0; r < task.slice.n; r++) {
         const void *from = sbni_at(m, dy, r * out->count);

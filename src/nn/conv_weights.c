@@ -128,6 +128,7 @@ static void pooled_weights(const sbn_model *m, const sbni_layer *layer, sbni_tas
     for (int64_t p = 0; p < dy.kernel * dy.kernel; p++)
         place[p] = (int32_t)(p / dy.kernel * f.w + p % dy.kernel);
     memset(sums, 0, (size_t)(sums_count * sbn_dtype_bytes(m->cfg.dtype)));
+    sbni_frame_clear(m, in->shape, f, image);
     for (int64_t r = 0; r < task.slice.n; r++) {
         const void *x = sbni_at(m, sbni_edge_y(m, in, task), r * in->count);
         dy.dy = sbni_at(m, sbni_edge_dy(m, out, task), r * out->count);

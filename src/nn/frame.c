@@ -24,13 +24,23 @@ sbni_frame sbni_frame_padded(const sbn_model *m, sbni_image image, int64_t pad)
     return sbni_frame_of(m, image.c, pad, image.h + 2 * pad, image.w + 2 * pad);
 }
 
+static bool is_all(sbni_image image, sbni_frame f)
+{
+    return f.count == count_of(image);
+}
+
+void sbni_frame_clear(const sbn_model *m, sbni_image image, sbni_frame f, void *to)
+{
+    if (!is_all(image, f))
+        memset(to, 0, (size_t)(f.count * sbn_dtype_bytes(m->cfg.dtype)));
+}
+
 sbni_planes sbni_frame_fill(const sbn_model *m, const void *x, sbni_image image,
                             sbni_frame f, void *to)
 {
     const int64_t size = sbn_dtype_bytes(m->cfg.dtype);
     const char *from = x;
-    if (f.count == count_of(image)) return (sbni_planes){x, f.count, f.channel};
-    memset(to, 0, (size_t)(f.count * size));
+    if (is_all(image, f)) return (sbni_planes){x, f.count, f.channel};
     for (int64_t c = 0; c < image.c; c++) {
         char *row = (char *)to + (c * f.channel + f.pad * f.w + f.pad) * size;
         for (int64_t i = 0; i < image.h; i++, row += f.w * size, from += image.w * size)
@@ -43,9 +53,11 @@ sbni_planes sbni_frame_fill_all(const sbn_model *m, const void *x, sbni_image im
                                 sbni_frame f, int64_t n, void *to)
 {
     sbni_planes planes = {x, f.count, f.channel};
-    for (int64_t i = n - 1; i >= 0; i--)
-        planes = sbni_frame_fill(m, sbni_at(m, x, i * count_of(image)), image, f,
-                                 sbni_at(m, to, i * f.count));
+    for (int64_t i = n - 1; i >= 0; i--) {
+        void *frame = sbni_at(m, to, i * f.count);
+        sbni_frame_clear(m, image, f, frame);
+        planes = sbni_frame_fill(m, sbni_at(m, x, i * count_of(image)), image, f, frame);
+    }
     return planes;
 }
 

@@ -11,8 +11,12 @@ sbni_frame sbni_frame_of(const sbn_model *model, int64_t c, int64_t pad, int64_t
 /* With a layer's padding; the image itself where there is none. */
 sbni_frame sbni_frame_padded(const sbn_model *model, sbni_image image, int64_t pad);
 
-/* The image within its frame, which is made in `to`, or what is there where that is all;
- * and n images, one behind the other. */
+/* Zeros around the images that are filled in there, one after the other. */
+void sbni_frame_clear(const sbn_model *model, sbni_image image, sbni_frame frame,
+                      void *to);
+
+/* The image within a frame that was cleared, in `to`, or what is there where the image is
+ * all of it; and n images, one behind the other, frames and all. */
 sbni_planes sbni_frame_fill(const sbn_model *model, const void *x, sbni_image image,
                             sbni_frame frame, void *to);
 sbni_planes sbni_frame_fill_all(const sbn_model *model, const void *x, sbni_image image,

@@ -1,7 +1,5 @@
 #include "nn/winograd.h"
 
-#include <string.h>
-
 /* y = A' [ (G w G') · (B' x B) ] A of tiles, point by point, summed over channels: at
  * each of 36 points a product of matrices, [out][in] times [in][tiles · images]. dx and
  * dW are the transposes of it. */
@@ -183,7 +181,6 @@ void sbni_winograd_dx(const sbn_model *m, const sbni_layer *layer, sbni_task tas
                       dy = points_of(a.y_points, out.c, 1);
     k->images_to_lanes(sbni_edge_dy(m, layer->out, task), task.slice.n, out,
                        frame_of_y(layer, t), a.y);
-    memset(a.x, 0, (size_t)(w.x * sbn_dtype_bytes(m->cfg.dtype)));
     for (int64_t r = 0; r < t->rows; r++) {
         for (int64_t j = 0; j < t->columns; j++) {
             sbni_points dx =
