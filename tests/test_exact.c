@@ -169,6 +169,7 @@ static void flags(void **state)
 static sbni_moments moments(const double *x, int64_t n, int64_t slice, int *found)
 {
     const sbni_norm_kernels *k = sbni_norm_kernels_get(SBN_F64);
+    const sbni_words_kernels *w = sbni_words_kernels_get(SBN_F64);
     uint64_t words[M] = {0};
     int64_t slices = 0;
     *found = 0;
@@ -180,7 +181,7 @@ static sbni_moments moments(const double *x, int64_t n, int64_t slice, int *foun
         sbni_view view = {(double *)(uintptr_t)(x + at), m, m, 1};
         k->norm_moments(&b, &view, &pivot, &d, &dd);
         const double values = (double)m;
-        *found |= k->words_add_moments(1, 1, 1, &values, &pivot, &d, &dd, words);
+        *found |= w->add_moments(1, 1, 1, &values, &pivot, &d, &dd, words);
     }
     return sbni_exact_moments(words, 1, n, slices);
 }
@@ -267,16 +268,16 @@ static void moments_do_not_depend_on_order(void **state)
     (void)state;
     enum { SLICES = 200 };
     const double five = 5;
-    const sbni_norm_kernels *k = sbni_norm_kernels_get(SBN_F64);
+    const sbni_words_kernels *k = sbni_words_kernels_get(SBN_F64);
     uint64_t there[M] = {0}, back[M] = {0};
     for (int i = 0; i < 2 * SLICES; i++) {
         int at = i < SLICES ? i : 2 * SLICES - 1 - i;
         double pivot = any(at, -60, 40), d = any(at + 1000, -60, 40),
                dd = fabs(any(at + 2000, -100, 100));
-        assert_int_equal(k->words_add_moments(1, 1, 1, &five, &pivot, &d, &dd,
-                                              i < SLICES ? there : back) &
-                             ~SBNI_GRID_TOO_FINE,
-                         0);
+        assert_int_equal(
+            k->add_moments(1, 1, 1, &five, &pivot, &d, &dd, i < SLICES ? there : back) &
+                ~SBNI_GRID_TOO_FINE,
+            0);
     }
     assert_memory_equal(there, back, sizeof there);
 }
@@ -300,9 +301,9 @@ static void moments_flag_what_does_not_fit(void **state)
     /* 1e12 everywhere in 16 images of 256×256 does fit */
     uint64_t words[M] = {0};
     double m = 0x1p20, pivot = 1e12, d = 1e12, dd = 1e24;
-    assert_int_equal(sbni_norm_kernels_get(SBN_F32)->words_add_moments(
-                         1, 1, 1, &m, &pivot, &d, &dd, words),
-                     0);
+    assert_int_equal(
+        sbni_words_kernels_get(SBN_F32)->add_moments(1, 1, 1, &m, &pivot, &d, &dd, words),
+        0);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -75,12 +75,15 @@ static void tables(void **state)
     (void)state;
     assert_null(sbni_kernels_of("none", SBN_F32));
     assert_null(sbni_norm_kernels_of("none", SBN_F32));
+    assert_null(sbni_words_kernels_of("none", SBN_F32));
     assert_null(sbni_kernels_of("base", SBN_BF16));
     assert_non_null(sbni_kernels_of("base", SBN_F32));
     setenv("SBN_ISA", "base", 1);
     assert_ptr_equal(sbni_kernels_get(SBN_F64), sbni_kernels_of("base", SBN_F64));
     assert_ptr_equal(sbni_norm_kernels_get(SBN_BF16),
                      sbni_norm_kernels_of("base", SBN_BF16));
+    assert_ptr_equal(sbni_words_kernels_get(SBN_F32),
+                     sbni_words_kernels_of("base", SBN_F32));
     unsetenv("SBN_ISA");
     const char *best = sbni_kernels_isas()[0];
     bool wide = sbni_kernels_of("avx512", SBN_F32),
@@ -88,6 +91,9 @@ static void tables(void **state)
                 cpu_says("cpu family", ": 25\n");
     if (wide) assert_string_equal(best, zen4 ? "avx2" : "avx512");
     assert_ptr_equal(sbni_kernels_get(SBN_F32), sbni_kernels_of(best, SBN_F32));
+    assert_ptr_equal(sbni_norm_kernels_get(SBN_F32), sbni_norm_kernels_of(best, SBN_F32));
+    assert_ptr_equal(sbni_words_kernels_get(SBN_F32),
+                     sbni_words_kernels_of(wide ? "avx512" : best, SBN_F32));
 }
 
 static const struct CMUnitTest tests[] = {

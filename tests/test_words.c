@@ -59,7 +59,7 @@ static void same_value(const uint64_t *got, int64_t stride, const uint64_t *want
 }
 
 /* Any number of slices of any kind: the value of the parts; nothing beyond channel c. */
-static void words_of_moments(const sbni_norm_kernels *k, sbn_dtype t)
+static void words_of_moments(const sbni_words_kernels *k, sbn_dtype t)
 {
     for (int s = 0; s < EDGE_SIZES; s++)
         for (int kind = 0; kind < KINDS; kind++) {
@@ -83,7 +83,7 @@ static void words_of_moments(const sbni_norm_kernels *k, sbn_dtype t)
 }
 
 /* Floats of ordinary sizes have no bit below the grid: every last bit is right. */
-static void words_of_floats_are_exact(const sbni_norm_kernels *k, sbn_dtype t)
+static void words_of_floats_are_exact(const sbni_words_kernels *k, sbn_dtype t)
 {
     if (t == SBN_F64) return;
     draw_slices(t, MOST_C, MOST_SLICES, ORDINARY);
@@ -100,7 +100,7 @@ static void words_of_floats_are_exact(const sbni_norm_kernels *k, sbn_dtype t)
 }
 
 /* Words, to the bit: one call or many, in any order, and beside whatever neighbours. */
-static void words_do_not_tell_the_calls(const sbni_norm_kernels *k, sbn_dtype t)
+static void words_do_not_tell_the_calls(const sbni_words_kernels *k, sbn_dtype t)
 {
     enum { C = 21 };
     for (int kind = 0; kind < KINDS; kind++) {
@@ -114,15 +114,14 @@ static void words_do_not_tell_the_calls(const sbni_norm_kernels *k, sbn_dtype t)
         memset(other, 0, sizeof other);
         for (int64_t j = MOST_SLICES - 1; j >= 0; j--)
             for (int64_t i = 0; i < C; i++)
-                k->words_add_moments(1, 1, STRIDE, in.m + j, in.p + j * STRIDE + i,
-                                     in.d + j * STRIDE + i, in.dd + j * STRIDE + i,
-                                     other + i);
+                k->add_moments(1, 1, STRIDE, in.m + j, in.p + j * STRIDE + i,
+                               in.d + j * STRIDE + i, in.dd + j * STRIDE + i, other + i);
         assert_memory_equal(words, other, sizeof words);
     }
 }
 
 /* 3Σx² − (Σx)² = 3Σd² − (Σd)²: the pivot drops out exactly, however large. */
-static void the_pivot_drops_out(const sbni_norm_kernels *k, sbn_dtype t)
+static void the_pivot_drops_out(const sbni_words_kernels *k, sbn_dtype t)
 {
     for (int64_t i = 0; i < 2000; i++) {
         const double m = 3;
@@ -130,7 +129,7 @@ static void the_pivot_drops_out(const sbni_norm_kernels *k, sbn_dtype t)
         double p = round_to(t, any(i, far ? 20 : -20, 30)),
                d = any(i + 3000, far ? -25 : -20, far ? -15 : 30), dd = d * d * 0.7;
         uint64_t to[M] = {0};
-        assert_int_equal(k->words_add_moments(1, 1, 1, &m, &p, &d, &dd, to), 0);
+        assert_int_equal(k->add_moments(1, 1, 1, &m, &p, &d, &dd, to), 0);
         long double spread = 3 * (long double)dd - (long double)d * (long double)d;
         sbni_moments got = sbni_exact_moments(to, 1, 3, 1);
         CLOSE(got.var, (double)(spread / 9), 1e-14 * got.var);
@@ -138,7 +137,7 @@ static void the_pivot_drops_out(const sbni_norm_kernels *k, sbn_dtype t)
 }
 
 /* A slice of a channel that does not fit adds nothing and is told; all others add. */
-static void flagged_slices(const sbni_norm_kernels *k, sbn_dtype t)
+static void flagged_slices(const sbni_words_kernels *k, sbn_dtype t)
 {
     (void)t;
     const struct {
@@ -166,20 +165,20 @@ static void flagged_slices(const sbni_norm_kernels *k, sbn_dtype t)
             int place = b % N * C + at;
             p[place] = bad[b].p, d[place] = bad[b].d, dd[place] = bad[b].dd;
             bool adds = bad[b].flag == SBNI_GRID_TOO_FINE;
-            assert_int_equal(k->words_add_moments(C, N, C, m, p, d, dd, to), bad[b].flag);
+            assert_int_equal(k->add_moments(C, N, C, m, p, d, dd, to), bad[b].flag);
             for (int i = 0; i < C; i++) {
                 double part = adds ? 2 * bad[b].p : 0;
                 CLOSE(sbni_exact_sum(to + i, C), i == at ? 8 + part : 12, 0);
             }
             if (fabs(d[place]) < 0x1p60) continue;
-            assert_int_equal(k->words_add_sums(C, N, C, d, NULL, sums), bad[b].flag);
+            assert_int_equal(k->add_sums(C, N, C, d, NULL, sums), bad[b].flag);
             for (int i = 0; i < C; i++)
                 CLOSE(sbni_exact_sum(sums + i, C), i == at ? 4 : 6, 0);
         }
 }
 
 /* As many slices as promised, of the largest sums that fit. */
-static void all_slices_of_the_largest(const sbni_norm_kernels *k, sbn_dtype t)
+static void all_slices_of_the_largest(const sbni_words_kernels *k, sbn_dtype t)
 {
     (void)t;
     enum { N = SBNI_GRID_ADDS };
@@ -190,20 +189,20 @@ static void all_slices_of_the_largest(const sbni_norm_kernels *k, sbn_dtype t)
         uint64_t to[M] = {0}, sums[S] = {0};
         for (int64_t i = 0; i < N; i++)
             m[i] = 1, p[i] = x, d[i] = 0, dd[i] = nextafter(0x1.8p109, 0);
-        assert_int_equal(k->words_add_moments(1, N, 1, m, p, d, dd, to), 0);
+        assert_int_equal(k->add_moments(1, N, 1, m, p, d, dd, to), 0);
         assert_true(sbni_exact_sum(to, 1) == N * x);
         sbni_moments got = sbni_exact_moments(to, 1, N, N);
         assert_true(got.mean == x && got.mean_low == 0);
         CLOSE(got.var, dd[0], DBL_EPSILON * dd[0]);
         for (int64_t i = 0; i < N; i++) d[i] = most;
-        assert_int_equal(k->words_add_sums(1, N, 1, d, NULL, sums), 0);
+        assert_int_equal(k->add_sums(1, N, 1, d, NULL, sums), 0);
         assert_true(sbni_exact_sum(sums, 1) == N * most);
     }
     free(m);
 }
 
 /* The vector kernel and the scalar function put the same words. */
-static void words_of_sums(const sbni_norm_kernels *k, sbn_dtype t)
+static void words_of_sums(const sbni_words_kernels *k, sbn_dtype t)
 {
     (void)t;
     static double v[MOST_SLICES * STRIDE], factor[MOST_C];
@@ -217,8 +216,7 @@ static void words_of_sums(const sbni_norm_kernels *k, sbn_dtype t)
                                        : any(i + 100 * s, -200, 55);
             for (int64_t i = 0; i < c; i++) factor[i] = any(i + 7000, -3, 3);
             memset(words, 0, sizeof words);
-            int found =
-                k->words_add_sums(c, count, STRIDE, v, with ? factor : NULL, words);
+            int found = k->add_sums(c, count, STRIDE, v, with ? factor : NULL, words);
             bool fine = false;
             for (int64_t i = 0; i < STRIDE; i++) {
                 uint64_t want[S] = {0};
@@ -238,7 +236,7 @@ static void words_of_sums(const sbni_norm_kernels *k, sbn_dtype t)
     static void walk_##check(void **state)                                               \
     {                                                                                    \
         (void)state;                                                                     \
-        each_norm_table(check);                                                          \
+        each_words_table(check);                                                         \
     }
 WALK(words_of_moments)
 WALK(words_of_floats_are_exact)

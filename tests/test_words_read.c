@@ -23,10 +23,11 @@ typedef struct reading {
 } reading;
 
 /* Every channel is either left or has the bits of wide integers. */
-static reading read_words(const sbni_norm_kernels *k, int64_t c, int64_t n, int64_t count)
+static reading read_words(const sbni_words_kernels *k, int64_t c, int64_t n,
+                          int64_t count)
 {
     reading r;
-    r.left = k->words_read_moments(c, STRIDE, words, n, count, r.mean, r.low, r.var);
+    r.left = k->read_moments(c, STRIDE, words, n, count, r.mean, r.low, r.var);
     int64_t left = 0, sums_left = 0;
     for (int64_t i = 0; i < c; i++) {
         if (signbit(r.var[i])) {
@@ -38,7 +39,7 @@ static reading read_words(const sbni_norm_kernels *k, int64_t c, int64_t n, int6
         assert_true(r.var[i] == want.var);
     }
     assert_int_equal(r.left, left);
-    int64_t told = k->words_read_sums(c, STRIDE, words, r.sum);
+    int64_t told = k->read_sums(c, STRIDE, words, r.sum);
     for (int64_t i = 0; i < c; i++)
         if (isnan(r.sum[i]))
             sums_left++;
@@ -55,7 +56,7 @@ static reading read_words(const sbni_norm_kernels *k, int64_t c, int64_t n, int6
 
 /* Of data: hardly any channel is left, whatever its mean and scale, constants included.
  */
-static void reading_data(const sbni_norm_kernels *k, sbn_dtype t)
+static void reading_data(const sbni_words_kernels *k, sbn_dtype t)
 {
     int64_t channels = 0, left = 0;
     for (int s = 0; s < EDGE_SIZES; s++)
@@ -76,7 +77,7 @@ static void reading_data(const sbni_norm_kernels *k, sbn_dtype t)
 
 /* Of words as they come: any digits, many of them 0 or at their limits, so that sums lie
  * on and next to ties. */
-static void reading_any_words(const sbni_norm_kernels *k, sbn_dtype t)
+static void reading_any_words(const sbni_words_kernels *k, sbn_dtype t)
 {
     (void)t;
     static const int64_t limit[] = {0,
@@ -109,7 +110,7 @@ static void reading_any_words(const sbni_norm_kernels *k, sbn_dtype t)
 
 /* 2^59 and half a last place, alone and with the grid's last bit beside it; the same for
  * n·Σx² − (Σx)² with Σx = 0. */
-static void reading_ties(const sbni_norm_kernels *k, sbn_dtype t)
+static void reading_ties(const sbni_words_kernels *k, sbn_dtype t)
 {
     (void)t;
     memset(words, 0, sizeof words);
@@ -135,7 +136,7 @@ static void reading_ties(const sbni_norm_kernels *k, sbn_dtype t)
 }
 
 /* Counts of values that a double does not hold are left to integers. */
-static void reading_huge_counts(const sbni_norm_kernels *k, sbn_dtype t)
+static void reading_huge_counts(const sbni_words_kernels *k, sbn_dtype t)
 {
     draw_slices(t, 9, 2, ORDINARY);
     memset(words, 0, sizeof words);
@@ -148,7 +149,7 @@ static void reading_huge_counts(const sbni_norm_kernels *k, sbn_dtype t)
     static void walk_##check(void **state)                                               \
     {                                                                                    \
         (void)state;                                                                     \
-        each_norm_table(check);                                                          \
+        each_words_table(check);                                                         \
     }
 WALK(reading_data)
 WALK(reading_any_words)

@@ -7,7 +7,9 @@
 #define DECLARE(isa)                                                                     \
     extern const sbni_kernels sbni_kernels_##isa##_f32, sbni_kernels_##isa##_f64;        \
     extern const sbni_norm_kernels sbni_norm_kernels_##isa##_f32,                        \
-        sbni_norm_kernels_##isa##_f64, sbni_norm_kernels_##isa##_bf16;
+        sbni_norm_kernels_##isa##_f64, sbni_norm_kernels_##isa##_bf16;                   \
+    extern const sbni_words_kernels sbni_words_kernels_##isa##_f32,                      \
+        sbni_words_kernels_##isa##_f64;
 DECLARE(base)
 #if SBNI_HAVE_AVX2
 DECLARE(avx2)
@@ -40,11 +42,11 @@ static bool runs_avx512(void)
 #define BUILD(name)                                                                      \
     {                                                                                    \
         .isa = #name, .runs = runs_##name,                                               \
-        .nets = {&sbni_kernels_##name##_f32, &sbni_kernels_##name##_f64}, .norm = {      \
-            &sbni_norm_kernels_##name##_f32,                                             \
-            &sbni_norm_kernels_##name##_f64,                                             \
-            &sbni_norm_kernels_##name##_bf16                                             \
-        }                                                                                \
+        .nets = {&sbni_kernels_##name##_f32, &sbni_kernels_##name##_f64},                \
+        .norm = {&sbni_norm_kernels_##name##_f32, &sbni_norm_kernels_##name##_f64,       \
+                 &sbni_norm_kernels_##name##_bf16},                                      \
+        .words = {&sbni_words_kernels_##name##_f32, &sbni_words_kernels_##name##_f64,    \
+                  &sbni_words_kernels_##name##_f32},                                     \
     }
 
 /* Widest first; tables by sbn_dtype. */
@@ -53,6 +55,7 @@ static const struct {
     bool (*runs)(void);
     const sbni_kernels *nets[2];
     const sbni_norm_kernels *norm[3];
+    const sbni_words_kernels *words[3];
 } builds[] = {
 #if SBNI_HAVE_AVX512
     BUILD(avx512),
@@ -65,7 +68,8 @@ static const struct {
 enum { BUILDS = sizeof builds / sizeof *builds };
 
 /* Which of them is the i-th best. Zen 4 takes 512 bits through units of 256, so that
- * wider vectors gain little and lose where they are not full. */
+ * wider vectors gain little and lose where they are not full. Words gain: their steps are
+ * long, and fewer of them are under way at once. */
 static int best(int i)
 {
 #if SBNI_HAVE_AVX512
@@ -103,10 +107,29 @@ const sbni_norm_kernels *sbni_norm_kernels_of(const char *isa, sbn_dtype dtype)
     return i < 0 ? NULL : builds[i].norm[dtype];
 }
 
-static const char *isa_wanted(void)
+const sbni_words_kernels *sbni_words_kernels_of(const char *isa, sbn_dtype dtype)
+{
+    int i = find(isa);
+    return i < 0 ? NULL : builds[i].words[dtype];
+}
+
+static const char *isa_forced(void)
 {
     const char *forced = getenv("SBN_ISA");
-    return forced && find(forced) >= 0 ? forced : sbni_kernels_isas()[0];
+    return forced && find(forced) >= 0 ? forced : NULL;
+}
+
+static const char *isa_wanted(void)
+{
+    const char *forced = isa_forced();
+    return forced ? forced : sbni_kernels_isas()[0];
+}
+
+static const char *widest(void)
+{
+    int i = 0;
+    while (!builds[i].runs()) i++;
+    return builds[i].isa;
 }
 
 const sbni_kernels *sbni_kernels_get(sbn_dtype dtype)
@@ -117,4 +140,10 @@ const sbni_kernels *sbni_kernels_get(sbn_dtype dtype)
 const sbni_norm_kernels *sbni_norm_kernels_get(sbn_dtype dtype)
 {
     return sbni_norm_kernels_of(isa_wanted(), dtype);
+}
+
+const sbni_words_kernels *sbni_words_kernels_get(sbn_dtype dtype)
+{
+    const char *forced = isa_forced();
+    return sbni_words_kernels_of(forced ? forced : widest(), dtype);
 }

@@ -92,31 +92,32 @@ typedef struct sbni_norm_kernels {
                               const sbni_view *ddy, const sbni_view *gx);
     /* Zero the samples. */
     void (*norm_clear)(const sbni_block *b, const sbni_view *y);
+} sbni_norm_kernels;
 
+/* Words of exact sums (core/grid.h), of slices of values of one type T. */
+typedef struct sbni_words_kernels {
     /* Add the sums of `slices` slices, arrays [slices][stride], of m[slices] values per
      * channel, to words [SBNI_MOMENT_WORDS][stride], of c channels: exact Σx, Σx². pivot
      * holds values of T. Returns SBNI_GRID_ flags; a flagged channel of a slice adds
      * nothing. The words do not depend on how slices are spread over calls. */
-    int (*words_add_moments)(int64_t c, int64_t slices, int64_t stride, const double *m,
-                             const double *pivot, const double *sum_d,
-                             const double *sum_dd, uint64_t *words);
+    int (*add_moments)(int64_t c, int64_t slices, int64_t stride, const double *m,
+                       const double *pivot, const double *sum_d, const double *sum_dd,
+                       uint64_t *words);
     /* Add factor[c]·v[slices][stride] (factor NULL: 1) to words [SBNI_SUM_WORDS][stride].
      */
-    int (*words_add_sums)(int64_t c, int64_t slices, int64_t stride, const double *v,
-                          const double *factor, uint64_t *words);
+    int (*add_sums)(int64_t c, int64_t slices, int64_t stride, const double *v,
+                    const double *factor, uint64_t *words);
 
     /* mean, mean_low, var [c] of summed words [SBNI_MOMENT_WORDS][stride], n values per
      * channel in `slices` slices, with the bits of sbni_exact_moments (comm/exact.h).
      * Returns how many channels it leaves to that, as it is not certain of a rounding:
      * their var has its sign bit set. */
-    int64_t (*words_read_moments)(int64_t c, int64_t stride, const uint64_t *words,
-                                  int64_t n, int64_t slices, double *mean,
-                                  double *mean_low, double *var);
+    int64_t (*read_moments)(int64_t c, int64_t stride, const uint64_t *words, int64_t n,
+                            int64_t slices, double *mean, double *mean_low, double *var);
     /* v [c] of summed words [SBNI_SUM_WORDS][stride], with the bits of sbni_exact_sum.
      * Returns how many channels it leaves to that: their v is NaN. */
-    int64_t (*words_read_sums)(int64_t c, int64_t stride, const uint64_t *words,
-                               double *v);
-} sbni_norm_kernels;
+    int64_t (*read_sums)(int64_t c, int64_t stride, const uint64_t *words, double *v);
+} sbni_words_kernels;
 
 typedef struct sbni_image {
     int64_t c, h, w;
@@ -319,16 +320,18 @@ typedef struct sbni_kernels {
                  double shrink);
 } sbni_kernels;
 
-/* The table for this machine; the environment's SBN_ISA=base|avx2|avx512 forces another
- * one. Local, thread-safe after the first call. */
+/* The tables for this machine, words in the widest vectors that it has; the environment's
+ * SBN_ISA=base|avx2|avx512 forces others. Local, thread-safe after the first call. */
 const sbni_kernels *sbni_kernels_get(sbn_dtype dtype);
 const sbni_norm_kernels *sbni_norm_kernels_get(sbn_dtype dtype);
+const sbni_words_kernels *sbni_words_kernels_get(sbn_dtype dtype);
 
 /* Instruction sets of this build that this machine can run, best first, NULL-terminated;
  * and the table of one of them. For tests and benchmarks. */
 const char *const *sbni_kernels_isas(void);
 const sbni_kernels *sbni_kernels_of(const char *isa, sbn_dtype dtype);
 const sbni_norm_kernels *sbni_norm_kernels_of(const char *isa, sbn_dtype dtype);
+const sbni_words_kernels *sbni_words_kernels_of(const char *isa, sbn_dtype dtype);
 
 /* Elements from one point's sums to the next: images side by side an odd number of times,
  * as the 36 lines that a tile touches would else drive each other out of the nearest

@@ -178,8 +178,13 @@ static inline double both_sum(const vd *part)
     X(norm_backward_dx)                                                                  \
     X(norm_second_sums)                                                                  \
     X(norm_second_apply)                                                                 \
-    X(norm_clear)                                                                        \
-    X(words_add_moments) X(words_add_sums) X(words_read_moments) X(words_read_sums)
+    X(norm_clear)
+
+#define SBNI_WORDS_KERNEL_LIST(X)                                                        \
+    X(add_moments)                                                                       \
+    X(add_sums)                                                                          \
+    X(read_moments)                                                                      \
+    X(read_sums)
 
 #define SBNI_KERNEL_LIST(X)                                                              \
     X(grad_quantize)                                                                     \
@@ -221,6 +226,9 @@ static inline double both_sum(const vd *part)
 #define SBNI_DECLARE_NORM(name)                                                          \
     extern __typeof__(*((sbni_norm_kernels *)0)->name) K(name);
 SBNI_NORM_KERNEL_LIST(SBNI_DECLARE_NORM)
+#define SBNI_DECLARE_WORDS(name)                                                         \
+    extern __typeof__(*((sbni_words_kernels *)0)->name) K(words_##name);
+SBNI_WORDS_KERNEL_LIST(SBNI_DECLARE_WORDS)
 #define SBNI_DECLARE(name) extern __typeof__(*((sbni_kernels *)0)->name) K(name);
 SBNI_KERNEL_LIST(SBNI_DECLARE)
 #ifdef SBNI_FUSES

@@ -160,7 +160,8 @@ INLINE void quick_moments(double m, wd p, wd d, wd dd, bins *b)
 }
 #endif
 
-/* The same of sums about p = 0: Σx = D, Σx² = Q. */
+/* The same of sums about p = 0: Σx = D, Σx² = Q. Of a Q that is too fine a remainder is
+ * left. */
 static const int plain_steps[SBNI_MOMENT_WORDS] = {0, 1, 1, 0, 0, 1, 1, 1, 0, 0};
 
 INLINE void plain_moments(wd p, wd d, wd dd, bins *b)
@@ -171,7 +172,6 @@ INLINE void plain_moments(wd p, wd d, wd dd, bins *b)
     wd q = first(dd, SQUARE_MAGIC(3), &b->word[SQUARE_AT(3)], &b->wrong);
     q = step(q, SQUARE_MAGIC(2), &b->word[SQUARE_AT(2)]);
     b->wrong |= (wu)step(q, SQUARE_MAGIC(1), &b->word[SQUARE_AT(1)]);
-    expect_not_fine(dd, UNIT(SBNI_SQUARE_LSB, 1), &b->fine);
 }
 
 /* Move bins to words of WIDE channels. The magics wrap away with the rest. */
@@ -226,7 +226,7 @@ INLINE int add_some(int64_t slices, const sums *in, int64_t words_stride, uint64
             plain_moments(load_w(in->pivot + at), load_w(in->d + at), load_w(in->dd + at),
                           &b);
         }
-        if (!any(b.wrong | b.fine >> 63)) {
+        if (!any(b.wrong)) {
             flush_moments(&b, slices, plain_steps, words_stride, words);
             return 0;
         }

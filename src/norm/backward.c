@@ -38,10 +38,10 @@ int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
         int64_t g = samples->slices[k].norm_batch;
         const double *sum_dy = samples->sums + k * c + tile.first;
         uint64_t *words = sbni_sink_words(to, c, g, SBNI_BACKWARD_WORDS) + tile.first;
-        flags |= norm->kernels->words_add_sums(tile.c, run, c, sum_dy, NULL, words);
-        flags |= norm->kernels->words_add_sums(
-            tile.c, run, c, sum_dy + samples->slice_count * c,
-            norm->rstd_d + g * c + tile.first, words + SBNI_SUM_WORDS * c);
+        flags |= norm->words->add_sums(tile.c, run, c, sum_dy, NULL, words);
+        flags |= norm->words->add_sums(tile.c, run, c, sum_dy + samples->slice_count * c,
+                                       norm->rstd_d + g * c + tile.first,
+                                       words + SBNI_SUM_WORDS * c);
     }
     return flags;
 }
@@ -74,8 +74,8 @@ static void read_tile(sbn_norm *norm, sbni_range tile)
                                 sbni_section(c, g, SBNI_BACKWARD_WORDS) +
                                 SBNI_SECTION_WORDS + tile.first;
         int64_t first = g * c + tile.first;
-        sbni_read_sums(norm->kernels, tile.c, c, words, norm->sum_dy + first);
-        sbni_read_sums(norm->kernels, tile.c, c, words + SBNI_SUM_WORDS * c,
+        sbni_read_sums(norm->words, tile.c, c, words, norm->sum_dy + first);
+        sbni_read_sums(norm->words, tile.c, c, words + SBNI_SUM_WORDS * c,
                        norm->sum_dy_xhat + first);
         for (int64_t i = 0; i < tile.c; i++) set_factors(norm, g, tile.first + i);
     }
@@ -109,8 +109,8 @@ static void set_gradients(sbn_norm *norm)
             dy_xhat[j] = norm->sum_dy_xhat[i];
         } else if (j == 0) {
             int64_t count = sbni_read_count(i, c);
-            sbni_read_sums(norm->kernels, count, c, words + i, dy);
-            sbni_read_sums(norm->kernels, count, c, words + SBNI_SUM_WORDS * c + i,
+            sbni_read_sums(norm->words, count, c, words + i, dy);
+            sbni_read_sums(norm->words, count, c, words + SBNI_SUM_WORDS * c + i,
                            dy_xhat);
         }
         sbni_norm_set(norm, norm->state.bias_grad, i, dy[j]);

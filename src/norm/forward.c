@@ -37,9 +37,8 @@ int sbni_norm_add_tile(const sbn_norm *norm, const sbni_samples *samples, sbni_r
         uint64_t *words =
             sbni_sink_words(to, c, samples->slices[k].norm_batch, SBNI_MOMENT_WORDS) +
             tile.first;
-        flags |=
-            norm->kernels->words_add_moments(tile.c, run, c, samples->values + k, pivot,
-                                             pivot + next, pivot + 2 * next, words);
+        flags |= norm->words->add_moments(tile.c, run, c, samples->values + k, pivot,
+                                          pivot + next, pivot + 2 * next, words);
     }
     return flags;
 }

@@ -79,8 +79,8 @@ static sbn_status add_statistics(const sbn_norm *norm, sbni_reduce *message)
         var[i] = sbni_norm_get(norm, norm->state.running_var, i);
     }
     const double one = 1;
-    int flags = norm->kernels->words_add_moments(c, 1, c, &one, mean, zero, var,
-                                                 message->send + SBNI_HEAD_WORDS);
+    int flags = norm->words->add_moments(c, 1, c, &one, mean, zero, var,
+                                         message->send + SBNI_HEAD_WORDS);
     sbni_reduce_note(message, flags);
     sbni_free(mean);
     return SBN_OK;
@@ -92,7 +92,7 @@ static void set_statistics(sbn_norm *norm, const sbni_reduce *message, int64_t p
     sbni_moments m[SBNI_READ_CHANNELS];
     for (int64_t from = 0, count; from < c; from += count) {
         count = sbni_read_count(from, c);
-        sbni_read_moments(norm->kernels, count, c, message->sum + SBNI_HEAD_WORDS + from,
+        sbni_read_moments(norm->words, count, c, message->sum + SBNI_HEAD_WORDS + from,
                           processes, processes, m);
         for (int64_t i = 0; i < count; i++) {
             sbni_norm_set(norm, norm->state.running_mean, from + i,

@@ -155,6 +155,7 @@ static sbn_status create_local(const sbn_norm_config *cfg, sbn_group *group,
     n->cfg = *cfg;
     n->group = group;
     n->kernels = sbni_norm_kernels_get(cfg->dtype);
+    n->words = sbni_words_kernels_get(cfg->dtype);
     n->state_dtype = cfg->dtype == SBN_BF16 ? SBN_F32 : cfg->dtype;
     n->id = group->layers;
     n->batches = sbni_scope_norm_batches(cfg->batch, cfg->norm_batch);

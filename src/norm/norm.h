@@ -82,6 +82,7 @@ struct sbn_norm {
     char *name;
     sbn_group *group;
     const sbni_norm_kernels *kernels;
+    const sbni_words_kernels *words;
     sbn_dtype state_dtype; /* T of the kernels: of the state and of all factors */
     sbn_norm_mode mode;
     sbn_norm_state state;
@@ -132,7 +133,7 @@ static inline void sbni_norm_read_moments(const sbn_norm *norm, const uint64_t *
                                           int64_t c, int64_t from, int64_t count,
                                           sbni_moments *m)
 {
-    sbni_read_moments(norm->kernels, count, c, section + SBNI_SECTION_WORDS + from,
+    sbni_read_moments(norm->words, count, c, section + SBNI_SECTION_WORDS + from,
                       (int64_t)section[SBNI_SECTION_N], sbni_section_slices(section), m);
 }
 

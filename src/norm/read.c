@@ -2,12 +2,11 @@
 
 #include <math.h>
 
-void sbni_read_moments(const sbni_norm_kernels *kernels, int64_t c, int64_t stride,
+void sbni_read_moments(const sbni_words_kernels *kernels, int64_t c, int64_t stride,
                        const uint64_t *words, int64_t n, int64_t slices, sbni_moments *m)
 {
     double mean[SBNI_READ_CHANNELS], low[SBNI_READ_CHANNELS], var[SBNI_READ_CHANNELS];
-    int64_t left =
-        kernels->words_read_moments(c, stride, words, n, slices, mean, low, var);
+    int64_t left = kernels->read_moments(c, stride, words, n, slices, mean, low, var);
     for (int64_t i = 0; i < c; i++) m[i] = (sbni_moments){mean[i], low[i], var[i]};
     for (int64_t i = 0; left > 0 && i < c; i++) {
         if (!signbit(var[i])) continue;
@@ -16,10 +15,10 @@ void sbni_read_moments(const sbni_norm_kernels *kernels, int64_t c, int64_t stri
     }
 }
 
-void sbni_read_sums(const sbni_norm_kernels *kernels, int64_t c, int64_t stride,
+void sbni_read_sums(const sbni_words_kernels *kernels, int64_t c, int64_t stride,
                     const uint64_t *words, double *v)
 {
-    int64_t left = kernels->words_read_sums(c, stride, words, v);
+    int64_t left = kernels->read_sums(c, stride, words, v);
     for (int64_t i = 0; left > 0 && i < c; i++) {
         if (!isnan(v[i])) continue;
         v[i] = sbni_exact_sum(words + i, stride);

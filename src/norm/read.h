@@ -22,11 +22,11 @@ static inline int64_t sbni_read_parts(int64_t c)
 
 /* m [c], c <= SBNI_READ_CHANNELS, of words [SBNI_MOMENT_WORDS][stride]; n, slices as for
  * sbni_exact_moments. */
-void sbni_read_moments(const sbni_norm_kernels *kernels, int64_t c, int64_t stride,
+void sbni_read_moments(const sbni_words_kernels *kernels, int64_t c, int64_t stride,
                        const uint64_t *words, int64_t n, int64_t slices, sbni_moments *m);
 
 /* v [c], any c, of words [SBNI_SUM_WORDS][stride]. */
-void sbni_read_sums(const sbni_norm_kernels *kernels, int64_t c, int64_t stride,
+void sbni_read_sums(const sbni_words_kernels *kernels, int64_t c, int64_t stride,
                     const uint64_t *words, double *v);
 
 #endif

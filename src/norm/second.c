@@ -34,11 +34,11 @@ static void sum_slices(sbn_norm *norm, const sbn_tensor *v, bool planes)
         int64_t g = samples->slices[k].norm_batch;
         uint64_t *words =
             message->send + sbni_section(c, g, SBNI_SECOND_WORDS) + SBNI_SECTION_WORDS;
-        flags |= norm->kernels->words_add_sums(c, run, c, sum_v + k * c, NULL, words);
-        flags |= norm->kernels->words_add_sums(
-            c, run, c, sum_v_d + k * c, norm->rstd_d + g * c, words + SBNI_SUM_WORDS * c);
-        flags |= norm->kernels->words_add_sums(c, run, c, sum_v_dy + k * c, NULL,
-                                               words + 2 * SBNI_SUM_WORDS * c);
+        flags |= norm->words->add_sums(c, run, c, sum_v + k * c, NULL, words);
+        flags |= norm->words->add_sums(c, run, c, sum_v_d + k * c, norm->rstd_d + g * c,
+                                       words + SBNI_SUM_WORDS * c);
+        flags |= norm->words->add_sums(c, run, c, sum_v_dy + k * c, NULL,
+                                       words + 2 * SBNI_SUM_WORDS * c);
     }
     sbni_reduce_note(message, flags);
 }

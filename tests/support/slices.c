@@ -65,10 +65,10 @@ void draw_slices(sbn_dtype t, int64_t c, int64_t count, int kind)
     }
 }
 
-int add_slices(const sbni_norm_kernels *k, int64_t c, int64_t from, int64_t count,
+int add_slices(const sbni_words_kernels *k, int64_t c, int64_t from, int64_t count,
                uint64_t *to)
 {
     int64_t at = from * STRIDE;
-    return k->words_add_moments(c, count, STRIDE, in.m + from, in.p + at, in.d + at,
-                                in.dd + at, to);
+    return k->add_moments(c, count, STRIDE, in.m + from, in.p + at, in.d + at, in.dd + at,
+                          to);
 }

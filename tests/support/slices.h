@@ -43,7 +43,7 @@ enum {
 void draw_slices(sbn_dtype t, int64_t c, int64_t count, int kind);
 
 /* Let a kernel add some of them to words [M][STRIDE]; its flags. */
-int add_slices(const sbni_norm_kernels *k, int64_t c, int64_t from, int64_t count,
+int add_slices(const sbni_words_kernels *k, int64_t c, int64_t from, int64_t count,
                uint64_t *words);
 
 /* Add v to words on the grid, step by step. */

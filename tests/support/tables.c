@@ -101,6 +101,7 @@ static void each_isa(const char *walk, int types,
 
 static table_check check_nets;
 static norm_table_check check_norm;
+static words_table_check check_words;
 
 static void run_nets(const char *isa, sbn_dtype t)
 {
@@ -116,6 +117,12 @@ static void run_norm(const char *isa, sbn_dtype t)
     check_norm(sbni_norm_kernels_of(isa, t), t);
 }
 
+static void run_words(const char *isa, sbn_dtype t)
+{
+    assert_non_null(sbni_words_kernels_of(isa, t));
+    check_words(sbni_words_kernels_of(isa, t), t);
+}
+
 void each_table_named(const char *walk, table_check check)
 {
     check_nets = check;
@@ -126,6 +133,12 @@ void each_norm_table_named(const char *walk, norm_table_check check)
 {
     check_norm = check;
     each_isa(walk, 3, run_norm);
+}
+
+void each_words_table_named(const char *walk, words_table_check check)
+{
+    check_words = check;
+    each_isa(walk, 2, run_words);
 }
 
 /* Draws are kept: cases take the same ones again and again. */

@@ -16,6 +16,12 @@ typedef void (*norm_table_check)(const sbni_norm_kernels *k, sbn_dtype t);
 #define each_norm_table(check) each_norm_table_named(#check, (check))
 void each_norm_table_named(const char *walk, norm_table_check check);
 
+/* And for those of words. */
+typedef void (*words_table_check)(const sbni_words_kernels *k, sbn_dtype t);
+
+#define each_words_table(check) each_words_table_named(#check, (check))
+void each_words_table_named(const char *walk, words_table_check check);
+
 /* Note a kernel's output for the comparison. Where SBN_TEST_DIGESTS names a file, digests
  * of what was noted are added to it, for comparison with other processors. */
 void record(const void *output, int64_t bytes);
