@@ -130,8 +130,8 @@ static sbn_status make_plan(const settings *s, sbni_bench_plan *p)
     SBN_TRY(sbni_bench_parse_words("dtype", s->dtype, sbni_bench_dtypes, &p->dtypes));
     SBN_TRY(sbni_bench_parse_words("pass", s->pass, sbni_bench_passes, &p->passes));
     SBN_TRY(sbni_bench_parse_numbers("threads", s->threads, 1, MAX_THREADS, &p->threads));
-    const char *isa = s->isa ? s->isa : sbni_kernels_get(SBN_F32)->isa;
-    SBN_TRY(sbni_bench_parse_words("isa", isa, isas, &p->isas));
+    p->isas = 0;
+    if (s->isa) SBN_TRY(sbni_bench_parse_words("isa", s->isa, isas, &p->isas));
     p->rounds = (int)s->pairs;
     p->speedups = false;
     for (int i = 0; i < p->threads.n; i++) p->speedups |= p->threads.value[i] > 1;

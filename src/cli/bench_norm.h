@@ -7,7 +7,8 @@
 typedef struct sbni_bench_plan {
     sbni_bench_shapes shapes;
     sbni_bench_numbers threads;
-    unsigned layouts, dtypes, passes, isas; /* bit i: word i, instruction set i */
+    unsigned layouts, dtypes, passes; /* bit i: word i */
+    unsigned isas; /* bit i: instruction set i; 0: the machine's choice */
     int rounds;
     bool relu, add, speedups; /* some case has several threads */
     const char *fused;        /* the same as a word */

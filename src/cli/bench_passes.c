@@ -214,8 +214,8 @@ static sbn_status measure_shape(bench *b)
         for (b->pass = 0; sbni_bench_passes[b->pass]; b->pass++) {
             if (!(b->p->passes >> b->pass & 1)) continue;
             for (int i = 0; isas[i]; i++) {
-                if (!(b->p->isas >> i & 1)) continue;
-                SBN_TRY(sbni_bench_force_isa(isas[i]));
+                if (b->p->isas ? !(b->p->isas >> i & 1) : i > 0) continue;
+                if (b->p->isas) SBN_TRY(sbni_bench_force_isa(isas[i]));
                 for (int t = 0; t < b->p->threads.n; t++) {
                     b->threads = (int)b->p->threads.value[t];
                     SBN_TRY(measure(b));

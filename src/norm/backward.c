@@ -47,20 +47,22 @@ int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
 }
 
 /* Factors of dx, MATH.md (8): dx = a·dy - b - k·(x - centre). */
-static void set_factors(sbn_norm *norm, int64_t g, int64_t i)
+static inline void set_factors(sbn_norm *norm, int64_t g, sbni_range tile, const bool f64)
 {
-    int64_t at = g * norm->cfg.channels + i;
-    double n = (double)norm->counts[g], sum_dy = norm->sum_dy[at],
-           sum_dy_xhat = norm->sum_dy_xhat[at];
-    sbni_correction fix = norm->corrections[at];
-    norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
-    double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
-    sbni_norm_set(norm, norm->dx_a, at, a);
-    sbni_norm_set(norm, norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n));
-    double b = a * (sum_dy / n);
-    if (sbni_norm_get(norm, norm->centre_hi, at) == 0)
-        b -= sbni_norm_get(norm, norm->dx_k, at) * norm->mean_d[at];
-    sbni_norm_set(norm, norm->dx_b, at, b);
+    const double n = (double)norm->counts[g];
+    for (int64_t i = tile.first; i < tile.first + tile.c; i++) {
+        int64_t at = g * norm->cfg.channels + i;
+        double sum_dy = norm->sum_dy[at], sum_dy_xhat = norm->sum_dy_xhat[at];
+        sbni_correction fix = norm->corrections[at];
+        norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
+        double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
+        sbni_set(norm->dx_a, at, a, f64);
+        sbni_set(norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n), f64);
+        double b = a * (sum_dy / n);
+        if (sbni_get(norm->centre_hi, at, f64) == 0)
+            b -= sbni_get(norm->dx_k, at, f64) * norm->mean_d[at];
+        sbni_set(norm->dx_b, at, b, f64);
+    }
 }
 
 /* Sums of a tile from the words, and what follows from them for each norm batch. */
@@ -77,7 +79,10 @@ static void read_tile(sbn_norm *norm, sbni_range tile)
         sbni_read_sums(norm->words, tile.c, c, words, norm->sum_dy + first);
         sbni_read_sums(norm->words, tile.c, c, words + SBNI_SUM_WORDS * c,
                        norm->sum_dy_xhat + first);
-        for (int64_t i = 0; i < tile.c; i++) set_factors(norm, g, tile.first + i);
+        if (norm->state_dtype == SBN_F64)
+            set_factors(norm, g, tile, true);
+        else
+            set_factors(norm, g, tile, false);
     }
 }
 

@@ -117,8 +117,9 @@ static void read_tile(sbn_norm *norm, sbni_range tile)
                 int64_t i = tile.first + from + j, at = g * c + i;
                 norm->mean_d[at] = m[j].mean;
                 norm->var_d[at] = m[j].var;
-                sbni_norm_set_factors(norm, g, i, m[j], sbni_norm_correct(norm, i, m[j]));
+                norm->corrections[at] = sbni_norm_correct(norm, i, m[j]);
             }
+            sbni_norm_set_factors(norm, g, tile.first + from, count, m);
         }
     }
 }

@@ -137,19 +137,30 @@ static inline void sbni_norm_read_moments(const sbn_norm *norm, const uint64_t *
                       (int64_t)section[SBNI_SECTION_N], sbni_section_slices(section), m);
 }
 
-/* Element i of an array of the state's type. */
+/* Element i of an array of double or float. */
+static inline double sbni_get(const void *array, int64_t i, const bool f64)
+{
+    return f64 ? ((const double *)array)[i] : (double)((const float *)array)[i];
+}
+
+static inline void sbni_set(void *array, int64_t i, double v, const bool f64)
+{
+    if (f64)
+        ((double *)array)[i] = v;
+    else
+        ((float *)array)[i] = (float)v;
+}
+
+/* The same of an array of the state's type. Loops over all channels rather have one form
+ * for each type. */
 static inline double sbni_norm_get(const sbn_norm *norm, const void *array, int64_t i)
 {
-    return norm->state_dtype == SBN_F64 ? ((const double *)array)[i]
-                                        : (double)((const float *)array)[i];
+    return sbni_get(array, i, norm->state_dtype == SBN_F64);
 }
 
 static inline void sbni_norm_set(const sbn_norm *norm, void *array, int64_t i, double v)
 {
-    if (norm->state_dtype == SBN_F64)
-        ((double *)array)[i] = v;
-    else
-        ((float *)array)[i] = (float)v;
+    sbni_set(array, i, v, norm->state_dtype == SBN_F64);
 }
 
 /* Array of the state's type, `count` elements further. */
@@ -257,9 +268,10 @@ sbn_status sbni_norm_choose_form(const sbn_tensor *const *views, int count, bool
 sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t first,
                           int64_t norm_batch, int threads, sbni_samples *samples);
 
-/* Write the factors of norm batch g, channel i, from its statistics and correction. */
-void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
-                           sbni_correction correction);
+/* Write the factors of norm batch g, of `count` channels, from their statistics m and
+ * corrections. */
+void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
+                           const sbni_moments *m);
 
 /* What is done to the elements of a call: y of x, and of z unless that is NULL. */
 typedef struct sbni_elements {

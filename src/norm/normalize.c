@@ -7,28 +7,41 @@
 
 /* The elementwise half of forward: factors, y, and forwards without a message. */
 
-void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t i, sbni_moments m,
-                           sbni_correction correction)
+static inline void set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
+                               const sbni_moments *m, const bool f64)
 {
-    int64_t at = g * norm->cfg.channels + i;
-    /* (6): one rounding of rstd, shared by forward and backward */
-    double rstd = 1.0 / sqrt(m.var + norm->cfg.eps);
-    double gamma = norm->cfg.affine ? sbni_norm_get(norm, norm->state.weight, i) : 1.0;
-    norm->gamma_d[at] = gamma;
-    norm->rstd_d[at] = rstd;
-    sbni_norm_set(norm, norm->mean_hi, at, m.mean);
-    double rest = (m.mean - sbni_norm_get(norm, norm->mean_hi, at)) + m.mean_low;
-    sbni_norm_set(norm, norm->mean_lo, at, rest);
-    bool near = norm->state_dtype != SBN_F64 && m.mean * m.mean <= 9 * m.var;
-    sbni_norm_set(norm, norm->centre_hi, at,
-                  near ? 0 : sbni_norm_get(norm, norm->mean_hi, at));
-    sbni_norm_set(norm, norm->centre_lo, at, near ? 0 : rest);
-    norm->corrections[at] = correction;
-    sbni_norm_set(norm, norm->scale, at, gamma * rstd * correction.r);
-    double beta = norm->cfg.affine ? sbni_norm_get(norm, norm->state.bias, i) : 0.0;
-    double shift = beta + gamma * correction.d;
-    if (near) shift -= sbni_norm_get(norm, norm->scale, at) * m.mean;
-    sbni_norm_set(norm, norm->shift, at, shift);
+    const bool affine = norm->cfg.affine;
+    const double eps = norm->cfg.eps;
+    for (int64_t j = 0; j < count; j++) {
+        int64_t i = first + j, at = g * norm->cfg.channels + i;
+        const sbni_correction fix = norm->corrections[at];
+        /* (6): one rounding of rstd, shared by forward and backward */
+        double rstd = 1.0 / sqrt(m[j].var + eps),
+               gamma = affine ? sbni_get(norm->state.weight, i, f64) : 1.0,
+               beta = affine ? sbni_get(norm->state.bias, i, f64) : 0.0;
+        norm->gamma_d[at] = gamma;
+        norm->rstd_d[at] = rstd;
+        sbni_set(norm->mean_hi, at, m[j].mean, f64);
+        double hi = sbni_get(norm->mean_hi, at, f64),
+               lo = (m[j].mean - hi) + m[j].mean_low;
+        sbni_set(norm->mean_lo, at, lo, f64);
+        bool near = !f64 && m[j].mean * m[j].mean <= 9 * m[j].var;
+        sbni_set(norm->centre_hi, at, near ? 0 : hi, f64);
+        sbni_set(norm->centre_lo, at, near ? 0 : lo, f64);
+        sbni_set(norm->scale, at, gamma * rstd * fix.r, f64);
+        double shift = beta + gamma * fix.d;
+        if (near) shift -= sbni_get(norm->scale, at, f64) * m[j].mean;
+        sbni_set(norm->shift, at, shift, f64);
+    }
+}
+
+void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
+                           const sbni_moments *m)
+{
+    if (norm->state_dtype == SBN_F64)
+        set_factors(norm, g, first, count, m, true);
+    else
+        set_factors(norm, g, first, count, m, false);
 }
 
 void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tensor *t,
@@ -84,12 +97,12 @@ bool sbni_norm_is_fixed(const sbn_norm *norm)
 
 void sbni_norm_fix_factors(sbn_norm *norm, int64_t set)
 {
-    for (int64_t i = 0; i < norm->cfg.channels; i++)
-        sbni_norm_set_factors(
-            norm, set, i,
-            (sbni_moments){sbni_norm_get(norm, norm->state.running_mean, i), 0,
-                           sbni_norm_get(norm, norm->state.running_var, i)},
-            (sbni_correction){1, 0});
+    for (int64_t i = 0; i < norm->cfg.channels; i++) {
+        const sbni_moments m = {sbni_norm_get(norm, norm->state.running_mean, i), 0,
+                                sbni_norm_get(norm, norm->state.running_var, i)};
+        norm->corrections[set * norm->cfg.channels + i] = (sbni_correction){1, 0};
+        sbni_norm_set_factors(norm, set, i, 1, &m);
+    }
 }
 
 static sbn_status fixed_forward(sbn_norm *norm, const sbn_tensor *x, const sbn_tensor *z,
