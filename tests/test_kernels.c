@@ -94,6 +94,7 @@ static void tables(void **state)
     assert_ptr_equal(sbni_norm_kernels_get(SBN_F32), sbni_norm_kernels_of(best, SBN_F32));
     assert_ptr_equal(sbni_words_kernels_get(SBN_F32),
                      sbni_words_kernels_of(wide ? "avx512" : best, SBN_F32));
+    assert_ptr_equal(sbni_words_kernels_get(SBN_BF16), sbni_words_kernels_get(SBN_F32));
 }
 
 static const struct CMUnitTest tests[] = {

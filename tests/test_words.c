@@ -136,8 +136,9 @@ static void the_pivot_drops_out(const sbni_words_kernels *k, sbn_dtype t)
     }
 }
 
-/* A slice of a channel that does not fit adds nothing and is told; all others add. */
-static void flagged_slices(const sbni_words_kernels *k, sbn_dtype t)
+/* A slice of a channel that does not fit adds nothing and is told; all others, which have
+ * that pivot, add. */
+static void flagged_slices_about(double pivot, const sbni_words_kernels *k, sbn_dtype t)
 {
     (void)t;
     const struct {
@@ -154,27 +155,42 @@ static void flagged_slices(const sbni_words_kernels *k, sbn_dtype t)
                {1e200, -1e250, 1, SBNI_GRID_TOO_LARGE},
                {1, 1, INFINITY, SBNI_GRID_TOO_LARGE},
                {1, 0, 0x1p-91, SBNI_GRID_TOO_FINE},
-               {0x1p-46, 0, 0, SBNI_GRID_TOO_FINE}};
+               {0x1p-46, 0, 0, SBNI_GRID_TOO_FINE},
+               {0, NAN, 1, SBNI_GRID_NONFINITE},
+               {0, 0, -NAN, SBNI_GRID_TOO_LARGE},
+               {0, 0x1p60, 1, SBNI_GRID_TOO_LARGE},
+               {0, 1, 0x1p110, SBNI_GRID_TOO_LARGE},
+               {0, 0, 0x1p-91, SBNI_GRID_TOO_FINE},
+               {0, 0, 0x1.fffffffffffffp-91, SBNI_GRID_TOO_FINE},
+               {0, 0, 0x1p-1074, SBNI_GRID_TOO_FINE},
+               {0, 0, 0x1p-90, 0}};
     enum { C = 11, N = 3 };
     const double m[N] = {2, 2, 2};
-    for (int b = 0; b < 12; b++)
+    for (int b = 0; b < (int)(sizeof bad / sizeof *bad); b++)
         for (int at = 0; at < C; at++) {
             double p[N * C], d[N * C], dd[N * C];
             uint64_t to[M * C] = {0}, sums[S * C] = {0};
-            for (int i = 0; i < N * C; i++) p[i] = 1, d[i] = 2, dd[i] = 3;
+            for (int i = 0; i < N * C; i++) p[i] = pivot, d[i] = 2, dd[i] = 3;
             int place = b % N * C + at;
             p[place] = bad[b].p, d[place] = bad[b].d, dd[place] = bad[b].dd;
-            bool adds = bad[b].flag == SBNI_GRID_TOO_FINE;
+            bool adds = bad[b].flag == SBNI_GRID_TOO_FINE || bad[b].flag == 0;
             assert_int_equal(k->add_moments(C, N, C, m, p, d, dd, to), bad[b].flag);
             for (int i = 0; i < C; i++) {
-                double part = adds ? 2 * bad[b].p : 0;
-                CLOSE(sbni_exact_sum(to + i, C), i == at ? 8 + part : 12, 0);
+                double part = adds ? 2 * bad[b].p : 0, whole = 2 + 2 * pivot;
+                CLOSE(sbni_exact_sum(to + i, C), i == at ? 2 * whole + part : 3 * whole,
+                      0);
             }
             if (fabs(d[place]) < 0x1p60) continue;
             assert_int_equal(k->add_sums(C, N, C, d, NULL, sums), bad[b].flag);
             for (int i = 0; i < C; i++)
                 CLOSE(sbni_exact_sum(sums + i, C), i == at ? 4 : 6, 0);
         }
+}
+
+static void flagged_slices(const sbni_words_kernels *k, sbn_dtype t)
+{
+    flagged_slices_about(1, k, t);
+    flagged_slices_about(0, k, t);
 }
 
 /* As many slices as promised, of the largest sums that fit. */

@@ -55,7 +55,7 @@ static const sbni_option options[] = {
      0, 0, 0},
     {"isa", SBNI_OPTION_TEXT, AT(isa), "LIST",
      "force instruction sets: base, and avx2, avx512 where the machine has them, or all "
-     "(default: the best)",
+     "(default: as the machine chooses, words perhaps wider)",
      0, 0, 0, 0},
     {"relu", SBNI_OPTION_FLAG, AT(relu), 0, "with relu in the same pass", 0, 0, 0, 0},
     {"add", SBNI_OPTION_FLAG, AT(add), 0,

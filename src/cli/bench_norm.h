@@ -16,8 +16,8 @@ typedef struct sbni_bench_plan {
 } sbni_bench_plan;
 
 /* Measure and report every case. With plots, *points receives what there is to draw,
- * freed by the caller with sbni_free also on failure. Changes SBN_ISA and OpenMP's
- * threads. */
+ * freed by the caller with sbni_free also on failure. Changes OpenMP's threads
+ * and, with isas, SBN_ISA. */
 sbn_status sbni_bench_run_passes(const sbni_bench_plan *plan,
                                  const sbni_bench_report *report, bool plots,
                                  sbni_bench_point **points, int *n_points);

@@ -39,7 +39,7 @@ static const sbni_option options[] = {
      0, 0, 0},
     {"isa", SBNI_OPTION_TEXT, AT(isa), "NAME",
      "force an instruction set: base, or avx2, avx512 where the machine has it (default: "
-     "the best)",
+     "as the machine chooses)",
      0, 0, 0, 0},
     {"Measuring", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"pairs", SBNI_OPTION_INT, AT(pairs), "N",

@@ -40,7 +40,7 @@ static const sbni_option options[] = {
      "samples per step, over all processes (default 64,256)", 0, 0, 0, 0},
     {"isa", SBNI_OPTION_TEXT, AT(isa), "NAME",
      "force an instruction set: base, or avx2, avx512 where the machine has it (default: "
-     "the best); products that are BLAS's keep theirs",
+     "as the machine chooses); products that are BLAS's keep theirs",
      0, 0, 0, 0},
     {"Measuring", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"blocks", SBNI_OPTION_INT, AT(blocks), "N",

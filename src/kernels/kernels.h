@@ -1,6 +1,6 @@
 /*
- * All loops over tensor elements, as tables of functions: one table per element type,
- * from the best instruction set of the machine. Kernels cannot fail, allocate or
+ * All loops over tensor elements, as tables of functions for each element type, from the
+ * instruction set that suits the machine best. Kernels cannot fail, allocate or
  * communicate. `void` pointers are arrays of the table's element type T. Sums run in a
  * fixed order that no instruction set changes.
  */

@@ -193,14 +193,15 @@ INLINE void put_or_add(T *to, vt v, bool reached)
     store(to, reached ? load(to) + v : v);
 }
 
-/* A tile reaches `overlap` elements into the one before it, each way. */
-INLINE void add_points_of_row(const sbni_tiles *t, const int overlap, const T *v,
+/* kernel: t's, known where it is called. */
+INLINE void add_points_of_row(const sbni_tiles *t, const int kernel, const T *v,
                               int64_t apart, bool first, T *work, T *dx)
 {
+    const int overlap = kernel - 1; /* elements that a tile shares with the next */
     for (int64_t j = 0; j < t->columns; j++, v += IMAGES)
         for (int64_t i = 0; i < SIDE; i++)
             for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
-                T *to = work + (i * t->w + j * (SIDE - overlap)) * IMAGES + lane;
+                T *to = work + (i * t->w + j * (SIDE + 1 - kernel)) * IMAGES + lane;
                 vt from[SIDE], d[SIDE];
 #pragma GCC unroll 6
                 for (int k = 0; k < SIDE; k++)
@@ -221,12 +222,12 @@ INLINE void add_points_of_row(const sbni_tiles *t, const int overlap, const T *v
     }
 }
 
-INLINE void add_points(const sbni_tiles *t, const int overlap, int64_t c, int64_t r,
+INLINE void add_points(const sbni_tiles *t, const int kernel, int64_t c, int64_t r,
                        const T *v, T *work, T *dx)
 {
-    int64_t first = r * (SIDE - overlap), apart = sbni_points_apart(c, t->columns);
+    int64_t first = r * (SIDE + 1 - kernel), apart = sbni_points_apart(c, t->columns);
     for (int64_t i = 0; i < c; i++, v += t->columns * IMAGES)
-        add_points_of_row(t, overlap, v, apart, r == 0, work,
+        add_points_of_row(t, kernel, v, apart, r == 0, work,
                           dx + (i * t->h + first) * t->w * IMAGES);
 }
 
@@ -234,9 +235,9 @@ void K(tiles_add_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *
                          void *work, void *dx)
 {
     if (t->kernel == 3)
-        add_points(t, 2, c, r, v, work, dx);
+        add_points(t, 3, c, r, v, work, dx);
     else
-        add_points(t, 4, c, r, v, work, dx);
+        add_points(t, 5, c, r, v, work, dx);
 }
 
 /* A tile: of its points, `apart` elements from one to the next, the outputs, whose rows

@@ -56,12 +56,12 @@ static inline void set_factors(sbn_norm *norm, int64_t g, sbni_range tile, const
         sbni_correction fix = norm->corrections[at];
         norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
         double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
-        sbni_set(norm->dx_a, at, a, f64);
-        sbni_set(norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n), f64);
+        sbni_element_set(norm->dx_a, at, a, f64);
+        sbni_element_set(norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n), f64);
         double b = a * (sum_dy / n);
-        if (sbni_get(norm->centre_hi, at, f64) == 0)
-            b -= sbni_get(norm->dx_k, at, f64) * norm->mean_d[at];
-        sbni_set(norm->dx_b, at, b, f64);
+        if (sbni_element_get(norm->centre_hi, at, f64) == 0)
+            b -= sbni_element_get(norm->dx_k, at, f64) * norm->mean_d[at];
+        sbni_element_set(norm->dx_b, at, b, f64);
     }
 }
 

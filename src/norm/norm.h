@@ -138,12 +138,12 @@ static inline void sbni_norm_read_moments(const sbn_norm *norm, const uint64_t *
 }
 
 /* Element i of an array of double or float. */
-static inline double sbni_get(const void *array, int64_t i, const bool f64)
+static inline double sbni_element_get(const void *array, int64_t i, const bool f64)
 {
     return f64 ? ((const double *)array)[i] : (double)((const float *)array)[i];
 }
 
-static inline void sbni_set(void *array, int64_t i, double v, const bool f64)
+static inline void sbni_element_set(void *array, int64_t i, double v, const bool f64)
 {
     if (f64)
         ((double *)array)[i] = v;
@@ -155,12 +155,12 @@ static inline void sbni_set(void *array, int64_t i, double v, const bool f64)
  * for each type. */
 static inline double sbni_norm_get(const sbn_norm *norm, const void *array, int64_t i)
 {
-    return sbni_get(array, i, norm->state_dtype == SBN_F64);
+    return sbni_element_get(array, i, norm->state_dtype == SBN_F64);
 }
 
 static inline void sbni_norm_set(const sbn_norm *norm, void *array, int64_t i, double v)
 {
-    sbni_set(array, i, v, norm->state_dtype == SBN_F64);
+    sbni_element_set(array, i, v, norm->state_dtype == SBN_F64);
 }
 
 /* Array of the state's type, `count` elements further. */
@@ -268,8 +268,8 @@ sbn_status sbni_norm_choose_form(const sbn_tensor *const *views, int count, bool
 sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t first,
                           int64_t norm_batch, int threads, sbni_samples *samples);
 
-/* Write the factors of norm batch g, of `count` channels, from their statistics m and
- * corrections. */
+/* Write the factors of norm batch g, of `count` channels from `first` on, from their
+ * statistics m [count] and norm->corrections, which are there already. */
 void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
                            const sbni_moments *m);
 

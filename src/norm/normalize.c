@@ -17,21 +17,21 @@ static inline void set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t
         const sbni_correction fix = norm->corrections[at];
         /* (6): one rounding of rstd, shared by forward and backward */
         double rstd = 1.0 / sqrt(m[j].var + eps),
-               gamma = affine ? sbni_get(norm->state.weight, i, f64) : 1.0,
-               beta = affine ? sbni_get(norm->state.bias, i, f64) : 0.0;
+               gamma = affine ? sbni_element_get(norm->state.weight, i, f64) : 1.0,
+               beta = affine ? sbni_element_get(norm->state.bias, i, f64) : 0.0;
         norm->gamma_d[at] = gamma;
         norm->rstd_d[at] = rstd;
-        sbni_set(norm->mean_hi, at, m[j].mean, f64);
-        double hi = sbni_get(norm->mean_hi, at, f64),
+        sbni_element_set(norm->mean_hi, at, m[j].mean, f64);
+        double hi = sbni_element_get(norm->mean_hi, at, f64),
                lo = (m[j].mean - hi) + m[j].mean_low;
-        sbni_set(norm->mean_lo, at, lo, f64);
+        sbni_element_set(norm->mean_lo, at, lo, f64);
         bool near = !f64 && m[j].mean * m[j].mean <= 9 * m[j].var;
-        sbni_set(norm->centre_hi, at, near ? 0 : hi, f64);
-        sbni_set(norm->centre_lo, at, near ? 0 : lo, f64);
-        sbni_set(norm->scale, at, gamma * rstd * fix.r, f64);
+        sbni_element_set(norm->centre_hi, at, near ? 0 : hi, f64);
+        sbni_element_set(norm->centre_lo, at, near ? 0 : lo, f64);
+        sbni_element_set(norm->scale, at, gamma * rstd * fix.r, f64);
         double shift = beta + gamma * fix.d;
-        if (near) shift -= sbni_get(norm->scale, at, f64) * m[j].mean;
-        sbni_set(norm->shift, at, shift, f64);
+        if (near) shift -= sbni_element_get(norm->scale, at, f64) * m[j].mean;
+        sbni_element_set(norm->shift, at, shift, f64);
     }
 }
 
