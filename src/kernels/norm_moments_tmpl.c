@@ -226,31 +226,43 @@ INLINE bool is_far(double sum_d, double sum_dd, double m)
     return sum_d * sum_d > 0.9 * m * sum_dd;
 }
 
-enum {
-    LOOKS = 8, /* values of a channel, spread over the slice, that tell where it lies */
-    LOOK = 32, /* channels looked at together */
-};
+/* So many values of a channel, spread over the slice, tell where it lies. */
+enum { LOOKS = 8 };
 
-/* Where to begin the sums of `count` channels from i on, `step` elements apart: at 0
- * unless some of their values lie far from it; then at the first. */
-INLINE void look(const sbni_block *b, const sbni_view *x, int64_t i, int64_t count,
-                 const int64_t step, double *pivot)
+/* The k-th of channel i. */
+INLINE const S *look_at(const sbni_block *b, const sbni_view *x, int k, int64_t i)
 {
-    T sum[LOOK] = {0}, squares[LOOK] = {0};
+    return plane(x, b->rows[k * b->n / LOOKS], i) + k * b->s / LOOKS * x->stride_s;
+}
+
+/* Where to begin the sums of a channel: at 0 unless some of its values lie far from it;
+ * then at the first. */
+INLINE double look(const sbni_block *b, const sbni_view *x, int64_t i)
+{
+    T sum = 0, squares = 0;
     for (int k = 0; k < LOOKS; k++) {
-        const S *at =
-            plane(x, b->rows[k * b->n / LOOKS], i) + k * b->s / LOOKS * x->stride_s;
-        for (int64_t j = 0; j < count; j++) {
-            const T v = get(at[j * step]);
-            sum[j] += v;
-            squares[j] += v * v;
-        }
+        const T v = get(*look_at(b, x, k, i));
+        sum += v;
+        squares += v * v;
     }
-    const S *first = plane(x, b->rows[0], i);
-    for (int64_t j = 0; j < count; j++) {
-        const double v = (double)get(first[j * step]);
-        pivot[j] = is_far((double)sum[j], (double)squares[j], LOOKS) ? v : 0;
+    const bool far = is_far((double)sum, (double)squares, LOOKS);
+    return far ? (double)get(*plane(x, b->rows[0], i)) : 0;
+}
+
+/* The same of n channels that are neighbours. */
+INLINE vd look_v(const sbni_block *b, const sbni_view *x, int64_t i, int64_t n)
+{
+    typedef int64_t mask __attribute__((vector_size(8 * LANES)));
+    vt sum = {0}, squares = {0};
+#pragma GCC unroll 8
+    for (int k = 0; k < LOOKS; k++) {
+        const vt v = load_upto(look_at(b, x, k, i), n);
+        sum += v;
+        squares += v * v;
     }
+    const vd s = widen(sum), q = widen(squares),
+             first = widen(load_upto(plane(x, b->rows[0], i), n));
+    return (vd)((mask)first & (mask)(s * s > 0.9 * LOOKS * q));
 }
 
 /* Where there are few pixels all is as soon summed as looked at; with T double there is
@@ -263,13 +275,10 @@ static bool choose_pivots(const sbni_block *b, const sbni_view *x, double *pivot
     }
     for (int64_t i = 0; !PLAIN && i < b->c; i++)
         pivot[i] = (double)get(*plane(x, b->rows[0], i));
-    for (int64_t i = 0; PLAIN && i < b->c; i += LOOK) {
-        const int64_t count = b->c - i < LOOK ? b->c - i : LOOK;
-        if (x->stride_c == 1)
-            look(b, x, i, count, 1, pivot + i);
-        else
-            look(b, x, i, count, x->stride_c, pivot + i);
-    }
+    const bool together = x->stride_c == 1;
+    for (int64_t i = 0; PLAIN && together && i < b->c; i += LANES)
+        put_d(pivot + i, look_v(b, x, i, at_most(b->c - i)), at_most(b->c - i), false);
+    for (int64_t i = 0; PLAIN && !together && i < b->c; i++) pivot[i] = look(b, x, i);
     uint64_t any = 0;
     for (int64_t i = 0; i < b->c; i++) any |= bits(pivot[i]);
     return PLAIN && any == 0;
