@@ -168,6 +168,7 @@ static void check_neighbours(const sbni_norm_kernels *k, slice *v)
     }
     k->norm_moments(&v->b, &v->x, beside[0], beside[1], beside[2]);
     if (v->b.n * v->b.s > 1) assert_true(beside[0][others] > 90);
+    if (v->b.s >= 8) assert_true(beside[0][others] == at(v, &v->x, 0, others, 0));
     for (int a = 0; a < 3; a++) same_bits(alone[a], beside[a], others * 8);
 }
 
