@@ -144,8 +144,7 @@ static __attribute__((noinline)) void copy_last(const uint64_t *words, int64_t s
                                                 int64_t width, int count, uint64_t *copy)
 {
     for (int k = 0; k < count; k++)
-        for (int64_t l = 0; l < WIDE; l++)
-            copy[k * WIDE + l] = l < width ? words[k * stride + l] : 0;
+        store_u(copy + k * WIDE, load_first_u(words + k * stride, width));
 }
 
 int64_t K(words_read_moments)(int64_t c, int64_t stride, const uint64_t *words, int64_t n,

@@ -250,17 +250,16 @@ add_last(int64_t width, int64_t slices, const sums *in, int64_t stride, uint64_t
 {
     double p[SLICES * WIDE], d[SLICES * WIDE], dd[SLICES * WIDE];
     uint64_t out[SBNI_MOMENT_WORDS * WIDE] = {0};
-    for (int64_t k = 0; k < slices; k++)
-        for (int64_t l = 0; l < WIDE; l++) {
-            int64_t from = k * stride + l, to = k * WIDE + l;
-            p[to] = l < width ? in->pivot[from] : 0;
-            d[to] = l < width ? in->d[from] : 0;
-            dd[to] = l < width ? in->dd[from] : 0;
-        }
+    for (int64_t k = 0; k < slices; k++) {
+        int64_t from = k * stride, to = k * WIDE;
+        store_w(p + to, load_first_u(in->pivot + from, width));
+        store_w(d + to, load_first_u(in->d + from, width));
+        store_w(dd + to, load_first_u(in->dd + from, width));
+    }
     sums copy = {in->m, p, d, dd, WIDE};
     int found = add_some(slices, &copy, WIDE, out);
     for (int w = 0; w < SBNI_MOMENT_WORDS; w++)
-        for (int64_t l = 0; l < width; l++) words[w * stride + l] += out[w * WIDE + l];
+        add_first_u(words + w * stride, load_u(out + w * WIDE), width);
     return found;
 }
 
@@ -345,15 +344,13 @@ static __attribute__((noinline)) int add_last_terms(int64_t width, int64_t slice
 {
     double v[SLICES * WIDE], factor[WIDE];
     uint64_t out[SBNI_SUM_WORDS * WIDE] = {0};
-    for (int64_t l = 0; l < WIDE; l++) {
-        factor[l] = l < width && in->factor ? in->factor[l] : 1;
-        for (int64_t k = 0; k < slices; k++)
-            v[k * WIDE + l] = l < width ? in->v[k * in->stride + l] : 0;
-    }
-    terms copy = {v, factor, WIDE};
+    for (int64_t k = 0; k < slices; k++)
+        store_w(v + k * WIDE, load_first_u(in->v + k * in->stride, width));
+    if (in->factor) store_w(factor, load_first_u(in->factor, width));
+    terms copy = {v, in->factor ? factor : NULL, WIDE};
     int found = add_terms(slices, &copy, WIDE, out);
     for (int w = 0; w < SBNI_SUM_WORDS; w++)
-        for (int64_t l = 0; l < width; l++) words[w * stride + l] += out[w * WIDE + l];
+        add_first_u(words + w * stride, load_u(out + w * WIDE), width);
     return found;
 }
 

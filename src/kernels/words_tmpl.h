@@ -49,6 +49,32 @@ INLINE void store_u(uint64_t *p, wu v)
     memcpy(p, &v, sizeof v);
 }
 
+INLINE void store_w(double *p, wu v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+/* The first n < WIDE words or doubles, with 0 beside them; nothing else is read. */
+INLINE wu load_first_u(const void *p, int64_t n)
+{
+#if defined __AVX512F__
+    return (wu)_mm512_maskz_loadu_epi64((__mmask8)((1u << n) - 1), p);
+#elif defined __AVX2__
+    const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+    return (wu)_mm256_maskload_epi64(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), lane));
+#else
+    wu v = {0};
+    memcpy(&v, p, (size_t)n * sizeof v[0]);
+    return v;
+#endif
+}
+
+/* Add the first n to words. */
+INLINE void add_first_u(uint64_t *to, wu v, int64_t n)
+{
+    for (int64_t l = 0; l < n; l++) to[l] += v[l];
+}
+
 INLINE bool any(wu v)
 {
 #if defined __AVX512F__
