@@ -220,11 +220,9 @@ static void moments_about(const sbni_block *b, const sbni_view *x, const double 
 }
 
 /* Whether m values lie more than three deviations from where their sums begin: these are
- * then mostly the distance's, and so is their rounding. */
-INLINE bool is_far(double sum_d, double sum_dd, double m)
-{
-    return sum_d * sum_d > 0.9 * m * sum_dd;
-}
+ * then mostly the distance's, and so is their rounding. Of doubles, or vectors of them.
+ */
+#define IS_FAR(sum, squares, m) ((sum) * (sum) > 0.9 * (m) * (squares))
 
 /* So many values of a channel, spread over the slice, tell where it lies. */
 enum { LOOKS = 8 };
@@ -245,7 +243,7 @@ INLINE double look(const sbni_block *b, const sbni_view *x, int64_t i)
         sum += v;
         squares += v * v;
     }
-    const bool far = is_far((double)sum, (double)squares, LOOKS);
+    const bool far = IS_FAR((double)sum, (double)squares, LOOKS);
     return far ? (double)get(*plane(x, b->rows[0], i)) : 0;
 }
 
@@ -262,7 +260,7 @@ INLINE vd look_v(const sbni_block *b, const sbni_view *x, int64_t i, int64_t n)
     }
     const vd s = widen(sum), q = widen(squares),
              first = widen(load_upto(plane(x, b->rows[0], i), n));
-    return (vd)((mask)first & (mask)(s * s > 0.9 * LOOKS * q));
+    return (vd)((mask)first & (mask)IS_FAR(s, q, LOOKS));
 }
 
 /* Where there are few pixels all is as soon summed as looked at; with T double there is
@@ -291,9 +289,9 @@ static void move_pivots(const sbni_block *b, const sbni_view *x, double *pivot,
 {
     const double m = (double)(b->n * b->s);
     int64_t any = 0, first = b->c, last = 0;
-    for (int64_t i = 0; i < b->c; i++) any |= is_far(sum_d[i], sum_dd[i], m);
+    for (int64_t i = 0; i < b->c; i++) any |= IS_FAR(sum_d[i], sum_dd[i], m);
     for (int64_t i = 0; any && i < b->c; i++) {
-        if (!is_far(sum_d[i], sum_dd[i], m)) continue;
+        if (!IS_FAR(sum_d[i], sum_dd[i], m)) continue;
         pivot[i] = (double)(T)(pivot[i] + sum_d[i] / m);
         if (first > i) first = i;
         last = i;
