@@ -5,10 +5,10 @@
 #include "syncbn/group.h"
 
 /* Refuse a process that believes to be alone where a launcher started several: of another
- * MPI, each would make a run of its own. found: how many MPI has found, or 0 before it has
- * started, when only launchers count by which it cannot find anyone: starting Open MPI
- * alone several times at once can fail. SBN_E_MISMATCH; *speaks: whether this process is
- * the one of them that says so. Local. */
+ * MPI, each would make a run of its own. found: how many MPI has found, or 0 before it
+ * has started, when only launchers count by which it cannot find anyone: starting Open
+ * MPI alone several times at once can fail. SBN_E_MISMATCH; *speaks: whether this process
+ * is the one of them that says so. Local. */
 sbn_status sbni_check_launcher(int found, bool *speaks);
 
 /* What its launcher tells a process before MPI runs: its rank, how many there are, and
