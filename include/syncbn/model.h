@@ -17,8 +17,9 @@
  * - `block NAME [out=N [stride=S]]` … `end`: a residual block (He et al. 2016, arXiv
  *   1512.03385): what comes in is added to what the lines between make of it. With out,
  *   what is added goes through a 1x1 convolution and a norm first, whose names are
- *   NAME_conv and NAME_bn. No block within another. Where the last of the lines is a norm,
- *   that norm adds in the pass in which it normalizes, and a relu behind `end` is in it too
+ *   NAME_conv and NAME_bn. No block within another. Where the last of the lines is a
+ *   norm, that norm adds in the pass in which it normalizes, and a relu behind `end` is
+ *   in it too
  * - `logsoftmax`: the last line; classes are what comes in
  */
 #ifndef SYNCBN_MODEL_H

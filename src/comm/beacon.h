@@ -1,6 +1,6 @@
 /* Signs of life between hosts: the first process of each tells process 0 by a datagram
- * that it runs, and is answered; what comes is noted on the board. In a call that may take
- * any time it is all that tells a host that is lost from one that works. */
+ * that it runs, and is answered; what comes is noted on the board. In a call that may
+ * take any time it is all that tells a host that is lost from one that works. */
 #ifndef SBNI_BEACON_H
 #define SBNI_BEACON_H
 

@@ -17,8 +17,8 @@ typedef enum sbni_purpose {
     SBNI_RNG_DROPOUT = 5,   /* masks: epoch = step, index = place in the batch · 2^32 +
                                four elements, draw = number of the dropout layer */
     SBNI_RNG_CLASSES = 6,   /* classes of a group: epoch = epoch, index = which draw */
-    SBNI_RNG_AUGMENT = 7,   /* changes of training samples: epoch = epoch, index = sample */
-    SBNI_RNG_SHIFT = 8      /* noise of test inputs: epoch = place, index = sample */
+    SBNI_RNG_AUGMENT = 7, /* changes of training samples: epoch = epoch, index = sample */
+    SBNI_RNG_SHIFT = 8    /* noise of test inputs: epoch = place, index = sample */
 } sbni_purpose;
 
 typedef struct sbni_rng_key {

@@ -1,5 +1,5 @@
-/* To be preloaded: this process stands still where MPI starts, or where SBN_TEST_STOP_IN is
- * "end" where it ends. */
+/* To be preloaded: this process stands still where MPI starts, or where SBN_TEST_STOP_IN
+ * is "end" where it ends. */
 #include <mpi.h>
 #include <signal.h>
 #include <stdlib.h>
