@@ -96,11 +96,13 @@ mpi() {
 # signal by which it ended another process
 ended_by() { [ "$code" = "$1" ] || { [ ${#quiet[@]} = 0 ] && [ "$code" = "$2" ]; }; }
 
-# run NP ARGUMENT...: the program by NP processes
+# run NP ARGUMENT...: the program by NP processes. After one that failed mpirun lets the others
+# end, for two seconds even where there are none.
 run() {
-  local np=$1
+  local np=$1 grace=()
   shift
-  mpi -np "$np" "$program" "$@"
+  if [ "$np" = 1 ] && [ ${#quiet[@]} != 0 ]; then grace=(--mca odls_base_sigkill_timeout 0); fi
+  mpi "${grace[@]}" -np "$np" "$program" "$@"
 }
 
 show_output() { sed 's/^/        | /' stdout.txt stderr.txt | head -n 40; }
