@@ -80,22 +80,22 @@ static void check_dots(sbn_dtype t, const dot *left, const dot *right)
 static void check_weights(const sbni_kernels *k, sbn_dtype t, int64_t kernel,
                           int64_t count)
 {
-    int64_t taps = kernel * kernel;
-    void *g = exactly(t, count * taps, 0), *du = exactly(t, POINTS * count, 1),
-         *u = room(t, POINTS * count), *dg = room(t, count * taps);
+    int64_t taps = kernel * kernel, points = sbni_tile_points(kernel);
+    void *g = exactly(t, count * taps, 0), *du = exactly(t, points * count, 1),
+         *u = room(t, points * count), *dg = room(t, count * taps);
     k->tiles_weights(kernel, count, g, u);
     k->tiles_dweights(kernel, count, du, dg);
     for (int64_t e = 0; e < count; e++) {
         dot left = {0}, right = {0};
-        for (int64_t p = 0; p < POINTS; p++)
+        for (int64_t p = 0; p < points; p++)
             add_to(&left, element(t, u, p * count + e), element(t, du, p * count + e));
         for (int64_t p = 0; p < taps; p++)
             add_to(&right, element(t, g, e * taps + p), element(t, dg, e * taps + p));
         check_dots(t, &left, &right);
     }
-    record(u, bytes_of(t, POINTS * count));
+    record(u, bytes_of(t, points * count));
     record(dg, bytes_of(t, taps * count));
-    room_check(t, u, POINTS * count);
+    room_check(t, u, points * count);
     room_check(t, dg, taps * count);
     free(g);
     free(du);
@@ -110,17 +110,17 @@ static double at_point(sbn_dtype t, const void *v, int64_t c, int64_t tiles, int
 
 /* What all tiles have at each row of points is what `some` of them have there, but for
  * the order of sums: up to 3.0 roundings of the largest of them. */
-static void check_rows(sbn_dtype t, int64_t c, int64_t all, int64_t first, int64_t some,
-                       const void *v, void *const *rows)
+static void check_rows(sbn_dtype t, int64_t points, int64_t c, int64_t all, int64_t first,
+                       int64_t some, const void *v, void *const *rows)
 {
     int64_t count = c * some * IMAGES;
     double largest = 0;
-    for (int64_t e = 0; e < POINTS * count; e++)
+    for (int64_t e = 0; e < points * count; e++)
         largest = fmax(largest, fabs(at_point(t, v, c, some, e / count, e % count)));
-    for (int64_t e = 0; e < POINTS * count; e++) {
+    for (int64_t e = 0; e < points * count; e++) {
         int64_t p = e / count, from = e % count, channel = from / IMAGES / some,
                 to = (channel * (all - some) + first) * IMAGES + from;
-        CLOSE(at_point(t, rows[p / SIDE], c, all, p % SIDE, to),
+        CLOSE(at_point(t, rows[p / WIDTH], c, all, p % WIDTH, to),
               at_point(t, v, c, some, p, from), 6 * rounding(t) * largest);
     }
 }
@@ -131,11 +131,11 @@ typedef struct dots {
     dot of[CHANNELS * IMAGES];
 } dots;
 
-static void add_points(sbn_dtype t, int64_t c, int64_t tiles, const void *a,
-                       const void *b, dots *to)
+static void add_points(sbn_dtype t, int64_t points, int64_t c, int64_t tiles,
+                       const void *a, const void *b, dots *to)
 {
     int64_t count = c * tiles * IMAGES;
-    for (int64_t e = 0; e < POINTS * count; e++) {
+    for (int64_t e = 0; e < points * count; e++) {
         int64_t p = e / count, from = e % count;
         add_to(&to->of[from / IMAGES / tiles * IMAGES + from % IMAGES],
                at_point(t, a, c, tiles, p, from), at_point(t, b, c, tiles, p, from));
@@ -147,18 +147,20 @@ static void check_points(const sbni_kernels *k, sbn_dtype t, const sbni_tiles *t
 {
     int64_t columns = tiles->columns, all = tiles->rows * columns,
             channel = tiles->h * tiles->w * IMAGES, count = c * channel,
-            size = points_size(POINTS, c, columns), row = points_size(SIDE, c, all);
+            height = sbni_tile_height(tiles->kernel),
+            points = sbni_tile_points(tiles->kernel),
+            size = points_size(points, c, columns), row = points_size(WIDTH, c, all);
     void *x = exactly(t, count, 0), *dx = room(t, count),
-         *work = unwritten(t, SIDE * tiles->w * IMAGES), *rows[SIDE];
+         *work = unwritten(t, height * tiles->w * IMAGES), *rows[MOST_DOWN];
     dots left = {0}, right = {0};
-    for (int i = 0; i < SIDE; i++)
+    for (int i = 0; i < height; i++)
         k->tiles_row_points(tiles, c, i, x, work, rows[i] = room(t, row));
     for (int64_t r = 0; r < tiles->rows; r++) {
         void *v = room(t, size), *dv = exactly(t, size, 2 + (uint32_t)r);
         k->tiles_points(tiles, c, r, x, work, v);
         k->tiles_add_points(tiles, c, r, dv, work, dx);
-        check_rows(t, c, all, r * columns, columns, v, rows);
-        add_points(t, c, columns, v, dv, &left);
+        check_rows(t, points, c, all, r * columns, columns, v, rows);
+        add_points(t, points, c, columns, v, dv, &left);
         record(v, bytes_of(t, size));
         room_check(t, v, size);
         free(dv);
@@ -169,7 +171,7 @@ static void check_points(const sbni_kernels *k, sbn_dtype t, const sbni_tiles *t
     for (int64_t e = 0; e < c * IMAGES; e++) check_dots(t, &left.of[e], &right.of[e]);
     record(dx, bytes_of(t, count));
     room_check(t, dx, count);
-    for (int i = 0; i < SIDE; i++) room_check(t, rows[i], row);
+    for (int i = 0; i < height; i++) room_check(t, rows[i], row);
     free(x);
     free(work);
 }
@@ -178,21 +180,23 @@ static void check_outputs(const sbni_kernels *k, sbn_dtype t, const sbni_tiles *
                           int64_t c)
 {
     int64_t columns = tiles->columns, all = tiles->rows * columns,
-            outputs = SIDE + 1 - tiles->kernel,
-            channel = all * outputs * outputs * IMAGES, count = c * channel,
-            size = points_size(POINTS, c, 1), row = points_size(SIDE, c, all);
-    void *dy = exactly(t, count, 0), *y = room(t, count), *rows[SIDE],
+            height = sbni_tile_height(tiles->kernel),
+            points = sbni_tile_points(tiles->kernel),
+            outputs = SBNI_TILE_OUTPUTS_DOWN * sbni_tile_outputs_across(tiles->kernel),
+            channel = all * outputs * IMAGES, count = c * channel,
+            size = points_size(points, c, 1), row = points_size(WIDTH, c, all);
+    void *dy = exactly(t, count, 0), *y = room(t, count), *rows[MOST_DOWN],
          *zero = calloc((size_t)c, sizeof(double));
     dots left = {0}, right = {0};
     assert_non_null(zero);
-    for (int i = 0; i < SIDE; i++)
+    for (int i = 0; i < height; i++)
         k->tiles_row_of_outputs(tiles, c, i, dy, rows[i] = room(t, row));
     for (int64_t tile = 0; tile < all; tile++) {
         void *dm = room(t, size), *m = exactly(t, size, 1 + (uint32_t)tile);
         k->tiles_outputs(tiles, c, tile / columns, tile % columns, m, zero, y);
         k->tiles_of_outputs(tiles, c, tile / columns, tile % columns, dy, dm);
-        check_rows(t, c, all, tile, 1, dm, rows);
-        add_points(t, c, 1, dm, m, &left);
+        check_rows(t, points, c, all, tile, 1, dm, rows);
+        add_points(t, points, c, 1, dm, m, &left);
         record(dm, bytes_of(t, size));
         room_check(t, dm, size);
         free(m);
@@ -203,7 +207,7 @@ static void check_outputs(const sbni_kernels *k, sbn_dtype t, const sbni_tiles *
     for (int64_t e = 0; e < c * IMAGES; e++) check_dots(t, &left.of[e], &right.of[e]);
     record(y, bytes_of(t, count));
     room_check(t, y, count);
-    for (int i = 0; i < SIDE; i++) room_check(t, rows[i], row);
+    for (int i = 0; i < height; i++) room_check(t, rows[i], row);
     free(dy);
     free(zero);
 }
@@ -215,7 +219,7 @@ static void transposes(const sbni_kernels *k, sbn_dtype t)
         for (int64_t count = 1; count <= 13; count++) check_weights(k, t, kernel, count);
         for (int64_t rows = 1; rows <= 3; rows++)
             for (int64_t columns = 1; columns <= 4; columns++) {
-                sbni_tiles tiles = tiles_for(kernel, rows, columns);
+                sbni_tiles tiles = sbni_tiles_of(kernel, rows, columns);
                 int64_t c = 1 + (rows + columns) % CHANNELS;
                 check_points(k, t, &tiles, c);
                 check_outputs(k, t, &tiles, c);

@@ -158,19 +158,43 @@ typedef struct sbni_frame {
     int64_t channel, count; /* elements of a channel, of all */
 } sbni_frame;
 
+/* Tiles of a kernel of 3 or 5: elements down and across, so many points, too, and
+ * outputs. Eight points each way would do with fewer products, but at twice the error. */
 enum {
-    SBNI_TILE_SIDE = 6, /* elements of a tile each way: so many points, too */
-    SBNI_TILE_POINTS = SBNI_TILE_SIDE * SBNI_TILE_SIDE,
+    SBNI_TILE_WIDTH = 6,
+    SBNI_TILE_OUTPUTS_DOWN = 4,
+    SBNI_TILE_MOST_DOWN = 8,
     SBNI_TILE_IMAGES = 16 /* side by side; where there are fewer the others are 0 */
 };
 
-/* Tiles of an image: those of its frame [h][w] overlap by kernel - 1, their outputs, of
- * 7 - kernel each way, lie side by side. */
+static inline int64_t sbni_tile_height(int64_t kernel)
+{
+    return SBNI_TILE_OUTPUTS_DOWN + kernel - 1;
+}
+
+static inline int64_t sbni_tile_outputs_across(int64_t kernel)
+{
+    return SBNI_TILE_WIDTH + 1 - kernel;
+}
+
+static inline int64_t sbni_tile_points(int64_t kernel)
+{
+    return sbni_tile_height(kernel) * SBNI_TILE_WIDTH;
+}
+
+/* Tiles of an image: those of its frame [h][w] overlap by kernel - 1, their outputs lie
+ * side by side. */
 typedef struct sbni_tiles {
     int64_t kernel; /* 3 or 5 */
     int64_t rows, columns;
-    int64_t h, w; /* rows·(7 - kernel) + kernel - 1 */
+    int64_t h, w; /* so many outputs, and kernel - 1 */
 } sbni_tiles;
+
+static inline sbni_tiles sbni_tiles_of(int64_t kernel, int64_t rows, int64_t columns)
+{
+    return (sbni_tiles){kernel, rows, columns, rows * SBNI_TILE_OUTPUTS_DOWN + kernel - 1,
+                        columns * sbni_tile_outputs_across(kernel) + kernel - 1};
+}
 
 /* Matrices, one at each point of tiles: elements from one to the next, and of their rows
  * and columns. */
@@ -275,31 +299,32 @@ typedef struct sbni_kernels {
                             void *lanes);
     void (*images_of_lanes)(const void *lanes, int64_t n, sbni_image image,
                             sbni_frame frame, void *x);
-    /* `count` windows [count][kernel][kernel] at the points: u [36][count]; and gradients
-     * there as those of the windows. */
+    /* `count` windows [count][kernel][kernel] at the points: u [points][count]; and
+     * gradients there as those of the windows. */
     void (*tiles_weights)(int64_t kernel, int64_t count, const void *weight, void *u);
     void (*tiles_dweights)(int64_t kernel, int64_t count, const void *du, void *dweight);
-    /* Row r of tiles: v [36][c][columns][IMAGES] of x [c][h][w]; and the transpose of
+    /* Row r of tiles: v [points][c][columns][IMAGES] of x [c][h][w]; and the transpose of
      * that, dx, by rows from 0 on: each adds to what the one before has set. work
-     * [6][w][IMAGES]. */
+     * [height][w][IMAGES]. */
     void (*tiles_points)(const sbni_tiles *tiles, int64_t c, int64_t r, const void *x,
                          void *work, void *v);
     void (*tiles_add_points)(const sbni_tiles *tiles, int64_t c, int64_t r, const void *v,
                              void *work, void *dx);
-    /* Tile j of row r: y of sums m [36][c][IMAGES], bias [c] added; and the transpose
+    /* Tile j of row r: y of sums m [points][c][IMAGES], bias [c] added; and the transpose
      * without it, m of dy. y and dy hold all outputs of tiles. */
     void (*tiles_outputs)(const sbni_tiles *tiles, int64_t c, int64_t r, int64_t j,
                           const void *m, const void *bias, void *y);
     void (*tiles_of_outputs)(const sbni_tiles *tiles, int64_t c, int64_t r, int64_t j,
                              const void *dy, void *m);
-    /* All tiles at row i of the points: v [6][c][rows·columns][IMAGES] of x, m of dy. */
+    /* All tiles at row i of the points: v [WIDTH][c][rows·columns][IMAGES] of x, m of dy.
+     */
     void (*tiles_row_points)(const sbni_tiles *tiles, int64_t c, int i, const void *x,
                              void *work, void *v);
     void (*tiles_row_of_outputs)(const sbni_tiles *tiles, int64_t c, int i,
                                  const void *dy, void *m);
-    /* At each point C [m][IMAGES] = A [m][k]·B [k][IMAGES]. An element is a chain as that
-     * of product. */
-    void (*tiles_products)(int64_t m, int64_t k, const sbni_points *a,
+    /* At each of `points` C [m][IMAGES] = A [m][k]·B [k][IMAGES]. An element is a chain
+     * as that of product. */
+    void (*tiles_products)(int64_t points, int64_t m, int64_t k, const sbni_points *a,
                            const sbni_points *b, const sbni_points *c);
 
     /* Rows [n,classes]: y = log softmax(x). */
@@ -334,7 +359,7 @@ const sbni_norm_kernels *sbni_norm_kernels_of(const char *isa, sbn_dtype dtype);
 const sbni_words_kernels *sbni_words_kernels_of(const char *isa, sbn_dtype dtype);
 
 /* Elements from one point's sums to the next: images side by side an odd number of times,
- * as the 36 lines that a tile touches would else drive each other out of the nearest
+ * as the lines that a tile touches would else drive each other out of the nearest
  * cache. */
 static inline int64_t sbni_points_apart(int64_t c, int64_t tiles)
 {

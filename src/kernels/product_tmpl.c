@@ -36,10 +36,10 @@ void K(product)(int64_t m, int64_t n, int64_t k, const void *av, int64_t a_row,
         strip(at, m, 1, 0, n, k, adds, false);
 }
 
-void K(tiles_products)(int64_t m, int64_t k, const sbni_points *a, const sbni_points *b,
-                       const sbni_points *c)
+void K(tiles_products)(int64_t points, int64_t m, int64_t k, const sbni_points *a,
+                       const sbni_points *b, const sbni_points *c)
 {
-    for (int p = 0; p < SBNI_TILE_POINTS; p++) {
+    for (int64_t p = 0; p < points; p++) {
         const T *from = (const T *)b->data + p * b->point;
         T *to = (T *)c->data + p * c->point;
         for (int64_t at = 0; at < SBNI_TILE_IMAGES; at += VECTORS * LANES) {

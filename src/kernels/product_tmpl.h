@@ -199,14 +199,21 @@ INLINE T dot_sum(vdot lanes)
 #endif
 }
 
-/* The sums of DOT_COLUMNS vectors, in their order. */
-INLINE void dot_sums(const vdot *v, T *sum)
+/* The sums of `columns` vectors, in their order. */
+INLINE void dot_sums(const vdot *v, int columns, T *sum)
 {
 #if defined __AVX__ && !SBNI_TYPE_F64
+    if (columns == 1) {
+        sum[0] = dot_sum(v[0]);
+        return;
+    }
     __m128 half[DOT_COLUMNS];
-    for (int j = 0; j < DOT_COLUMNS; j++)
-        half[j] = _mm_add_ps(_mm256_castps256_ps128((__m256)v[j]),
-                             _mm256_extractf128_ps((__m256)v[j], 1));
+#pragma GCC unroll 4
+    for (int j = 0; j < DOT_COLUMNS; j++) {
+        __m256 from = (__m256)v[j < columns ? j : 0];
+        half[j] =
+            _mm_add_ps(_mm256_castps256_ps128(from), _mm256_extractf128_ps(from, 1));
+    }
     __m128 ab = _mm_add_ps(_mm_movelh_ps(half[0], half[1]),
                            _mm_movehl_ps(half[1], half[0])),
            cd = _mm_add_ps(_mm_movelh_ps(half[2], half[3]),
@@ -214,7 +221,7 @@ INLINE void dot_sums(const vdot *v, T *sum)
     _mm_storeu_ps(sum,
                   _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd)));
 #else
-    for (int j = 0; j < DOT_COLUMNS; j++) sum[j] = dot_sum(v[j]);
+    for (int j = 0; j < columns; j++) sum[j] = dot_sum(v[j]);
 #endif
 }
 
@@ -249,11 +256,7 @@ INLINE void store_dots(dots sum, int rows, int columns, bool adds, T *c, int64_t
 #pragma GCC unroll 3
     for (int i = 0; i < rows; i++) {
         T sums[DOT_COLUMNS];
-        if (columns == DOT_COLUMNS)
-            dot_sums(sum[i], sums);
-        else
-#pragma GCC unroll 4
-            for (int j = 0; j < columns; j++) sums[j] = dot_sum(sum[i][j]);
+        dot_sums(sum[i], columns, sums);
         for (int j = 0; j < columns; j++)
             c[i * ldc + j] = adds ? c[i * ldc + j] + sums[j] : sums[j];
     }

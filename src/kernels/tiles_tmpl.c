@@ -4,177 +4,241 @@
 #ifdef SBNI_FUSES
 
 /*
- * What Winograd's convolutions do beside their matrix products: tiles of 6 x 6 elements,
- * of which a window of `kernel` makes 7 - kernel outputs each way, to the 36 points at
- * which products of polynomials are products of numbers, and back (Lavin & Gray 2016,
+ * What Winograd's convolutions do beside their matrix products: tiles, of which a window
+ * of `kernel` makes OUTPUTS rows of WIDTH + 1 - kernel outputs, to the points at which
+ * products of polynomials are products of numbers, and back (Lavin & Gray 2016,
  * arXiv:1509.09308, §4). An element of all images of a slice makes one vector, or a few,
  * so nothing is shuffled, and a value does not depend on the width of vectors.
  */
-enum { SIDE = SBNI_TILE_SIDE, IMAGES = SBNI_TILE_IMAGES };
+enum {
+    WIDTH = SBNI_TILE_WIDTH,
+    OUTPUTS = SBNI_TILE_OUTPUTS_DOWN,
+    MOST = SBNI_TILE_MOST_DOWN,
+    IMAGES = SBNI_TILE_IMAGES
+};
 
-INLINE vt times(vt v, T factor)
+INLINE vt times(vt v, double factor)
 {
-    return v * all_lanes(factor);
+    return v * all_lanes((T)factor);
 }
 
 /* sum + v·factor */
-INLINE vt more(vt sum, vt v, T factor)
+INLINE vt more(vt sum, vt v, double factor)
 {
-    return fused(v, all_lanes(factor), sum);
+    return fused(v, all_lanes((T)factor), sum);
 }
 
 /* B'·d: d as coefficients, each row those of the product of (x - point) over all other
- * points, of degree 4, or over all, of degree 5. */
-INLINE void to_points(const vt *d, vt *v)
+ * points, or, the last, over all. */
+INLINE void to_points(const points *at, const vt *d, vt *v)
 {
-    vt even = more(d[4], d[2], -QQ), odd = more(d[3], d[1], -QQ);
-    v[1] = more(even, odd, P);
-    v[2] = more(even, odd, -P);
-    even = more(d[4], d[2], -PP), odd = more(d[3], d[1], -PP);
-    v[3] = more(even, odd, Q);
-    v[4] = more(even, odd, -Q);
-    v[0] = more(more(d[4], d[2], -SUM), d[0], PRODUCT);
-    v[5] = more(more(d[5], d[3], -SUM), d[1], PRODUCT);
+    const int pairs = at->pairs, last = side_of(at) - 1;
+#pragma GCC unroll 3
+    for (int i = 0; i < pairs; i++) {
+        vt even = d[2 * pairs], odd = d[2 * pairs - 1];
+#pragma GCC unroll 2
+        for (int k = pairs - 2; k >= 0; k--) {
+            even = more(even, d[2 * k + 2], at->other[i][k]);
+            odd = more(odd, d[2 * k + 1], at->other[i][k]);
+        }
+        v[2 * i + 1] = more(even, odd, at->of[i]);
+        v[2 * i + 2] = more(even, odd, -at->of[i]);
+    }
+    v[0] = d[2 * pairs], v[last] = d[2 * pairs + 1];
+#pragma GCC unroll 3
+    for (int k = pairs - 1; k >= 0; k--) {
+        v[0] = more(v[0], d[2 * k], at->all[k]);
+        v[last] = more(v[last], d[2 * k + 1], at->all[k]);
+    }
 }
 
 /* B·v, its transpose. */
-INLINE void from_points(const vt *v, vt *d)
+INLINE void from_points(const points *at, const vt *v, vt *d)
 {
-    vt even_p = v[1] + v[2], odd_p = v[1] - v[2], even_q = v[3] + v[4],
-       odd_q = v[3] - v[4];
-    d[0] = times(v[0], PRODUCT);
-    d[1] = more(more(times(odd_p, -P * QQ), odd_q, -Q * PP), v[5], PRODUCT);
-    d[2] = more(more(times(even_p, -QQ), even_q, -PP), v[0], -SUM);
-    d[3] = more(more(times(odd_p, P), odd_q, Q), v[5], -SUM);
-    d[4] = even_p + even_q + v[0];
-    d[5] = v[5];
+    const int pairs = at->pairs, last = side_of(at) - 1;
+    vt even[3], odd[3];
+#pragma GCC unroll 3
+    for (int i = 0; i < pairs; i++) {
+        even[i] = v[2 * i + 1] + v[2 * i + 2];
+        odd[i] = v[2 * i + 1] - v[2 * i + 2];
+    }
+    d[0] = times(v[0], at->all[0]), d[last] = v[last];
+#pragma GCC unroll 3
+    for (int k = 0; k < pairs; k++) {
+        vt low = times(odd[0], at->of[0] * at->other[0][k]),
+           high = times(even[0], at->other[0][k]);
+#pragma GCC unroll 2
+        for (int i = 1; i < pairs; i++) {
+            low = more(low, odd[i], at->of[i] * at->other[i][k]);
+            high = more(high, even[i], at->other[i][k]);
+        }
+        d[2 * k + 1] = more(low, v[last], at->all[k]);
+        d[2 * k + 2] = more(high, v[0], at->all[k + 1]);
+    }
+}
+
+/* p^k, k < OUTPUTS */
+INLINE double power(double p, int k)
+{
+    return (k & 1 ? p : 1) * (k & 2 ? p * p : 1);
 }
 
 /* A'·m: `outputs` sums of powers of the points. */
-INLINE void to_outputs(const vt *m, int outputs, vt *y)
+INLINE void to_outputs(const points *at, const vt *m, int outputs, vt *y)
 {
-    vt even_p = m[1] + m[2], odd_p = m[1] - m[2], even_q = m[3] + m[4],
-       odd_q = m[3] - m[4];
-    y[0] = even_p + even_q + m[0];
-    y[1] = more(times(odd_p, P), odd_q, Q);
-    if (outputs == 4) {
-        y[2] = more(times(even_p, PP), even_q, QQ);
-        y[3] = more(times(odd_p, PPP), odd_q, QQQ);
+    const int pairs = at->pairs;
+    vt even[3], odd[3];
+#pragma GCC unroll 3
+    for (int i = 0; i < pairs; i++) {
+        even[i] = m[2 * i + 1] + m[2 * i + 2];
+        odd[i] = m[2 * i + 1] - m[2 * i + 2];
     }
-    y[outputs - 1] += m[5];
+#pragma GCC unroll 4
+    for (int k = 0; k < outputs; k++) {
+        const vt *from = k % 2 ? odd : even;
+        y[k] = times(from[0], power(at->of[0], k));
+#pragma GCC unroll 2
+        for (int i = 1; i < pairs; i++) y[k] = more(y[k], from[i], power(at->of[i], k));
+    }
+    y[0] += m[0];
+    y[outputs - 1] += m[side_of(at) - 1];
 }
 
 /* A·y, its transpose. */
-INLINE void from_outputs(const vt *y, int outputs, vt *m)
+INLINE void from_outputs(const points *at, const vt *y, int outputs, vt *m)
 {
-    vt even_p = y[0], odd_p = y[1], even_q = y[0], odd_q = y[1];
-    if (outputs == 4) {
-        even_p = more(even_p, y[2], PP), odd_p = more(odd_p, y[3], PP);
-        even_q = more(even_q, y[2], QQ), odd_q = more(odd_q, y[3], QQ);
+#pragma GCC unroll 3
+    for (int i = 0; i < at->pairs; i++) {
+        vt even = y[0], odd = y[1];
+        if (outputs == 4) {
+            even = more(even, y[2], power(at->of[i], 2));
+            odd = more(odd, y[3], power(at->of[i], 2));
+        }
+        m[2 * i + 1] = more(even, odd, at->of[i]);
+        m[2 * i + 2] = more(even, odd, -at->of[i]);
     }
     m[0] = y[0];
-    m[1] = more(even_p, odd_p, P);
-    m[2] = more(even_p, odd_p, -P);
-    m[3] = more(even_q, odd_q, Q);
-    m[4] = more(even_q, odd_q, -Q);
-    m[5] = y[outputs - 1];
+    m[side_of(at) - 1] = y[outputs - 1];
 }
 
-/* SIDE neighbours of a row, of all images. */
+/* WIDTH neighbours of a row, of all images. */
 INLINE void points_across(const T *x, int64_t apart, T *v)
 {
     for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
-        vt d[SIDE], to[SIDE];
+        vt d[WIDTH], to[WIDTH];
 #pragma GCC unroll 6
-        for (int k = 0; k < SIDE; k++) d[k] = load(x + k * IMAGES + lane);
-        to_points(d, to);
+        for (int k = 0; k < WIDTH; k++) d[k] = load(x + k * IMAGES + lane);
+        to_points(&SIX, d, to);
 #pragma GCC unroll 6
-        for (int k = 0; k < SIDE; k++) store(v + k * apart + lane, to[k]);
+        for (int k = 0; k < WIDTH; k++) store(v + k * apart + lane, to[k]);
     }
 }
 
 /* A row of tiles of a channel: down its columns, which tiles share, then across. */
-INLINE void points_of_row(const sbni_tiles *t, const T *x, int64_t apart, T *work, T *v)
+INLINE void points_of_row(const sbni_tiles *t, const points *down, const T *x,
+                          int64_t apart, T *work, T *v)
 {
-    for (int64_t at = 0; at < t->w * IMAGES; at += LANES) {
-        vt d[SIDE], to[SIDE];
-#pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) d[i] = load(x + i * t->w * IMAGES + at);
-        to_points(d, to);
-#pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) store(work + i * t->w * IMAGES + at, to[i]);
+    const int height = side_of(down);
+    int64_t line = t->w * IMAGES, step = sbni_tile_outputs_across(t->kernel) * IMAGES;
+    for (int64_t at = 0; at < line; at += LANES) {
+        vt d[MOST], to[MOST];
+#pragma GCC unroll 8
+        for (int i = 0; i < height; i++) d[i] = load(x + i * line + at);
+        to_points(down, d, to);
+#pragma GCC unroll 8
+        for (int i = 0; i < height; i++) store(work + i * line + at, to[i]);
     }
-    int64_t step = (SIDE + 1 - t->kernel) * IMAGES;
     for (int64_t j = 0; j < t->columns; j++, v += IMAGES)
-        for (int64_t i = 0; i < SIDE; i++)
-            points_across(work + i * t->w * IMAGES + j * step, apart,
-                          v + i * SIDE * apart);
+        for (int64_t i = 0; i < height; i++)
+            points_across(work + i * line + j * step, apart, v + i * WIDTH * apart);
 }
 
 void K(tiles_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *xv,
-                     void *workv, void *vv)
+                     void *work, void *vv)
 {
-    const T *x = xv;
+    const T *x = (const T *)xv + r * OUTPUTS * t->w * IMAGES;
     T *v = vv;
-    int64_t first = r * (SIDE + 1 - t->kernel), apart = sbni_points_apart(c, t->columns);
-    for (int64_t i = 0; i < c; i++, v += t->columns * IMAGES)
-        points_of_row(t, x + (i * t->h + first) * t->w * IMAGES, apart, workv, v);
+    int64_t apart = sbni_points_apart(c, t->columns), channel = t->h * t->w * IMAGES;
+    for (int64_t i = 0; i < c; i++, x += channel, v += t->columns * IMAGES)
+        if (t->kernel == 3)
+            points_of_row(t, points_down(3), x, apart, work, v);
+        else
+            points_of_row(t, points_down(5), x, apart, work, v);
 }
 
-/* Rows of B'. */
-static const T row_of_points[SIDE][SIDE] = {
-    {PRODUCT, 0, -SUM, 0, 1, 0}, {0, -P *QQ, -QQ, P, 1, 0}, {0, P *QQ, -QQ, -P, 1, 0},
-    {0, -Q *PP, -PP, Q, 1, 0},   {0, Q *PP, -PP, -Q, 1, 0}, {0, PRODUCT, 0, -SUM, 0, 1},
-};
+/* Row i of B', of elements first, first + step, ... */
+typedef struct point_row {
+    int first, step, terms;
+    T factor[MOST];
+} point_row;
+
+static point_row row_of_points(const points *at, int i)
+{
+    int pairs = at->pairs, last = side_of(at) - 1;
+    point_row row = {.first = i > 0, .step = 1, .terms = 2 * pairs};
+    if (i == 0 || i == last) {
+        row.step = 2, row.terms = pairs + 1;
+        for (int k = 0; k <= pairs; k++) row.factor[k] = (T)at->all[k];
+        return row;
+    }
+    int pair = (i - 1) / 2;
+    double p = i % 2 ? at->of[pair] : -at->of[pair];
+    for (int k = 0; k < pairs; k++) {
+        row.factor[2 * k] = (T)(p * at->other[pair][k]);
+        row.factor[2 * k + 1] = (T)at->other[pair][k];
+    }
+    return row;
+}
 
 void K(tiles_row_points)(const sbni_tiles *t, int64_t c, int i, const void *xv,
                          void *workv, void *vv)
 {
-    const T *row = row_of_points[i];
+    const point_row row = row_of_points(points_down(t->kernel), i);
     T *work = workv, *v = vv;
-    int64_t step = SIDE + 1 - t->kernel, line = t->w * IMAGES,
-            apart = sbni_points_apart(c, t->rows * t->columns);
-    int terms = i == 0 || i == SIDE - 1 ? 3 : 4, first = i > 0, next = terms == 3 ? 2 : 1;
+    int64_t line = t->w * IMAGES, apart = sbni_points_apart(c, t->rows * t->columns),
+            step = sbni_tile_outputs_across(t->kernel) * IMAGES;
     for (int64_t r = 0; r < c * t->rows; r++, v += t->columns * IMAGES) {
-        const T *x = (const T *)xv + (r / t->rows * t->h + r % t->rows * step) * line;
+        const T *x = (const T *)xv +
+                     (r / t->rows * t->h + r % t->rows * OUTPUTS + row.first) * line;
         for (int64_t at = 0; at < line; at += LANES) {
-            vt sum = times(load(x + first * line + at), row[first]);
-            for (int k = 1; k < terms; k++) {
-                int from = first + k * next;
-                sum = more(sum, load(x + from * line + at), row[from]);
-            }
+            vt sum = load(x + at) * all_lanes(row.factor[0]);
+            for (int k = 1; k < row.terms; k++)
+                sum = fused(load(x + k * row.step * line + at), all_lanes(row.factor[k]),
+                            sum);
             store(work + at, sum);
         }
         for (int64_t j = 0; j < t->columns; j++)
-            points_across(work + j * step * IMAGES, apart, v + j * IMAGES);
+            points_across(work + j * step, apart, v + j * IMAGES);
     }
 }
 
+/* Row i of A: sums of powers of a point over the rows of dy, then across. */
 INLINE void row_of_outputs(const sbni_tiles *t, int outputs, int64_t c, int i,
                            const T *dy, T *m)
 {
-    static const T point[SIDE] = {0, P, -P, Q, -Q, 0};
-    T a = point[i];
+    const points *down = points_down(t->kernel);
+    int last = side_of(down) - 1, pair = (i - 1) / 2;
+    bool inner = i > 0 && i < last;
+    double p = !inner ? 0 : i % 2 ? down->of[pair] : -down->of[pair];
     int64_t apart = sbni_points_apart(c, t->rows * t->columns),
             line = t->columns * outputs * IMAGES;
-    for (int64_t r = 0; r < c * t->rows; r++, dy += outputs * line)
+    for (int64_t r = 0; r < c * t->rows; r++, dy += OUTPUTS * line)
         for (int64_t j = 0; j < t->columns; j++, m += IMAGES)
             for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
                 const T *from = dy + j * outputs * IMAGES + lane;
-                vt half[4], to[SIDE];
+                vt half[OUTPUTS], to[WIDTH];
 #pragma GCC unroll 4
                 for (int k = 0; k < outputs; k++) {
-                    vt sum = load(from + (outputs - 1) * line + k * IMAGES);
-                    if (i == 0) sum = load(from + k * IMAGES);
-                    if (i > 0 && i < SIDE - 1)
+                    vt sum = load(from + (i == 0 ? 0 : OUTPUTS - 1) * line + k * IMAGES);
+                    if (inner)
 #pragma GCC unroll 4
-                        for (int l = outputs - 2; l >= 0; l--)
-                            sum = more(load(from + l * line + k * IMAGES), sum, a);
+                        for (int l = OUTPUTS - 2; l >= 0; l--)
+                            sum = more(load(from + l * line + k * IMAGES), sum, p);
                     half[k] = sum;
                 }
-                from_outputs(half, outputs, to);
+                from_outputs(&SIX, half, outputs, to);
 #pragma GCC unroll 6
-                for (int k = 0; k < SIDE; k++) store(m + k * apart + lane, to[k]);
+                for (int k = 0; k < WIDTH; k++) store(m + k * apart + lane, to[k]);
             }
 }
 
@@ -197,38 +261,41 @@ INLINE void put_or_add(T *to, vt v, bool reached)
 INLINE void add_points_of_row(const sbni_tiles *t, const int kernel, const T *v,
                               int64_t apart, bool first, T *work, T *dx)
 {
+    const points *down = points_down(kernel);
+    const int height = side_of(down);
     const int overlap = kernel - 1; /* elements that a tile shares with the next */
+    int64_t line = t->w * IMAGES;
     for (int64_t j = 0; j < t->columns; j++, v += IMAGES)
-        for (int64_t i = 0; i < SIDE; i++)
+        for (int64_t i = 0; i < height; i++)
             for (int64_t lane = 0; lane < IMAGES; lane += LANES) {
-                T *to = work + (i * t->w + j * (SIDE + 1 - kernel)) * IMAGES + lane;
-                vt from[SIDE], d[SIDE];
+                T *to = work + i * line + j * (WIDTH - overlap) * IMAGES + lane;
+                vt from[WIDTH], d[WIDTH];
 #pragma GCC unroll 6
-                for (int k = 0; k < SIDE; k++)
-                    from[k] = load(v + (i * SIDE + k) * apart + lane);
-                from_points(from, d);
+                for (int k = 0; k < WIDTH; k++)
+                    from[k] = load(v + (i * WIDTH + k) * apart + lane);
+                from_points(&SIX, from, d);
 #pragma GCC unroll 6
-                for (int k = 0; k < SIDE; k++)
+                for (int k = 0; k < WIDTH; k++)
                     put_or_add(to + k * IMAGES, d[k], j > 0 && k < overlap);
             }
-    for (int64_t at = 0; at < t->w * IMAGES; at += LANES) {
-        vt from[SIDE], d[SIDE];
-#pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) from[i] = load(work + i * t->w * IMAGES + at);
-        from_points(from, d);
-#pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++)
-            put_or_add(dx + i * t->w * IMAGES + at, d[i], !first && i < overlap);
+    for (int64_t at = 0; at < line; at += LANES) {
+        vt from[MOST], d[MOST];
+#pragma GCC unroll 8
+        for (int i = 0; i < height; i++) from[i] = load(work + i * line + at);
+        from_points(down, from, d);
+#pragma GCC unroll 8
+        for (int i = 0; i < height; i++)
+            put_or_add(dx + i * line + at, d[i], !first && i < overlap);
     }
 }
 
 INLINE void add_points(const sbni_tiles *t, const int kernel, int64_t c, int64_t r,
                        const T *v, T *work, T *dx)
 {
-    int64_t first = r * (SIDE + 1 - kernel), apart = sbni_points_apart(c, t->columns);
-    for (int64_t i = 0; i < c; i++, v += t->columns * IMAGES)
-        add_points_of_row(t, kernel, v, apart, r == 0, work,
-                          dx + (i * t->h + first) * t->w * IMAGES);
+    int64_t apart = sbni_points_apart(c, t->columns), channel = t->h * t->w * IMAGES;
+    dx += r * OUTPUTS * t->w * IMAGES;
+    for (int64_t i = 0; i < c; i++, dx += channel, v += t->columns * IMAGES)
+        add_points_of_row(t, kernel, v, apart, r == 0, work, dx);
 }
 
 void K(tiles_add_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *v,
@@ -240,57 +307,84 @@ void K(tiles_add_points)(const sbni_tiles *t, int64_t c, int64_t r, const void *
         add_points(t, 5, c, r, v, work, dx);
 }
 
-/* A tile: of its points, `apart` elements from one to the next, the outputs, whose rows
- * are `row` apart; and back. */
-INLINE void tile_outputs(const T *m, int64_t apart, int outputs, vt bias, int64_t row,
-                         T *y)
+/* A side of a tile: its points, its outputs, and elements from one to the next of each.
+ */
+typedef struct side {
+    const points *at;
+    int outputs;
+    int64_t apart, step;
+} side;
+
+/* In the order in which points become outputs; outputs become points in the other. That
+ * of more points comes last, where fewer are left. */
+typedef struct sides {
+    side first, last;
+} sides;
+
+INLINE sides sides_of(const int kernel, int64_t apart, int64_t row)
 {
-    vt half[4][SIDE], from[SIDE], to[4];
+    const side down = {points_down(kernel), OUTPUTS, WIDTH * apart, row},
+               across = {&SIX, WIDTH + 1 - kernel, apart, IMAGES};
+    return kernel == 3 ? (sides){down, across} : (sides){across, down};
+}
+
+INLINE void tile_outputs(sides s, const T *m, vt bias, T *y)
+{
+    vt half[OUTPUTS][MOST];
+#pragma GCC unroll 8
+    for (int i = 0; i < side_of(s.last.at); i++) {
+        vt from[MOST], to[OUTPUTS];
 #pragma GCC unroll 6
-    for (int k = 0; k < SIDE; k++) {
-#pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) from[i] = load(m + (i * SIDE + k) * apart);
-        to_outputs(from, outputs, to);
+        for (int k = 0; k < side_of(s.first.at); k++)
+            from[k] = load(m + i * s.last.apart + k * s.first.apart);
+        to_outputs(s.first.at, from, s.first.outputs, to);
 #pragma GCC unroll 4
-        for (int i = 0; i < outputs; i++) half[i][k] = to[i];
+        for (int k = 0; k < s.first.outputs; k++) half[k][i] = to[k];
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < outputs; i++) {
-        to_outputs(half[i], outputs, to);
+    for (int k = 0; k < s.first.outputs; k++) {
+        vt to[OUTPUTS];
+        to_outputs(s.last.at, half[k], s.last.outputs, to);
 #pragma GCC unroll 4
-        for (int k = 0; k < outputs; k++) store(y + i * row + k * IMAGES, to[k] + bias);
+        for (int i = 0; i < s.last.outputs; i++)
+            store(y + i * s.last.step + k * s.first.step, to[i] + bias);
     }
 }
 
-INLINE void tile_of_outputs(const T *y, int64_t row, int outputs, int64_t apart, T *m)
+INLINE void tile_of_outputs(sides s, const T *y, T *m)
 {
-    vt half[4][SIDE], from[4], to[SIDE];
+    vt half[OUTPUTS][MOST];
 #pragma GCC unroll 4
-    for (int i = 0; i < outputs; i++) {
+    for (int k = 0; k < s.first.outputs; k++) {
+        vt from[OUTPUTS];
 #pragma GCC unroll 4
-        for (int k = 0; k < outputs; k++) from[k] = load(y + i * row + k * IMAGES);
-        from_outputs(from, outputs, half[i]);
+        for (int i = 0; i < s.last.outputs; i++)
+            from[i] = load(y + i * s.last.step + k * s.first.step);
+        from_outputs(s.last.at, from, s.last.outputs, half[k]);
     }
-#pragma GCC unroll 6
-    for (int k = 0; k < SIDE; k++) {
+#pragma GCC unroll 8
+    for (int i = 0; i < side_of(s.last.at); i++) {
+        vt from[OUTPUTS], to[MOST];
 #pragma GCC unroll 4
-        for (int i = 0; i < outputs; i++) from[i] = half[i][k];
-        from_outputs(from, outputs, to);
+        for (int k = 0; k < s.first.outputs; k++) from[k] = half[k][i];
+        from_outputs(s.first.at, from, s.first.outputs, to);
 #pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) store(m + (i * SIDE + k) * apart, to[i]);
+        for (int k = 0; k < side_of(s.first.at); k++)
+            store(m + i * s.last.apart + k * s.first.apart, to[k]);
     }
 }
 
-/* Where the outputs of a tile of the first channel begin, and their strides. */
+/* Elements of y of a tile of the first channel: to its first, of a row, of a channel. */
 typedef struct outputs_at {
     int64_t first, row, channel;
 } outputs_at;
 
 static outputs_at find_outputs(const sbni_tiles *t, int64_t r, int64_t j)
 {
-    int64_t outputs = SIDE + 1 - t->kernel, row = t->columns * outputs * IMAGES;
-    return (outputs_at){r * outputs * row + j * outputs * IMAGES, row,
-                        t->rows * outputs * row};
+    int64_t across = sbni_tile_outputs_across(t->kernel),
+            row = t->columns * across * IMAGES;
+    return (outputs_at){r * OUTPUTS * row + j * across * IMAGES, row,
+                        t->rows * OUTPUTS * row};
 }
 
 void K(tiles_outputs)(const sbni_tiles *t, int64_t c, int64_t r, int64_t j,
@@ -303,9 +397,9 @@ void K(tiles_outputs)(const sbni_tiles *t, int64_t c, int64_t r, int64_t j,
     for (int64_t i = 0; i < c; i++, y += at.channel)
         for (int64_t lane = 0; lane < IMAGES; lane += LANES, m += LANES) {
             if (t->kernel == 3)
-                tile_outputs(m, apart, 4, all_lanes(bias[i]), at.row, y + lane);
+                tile_outputs(sides_of(3, apart, at.row), m, all_lanes(bias[i]), y + lane);
             else
-                tile_outputs(m, apart, 2, all_lanes(bias[i]), at.row, y + lane);
+                tile_outputs(sides_of(5, apart, at.row), m, all_lanes(bias[i]), y + lane);
         }
 }
 
@@ -319,9 +413,9 @@ void K(tiles_of_outputs)(const sbni_tiles *t, int64_t c, int64_t r, int64_t j,
     for (int64_t i = 0; i < c; i++, dy += at.channel)
         for (int64_t lane = 0; lane < IMAGES; lane += LANES, m += LANES) {
             if (t->kernel == 3)
-                tile_of_outputs(dy + lane, at.row, 4, apart, m);
+                tile_of_outputs(sides_of(3, apart, at.row), dy + lane, m);
             else
-                tile_of_outputs(dy + lane, at.row, 2, apart, m);
+                tile_of_outputs(sides_of(5, apart, at.row), dy + lane, m);
         }
 }
 

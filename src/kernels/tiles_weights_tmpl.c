@@ -7,12 +7,8 @@
  * there as those of the windows: in double, as each is used for every tile and float does
  * not hold the factors. */
 
-enum { SIDE = SBNI_TILE_SIDE, MOST = 5, FOUR = 4 };
+enum { WIDTH = SBNI_TILE_WIDTH, HEIGHT = SBNI_TILE_MOST_DOWN, MOST = 5, FOUR = 4 };
 typedef double four __attribute__((vector_size(8 * FOUR)));
-
-/* One over the product of a point's distances from the others: of 0, ±P, ±Q. */
-static const double FROM_0 = 1 / PRODUCT, FROM_P = 1 / (2 * PP * (PP - QQ)),
-                    FROM_Q = 1 / (2 * QQ * (QQ - PP));
 
 /* n <= FOUR neighbours. */
 INLINE four load_four(const T *from, int64_t n)
@@ -36,58 +32,72 @@ INLINE void store_four(T *to, int64_t n, four v)
         for (int64_t k = 0; k < n; k++) to[k] = all[k];
 }
 
-/* G·g: the values of a polynomial at the points, over their distances from the others. */
-INLINE void window_to_points(const four *g, int64_t kernel, four *u)
+/* One over the product of a pair's distances from the other points. */
+INLINE double over_distances(const points *at, int i)
 {
-    four even_p = g[0] + PP * g[2], odd_p = P * g[1], even_q = g[0] + QQ * g[2],
-         odd_q = Q * g[1];
-    if (kernel == 5) {
-        even_p += PPPP * g[4], odd_p += PPP * g[3];
-        even_q += QQQQ * g[4], odd_q += QQQ * g[3];
+    double square = at->of[i] * at->of[i], product = 2 * square;
+#pragma GCC unroll 3
+    for (int j = 0; j < at->pairs; j++)
+        if (j != i) product *= square - at->of[j] * at->of[j];
+    return 1 / product;
+}
+
+/* G·g: the values of a polynomial at the points, over their distances from the others. */
+INLINE void window_to_points(const points *at, const four *g, int64_t kernel, four *u)
+{
+#pragma GCC unroll 3
+    for (int i = 0; i < at->pairs; i++) {
+        double p = at->of[i], scale = over_distances(at, i);
+        four even = g[0] + p * p * g[2], odd = p * g[1];
+        if (kernel == 5) even += p * p * p * p * g[4], odd += p * p * p * g[3];
+        u[2 * i + 1] = (even + odd) * scale;
+        u[2 * i + 2] = (even - odd) * scale;
     }
-    u[0] = g[0] * FROM_0;
-    u[1] = (even_p + odd_p) * FROM_P;
-    u[2] = (even_p - odd_p) * FROM_P;
-    u[3] = (even_q + odd_q) * FROM_Q;
-    u[4] = (even_q - odd_q) * FROM_Q;
-    u[5] = g[kernel - 1];
+    u[0] = g[0] * (1 / at->all[0]);
+    u[side_of(at) - 1] = g[kernel - 1];
 }
 
 /* G'·u, its transpose. */
-INLINE void window_from_points(const four *u, int64_t kernel, four *g)
+INLINE void window_from_points(const points *at, const four *u, int64_t kernel, four *g)
 {
-    four even_p = (u[1] + u[2]) * FROM_P, odd_p = (u[1] - u[2]) * FROM_P,
-         even_q = (u[3] + u[4]) * FROM_Q, odd_q = (u[3] - u[4]) * FROM_Q;
-    g[0] = u[0] * FROM_0 + even_p + even_q;
-    g[1] = P * odd_p + Q * odd_q;
-    g[2] = PP * even_p + QQ * even_q;
-    if (kernel == 5) {
-        g[3] = PPP * odd_p + QQQ * odd_q;
-        g[4] = PPPP * even_p + QQQQ * even_q;
+    g[0] = u[0] * (1 / at->all[0]);
+#pragma GCC unroll 4
+    for (int64_t k = 1; k < kernel; k++) g[k] = (four){0};
+#pragma GCC unroll 3
+    for (int i = 0; i < at->pairs; i++) {
+        double p = at->of[i], scale = over_distances(at, i);
+        four even = (u[2 * i + 1] + u[2 * i + 2]) * scale,
+             odd = (u[2 * i + 1] - u[2 * i + 2]) * scale;
+        g[0] += even;
+        g[1] += p * odd;
+        g[2] += p * p * even;
+        if (kernel == 5) g[3] += p * p * p * odd, g[4] += p * p * p * p * even;
     }
-    g[kernel - 1] += u[5];
+    g[kernel - 1] += u[side_of(at) - 1];
 }
 
 INLINE void windows_to_points(int64_t kernel, int64_t count, const T *weight, T *u)
 {
+    const points *down = points_down(kernel);
+    const int height = side_of(down);
     int64_t taps = kernel * kernel;
     for (int64_t at = 0; at < count; at += FOUR) {
         int64_t n = count - at < FOUR ? count - at : FOUR;
-        four g[MOST * MOST] = {0}, half[SIDE][MOST];
+        four g[MOST * MOST] = {0}, half[HEIGHT][MOST];
         for (int64_t k = 0; k < n; k++)
             for (int64_t i = 0; i < taps; i++)
                 g[i][k] = (double)weight[(at + k) * taps + i];
         for (int64_t j = 0; j < kernel; j++) {
-            four column[MOST], to[SIDE];
+            four column[MOST], to[HEIGHT];
             for (int64_t i = 0; i < kernel; i++) column[i] = g[i * kernel + j];
-            window_to_points(column, kernel, to);
-            for (int64_t i = 0; i < SIDE; i++) half[i][j] = to[i];
+            window_to_points(down, column, kernel, to);
+            for (int64_t i = 0; i < height; i++) half[i][j] = to[i];
         }
-        for (int64_t i = 0; i < SIDE; i++) {
-            four to[SIDE];
-            window_to_points(half[i], kernel, to);
-            for (int64_t j = 0; j < SIDE; j++)
-                store_four(u + (i * SIDE + j) * count + at, n, to[j]);
+        for (int64_t i = 0; i < height; i++) {
+            four to[WIDTH];
+            window_to_points(&SIX, half[i], kernel, to);
+            for (int64_t j = 0; j < WIDTH; j++)
+                store_four(u + (i * WIDTH + j) * count + at, n, to[j]);
         }
     }
 }
@@ -102,20 +112,22 @@ void K(tiles_weights)(int64_t kernel, int64_t count, const void *weight, void *u
 
 INLINE void windows_from_points(int64_t kernel, int64_t count, const T *du, T *dweight)
 {
+    const points *down = points_down(kernel);
+    const int height = side_of(down);
     int64_t taps = kernel * kernel;
     for (int64_t at = 0; at < count; at += FOUR) {
         int64_t n = count - at < FOUR ? count - at : FOUR;
-        four half[MOST][SIDE];
-        for (int64_t j = 0; j < SIDE; j++) {
-            four column[SIDE], to[MOST];
-            for (int64_t i = 0; i < SIDE; i++)
-                column[i] = load_four(du + (i * SIDE + j) * count + at, n);
-            window_from_points(column, kernel, to);
+        four half[MOST][WIDTH];
+        for (int64_t j = 0; j < WIDTH; j++) {
+            four column[HEIGHT], to[MOST];
+            for (int64_t i = 0; i < height; i++)
+                column[i] = load_four(du + (i * WIDTH + j) * count + at, n);
+            window_from_points(down, column, kernel, to);
             for (int64_t i = 0; i < kernel; i++) half[i][j] = to[i];
         }
         for (int64_t i = 0; i < kernel; i++) {
             four to[MOST];
-            window_from_points(half[i], kernel, to);
+            window_from_points(&SIX, half[i], kernel, to);
             for (int64_t j = 0; j < kernel; j++)
                 for (int64_t k = 0; k < n; k++)
                     dweight[(at + k) * taps + i * kernel + j] = (T)to[j][k];

@@ -183,6 +183,8 @@ static void backward_dx(const sbn_model *m, const sbni_layer *layer, sbni_task t
 
 static void conv_backward(sbn_model *m, const sbni_layer *layer, sbni_task task, int what)
 {
+    if (!layer->pool && sbni_winograd_takes(layer, task.slice.n))
+        sbni_winograd_take_dy(m, layer, task);
     if (what & SBNI_DWEIGHTS) sbni_conv_dweights(m, layer, task);
     if (layer->wants_dx && what & SBNI_DX) backward_dx(m, layer, task);
 }

@@ -67,7 +67,7 @@ struct sbni_layer {
     bool wants_dx;
     const sbni_layer *pool; /* convolution without dx: the maxpool behind it, out of whose
                                dy it makes dW; else NULL */
-    void *points; /* convolution by tiles (nn/winograd.h): [36][out][in]; else NULL */
+    void *points; /* convolution by tiles (nn/winograd.h): [points][out][in]; else NULL */
 };
 
 /* Parts of backward. */

@@ -1,10 +1,10 @@
 #include "nn/winograd.h"
 
 /* y = A' [ (G w G') · (B' x B) ] A of tiles, point by point, summed over channels: at
- * each of 36 points a product of matrices, [out][in] times [in][tiles · images]. dx and
+ * each of the points a product of matrices, [out][in] times [in][tiles · images]. dx and
  * dW are the transposes of it. */
 
-enum { SIDE = SBNI_TILE_SIDE, POINTS = SBNI_TILE_POINTS, IMAGES = SBNI_TILE_IMAGES };
+enum { WIDTH = SBNI_TILE_WIDTH, IMAGES = SBNI_TILE_IMAGES };
 
 _Static_assert(SBN_SLICE <= SBNI_TILE_IMAGES, "a slice is one row of images");
 
@@ -14,16 +14,25 @@ enum { LEAST_IMAGES = 12 };
 /* Fewer channels do not pay for the way to the points and back. */
 enum { LEAST_CHANNELS = 8 };
 
+/* Eighths of the windows' products that tiles may have, those of outputs in vain counted:
+ * windows of 5x5 one by one are slower for each product. */
+static int64_t most_eighths(int64_t kernel)
+{
+    return kernel == 3 ? 3 : 4;
+}
+
+static int64_t points_of_layer(const sbni_layer *layer)
+{
+    return sbni_tile_points(layer->spec.kernel);
+}
+
 static sbni_tiles tiles_of(const sbni_layer *layer)
 {
     sbni_image out = layer->out->shape;
-    int64_t kernel = layer->spec.kernel, outputs = SIDE + 1 - kernel;
-    sbni_tiles t = {.kernel = kernel,
-                    .rows = (out.h + outputs - 1) / outputs,
-                    .columns = (out.w + outputs - 1) / outputs};
-    t.h = t.rows * outputs + kernel - 1;
-    t.w = t.columns * outputs + kernel - 1;
-    return t;
+    int64_t kernel = layer->spec.kernel, down = SBNI_TILE_OUTPUTS_DOWN,
+            across = sbni_tile_outputs_across(kernel);
+    return sbni_tiles_of(kernel, (out.h + down - 1) / down,
+                         (out.w + across - 1) / across);
 }
 
 /* Without gaps between its channels. */
@@ -51,8 +60,9 @@ bool sbni_winograd_fits(const sbn_model *m, const sbni_layer *layer)
         layer->out->shape.c < LEAST_CHANNELS)
         return false;
     sbni_tiles t = tiles_of(layer);
-    sbni_frame y = frame_of_y(layer, &t);
-    return 2 * y.h * y.w <= 3 * layer->out->shape.h * layer->out->shape.w;
+    int64_t products = t.rows * t.columns * points_of_layer(layer),
+            windows = layer->out->shape.h * layer->out->shape.w * t.kernel * t.kernel;
+    return 8 * products <= most_eighths(t.kernel) * windows;
 }
 
 bool sbni_winograd_takes(const sbni_layer *layer, int64_t n)
@@ -79,7 +89,7 @@ typedef struct work {
 
 int64_t sbni_winograd_points(const sbni_layer *layer)
 {
-    return POINTS * layer->in->shape.c * layer->out->shape.c;
+    return points_of_layer(layer) * layer->in->shape.c * layer->out->shape.c;
 }
 
 static int64_t most_of(int64_t a, int64_t b)
@@ -91,14 +101,14 @@ static work work_of(const sbni_layer *layer)
 {
     work w = {.tiles = tiles_of(layer)};
     int64_t in = layer->in->shape.c, out = layer->out->shape.c,
-            all = w.tiles.rows * w.tiles.columns;
+            all = w.tiles.rows * w.tiles.columns, points = points_of_layer(layer);
     w.x = frame_of_x(layer, &w.tiles).count * IMAGES;
     w.y = frame_of_y(layer, &w.tiles).count * IMAGES;
-    w.row = SIDE * w.tiles.w * IMAGES;
-    w.x_points = most_of(POINTS * sbni_points_apart(in, w.tiles.columns),
-                         SIDE * sbni_points_apart(in, all));
+    w.row = sbni_tile_height(w.tiles.kernel) * w.tiles.w * IMAGES;
+    w.x_points = most_of(points * sbni_points_apart(in, w.tiles.columns),
+                         WIDTH * sbni_points_apart(in, all));
     w.y_points =
-        most_of(POINTS * sbni_points_apart(out, 1), SIDE * sbni_points_apart(out, all));
+        most_of(points * sbni_points_apart(out, 1), WIDTH * sbni_points_apart(out, all));
     w.dweight = sbni_winograd_points(layer);
     return w;
 }
@@ -160,7 +170,7 @@ void sbni_winograd_forward(const sbn_model *m, const sbni_layer *layer, sbni_tas
                 sbni_points weight = {sbni_at(m, layer->points, o * in.c), in.c * out.c,
                                       in.c, 1},
                             y = points_of(a.y_points, n, 1);
-                k->tiles_products(n, in.c, &weight, &x, &y);
+                k->tiles_products(points_of_layer(layer), n, in.c, &weight, &x, &y);
                 k->tiles_outputs(t, n, r, j, a.y_points, sbni_at(m, bias, o),
                                  sbni_at(m, a.y, o * channel));
             }
@@ -168,6 +178,14 @@ void sbni_winograd_forward(const sbn_model *m, const sbni_layer *layer, sbni_tas
     }
     k->images_of_lanes(a.y, task.slice.n, out, frame_of_y(layer, t),
                        sbni_edge_y(m, layer->out, task));
+}
+
+void sbni_winograd_take_dy(const sbn_model *m, const sbni_layer *layer, sbni_task task)
+{
+    work w = work_of(layer);
+    arrays a = arrays_in(m, &w, m->scratch[task.thread].col);
+    m->kernels->images_to_lanes(sbni_edge_dy(m, layer->out, task), task.slice.n,
+                                layer->out->shape, frame_of_y(layer, &w.tiles), a.y);
 }
 
 void sbni_winograd_dx(const sbn_model *m, const sbni_layer *layer, sbni_task task)
@@ -179,14 +197,12 @@ void sbni_winograd_dx(const sbn_model *m, const sbni_layer *layer, sbni_task tas
     sbni_image in = layer->in->shape, out = layer->out->shape;
     const sbni_points weight = {layer->points, in.c * out.c, 1, in.c},
                       dy = points_of(a.y_points, out.c, 1);
-    k->images_to_lanes(sbni_edge_dy(m, layer->out, task), task.slice.n, out,
-                       frame_of_y(layer, t), a.y);
     for (int64_t r = 0; r < t->rows; r++) {
         for (int64_t j = 0; j < t->columns; j++) {
             sbni_points dx =
                 points_of(sbni_at(m, a.x_points, j * IMAGES), in.c, t->columns);
             k->tiles_of_outputs(t, out.c, r, j, a.y, a.y_points);
-            k->tiles_products(in.c, out.c, &weight, &dy, &dx);
+            k->tiles_products(points_of_layer(layer), in.c, out.c, &weight, &dy, &dx);
         }
         k->tiles_add_points(t, in.c, r, a.x_points, a.row, a.x);
         sbni_model_poke(m, task);
@@ -210,18 +226,16 @@ void sbni_winograd_dweight(const sbn_model *m, const sbni_layer *layer, sbni_tas
     for (int64_t c = 0; c < in.c; c++) scratch->offset[c] = (int32_t)(c * width);
     k->images_to_lanes(sbni_edge_y(m, layer->in, task), task.slice.n, in,
                        frame_of_x(layer, t), a.x);
-    k->images_to_lanes(sbni_edge_dy(m, layer->out, task), task.slice.n, out,
-                       frame_of_y(layer, t), a.y);
-    for (int i = 0; i < SIDE; i++) {
+    for (int i = 0; i < sbni_tile_height(t->kernel); i++) {
         k->tiles_row_points(t, in.c, i, a.x, a.row, a.x_points);
         k->tiles_row_of_outputs(t, out.c, i, a.y, a.y_points);
-        for (int j = 0; j < SIDE; j++) {
+        for (int j = 0; j < WIDTH; j++) {
             sbni_planes x = {sbni_at(m, a.x_points, j * sbni_points_apart(in.c, tiles)),
                              0, width},
                         dy = {sbni_at(m, a.y_points, j * sbni_points_apart(out.c, tiles)),
                               0, width};
             k->convolve_weights(&rows, 1, &x, &dy, out.c, false,
-                                sbni_at(m, a.dweight, (i * SIDE + j) * in.c * out.c));
+                                sbni_at(m, a.dweight, (i * WIDTH + j) * in.c * out.c));
         }
         sbni_model_poke(m, task);
     }

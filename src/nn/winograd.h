@@ -1,6 +1,6 @@
 /* Convolutions of 3x3 and 5x5 windows by tiles, which take 36 products where there were
- * 144 and 100 (Winograd's; Lavin & Gray 2016, arXiv:1509.09308): all images of a slice at
- * once, in a thread's work. */
+ * 144, and 48 where there were 200 (Winograd's; Lavin & Gray 2016, arXiv:1509.09308): all
+ * images of a slice at once, in a thread's work. */
 #ifndef SBNI_WINOGRAD_H
 #define SBNI_WINOGRAD_H
 
@@ -18,8 +18,10 @@ int64_t sbni_winograd_points(const sbni_layer *layer);
 /* The layer's windows at the points of tiles, before the first slice of a forward. */
 void sbni_winograd_prepare(const sbn_model *model, const sbni_layer *layer);
 
-/* Of a slice: y, dx, dW. */
+/* Of a slice: y; dx and dW, either or both once dy is in the work. */
 void sbni_winograd_forward(const sbn_model *model, const sbni_layer *layer,
+                           sbni_task task);
+void sbni_winograd_take_dy(const sbn_model *model, const sbni_layer *layer,
                            sbni_task task);
 void sbni_winograd_dx(const sbn_model *model, const sbni_layer *layer, sbni_task task);
 void sbni_winograd_dweight(const sbn_model *model, const sbni_layer *layer,

@@ -1,6 +1,7 @@
-/* Convolutions of our nets on a slice of 16 images, by tiles and window by window, and dW
- * before a maxpool out of its dy and out of all outputs; in turns on one thread, medians
- * of ROUNDS and of the ratios within rounds: build/tests/bench_convolutions [ROUNDS] */
+/* Convolutions of nets, our own unless others are named, on a slice of 16 images, by
+ * tiles and window by window, and dW before a maxpool out of its dy and out of all
+ * outputs; in turns on one thread, medians of ROUNDS and of the ratios within rounds:
+ * build/tests/bench_convolutions [ROUNDS [NET ...]] */
 #include <mpi.h>
 #include <omp.h>
 #include <stdbool.h>
@@ -14,7 +15,7 @@
 
 enum { MOST_ROUNDS = 1001, REPEATS = 4 };
 
-static const char *const names[] = {"cnn", "resnet8"};
+static char *ours[] = {"cnn", "resnet8", NULL};
 
 /* What is measured: a pass of a layer, with what it has now. */
 typedef struct pass {
@@ -51,7 +52,7 @@ static void choose(const pass *p, void *points, bool plain)
 
 static void compare(const char *net, const char *what, const pass *p, int rounds)
 {
-    static double plain[MOST_ROUNDS], ours[MOST_ROUNDS], ratio[MOST_ROUNDS];
+    static double plain[MOST_ROUNDS], tiled[MOST_ROUNDS], ratio[MOST_ROUNDS];
     sbni_image in = p->layer->in->shape, out = p->layer->out->shape;
     void *points = p->layer->points;
     for (int r = -1; r < rounds; r++) {
@@ -59,14 +60,14 @@ static void compare(const char *net, const char *what, const pass *p, int rounds
             bool is_plain = side == (r & 1);
             choose(p, points, is_plain);
             double s = run(p);
-            if (r >= 0) (is_plain ? plain : ours)[r] = s;
+            if (r >= 0) (is_plain ? plain : tiled)[r] = s;
         }
-        if (r >= 0) ratio[r] = plain[r] / ours[r];
+        if (r >= 0) ratio[r] = plain[r] / tiled[r];
     }
     choose(p, points, false);
     printf("| %s %s, %d x %d x %d to %d, %s | %.2f | %.2f | %.2f |\n", net,
            p->layer->spec.name, (int)in.c, (int)in.h, (int)in.w, (int)out.c, what,
-           1e6 * median(plain, rounds), 1e6 * median(ours, rounds),
+           1e6 * median(plain, rounds), 1e6 * median(tiled, rounds),
            median(ratio, rounds));
 }
 
@@ -135,8 +136,8 @@ int main(int argc, char **argv)
            "| convolution | plain | tiles, or the pool's dy | ratio |\n"
            "|---|---:|---:|---:|\n",
            sbni_kernels_get(SBN_F32)->isa, rounds);
-    for (size_t i = 0; status == SBN_OK && i < sizeof names / sizeof *names; i++)
-        status = compare_net(names[i], group, rounds);
+    for (char **net = argc > 2 ? argv + 2 : ours; status == SBN_OK && *net; net++)
+        status = compare_net(*net, group, rounds);
     if (status != SBN_OK) fprintf(stderr, "%s\n", sbn_last_error());
     sbn_group_destroy(&group);
     MPI_Finalize();

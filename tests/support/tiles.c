@@ -20,19 +20,12 @@ bool has_tiles(const sbni_kernels *k)
     return has;
 }
 
-sbni_tiles tiles_for(int64_t kernel, int64_t rows, int64_t columns)
-{
-    int64_t outputs = SIDE + 1 - kernel;
-    return (sbni_tiles){kernel, rows, columns, rows * outputs + kernel - 1,
-                        columns * outputs + kernel - 1};
-}
-
 sbni_frame frame_for(int64_t c, int64_t pad, int64_t h, int64_t w)
 {
     return (sbni_frame){pad, h, w, h * w, c * h * w};
 }
 
-int64_t points_size(int points, int64_t c, int64_t tiles)
+int64_t points_size(int64_t points, int64_t c, int64_t tiles)
 {
     return (points - 1) * sbni_points_apart(c, tiles) + c * tiles * IMAGES;
 }

@@ -6,20 +6,21 @@
 
 #include "kernels/kernels.h"
 
-enum { SIDE = SBNI_TILE_SIDE, POINTS = SBNI_TILE_POINTS, IMAGES = SBNI_TILE_IMAGES };
+enum {
+    WIDTH = SBNI_TILE_WIDTH,
+    MOST_DOWN = SBNI_TILE_MOST_DOWN,
+    IMAGES = SBNI_TILE_IMAGES
+};
 
 /* Whether a table has their kernels: all of them, where it has product, or else none, and
  * then it is not compared. */
 bool has_tiles(const sbni_kernels *k);
 
-/* So many of them, which fill their frame. */
-sbni_tiles tiles_for(int64_t kernel, int64_t rows, int64_t columns);
-
 /* Where images of c channels lie among zeros. */
 sbni_frame frame_for(int64_t c, int64_t pad, int64_t h, int64_t w);
 
 /* Elements from the first to the last at so many points. */
-int64_t points_size(int points, int64_t c, int64_t tiles);
+int64_t points_size(int64_t points, int64_t c, int64_t tiles);
 
 /* NaN, in memory of their own: what is read before it is written shows, and sanitizers
  * see what is read beyond. Free with free(). */
