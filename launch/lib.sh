@@ -226,8 +226,6 @@ mpi_environment() {
   # Within one machine this is what Open MPI would choose; looking for networks first takes
   # longer than all the rest of its start.
   default_env OMPI_MCA_pml ob1
-  # mpirun lets the others end for two seconds after a process that failed; here are none.
-  if [ "$np" = 1 ]; then default_env OMPI_MCA_odls_base_sigkill_timeout 0; fi
   threads=${OMP_NUM_THREADS:-$((n > np ? n / np : 1))}
   default_env OMP_NUM_THREADS "$threads"
   if [ $((np * ${threads%%,*})) -gt "$n" ]; then default_env OMP_WAIT_POLICY passive; fi

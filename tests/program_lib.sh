@@ -97,11 +97,13 @@ mpi() {
 ended_by() { [ "$code" = "$1" ] || { [ ${#quiet[@]} = 0 ] && [ "$code" = "$2" ]; }; }
 
 # run NP ARGUMENT...: the program by NP processes. After one that failed mpirun lets the others
-# end, for two seconds even where there are none.
+# end, for two seconds even where there are none; a `:` among the arguments begins some more.
 run() {
   local np=$1 grace=()
   shift
-  if [ "$np" = 1 ] && [ ${#quiet[@]} != 0 ]; then grace=(--mca odls_base_sigkill_timeout 0); fi
+  if [ "$np" = 1 ] && [ ${#quiet[@]} != 0 ] && [[ " $* " != *' : '* ]]; then
+    grace=(--mca odls_base_sigkill_timeout 0)
+  fi
   mpi "${grace[@]}" -np "$np" "$program" "$@"
 }
 

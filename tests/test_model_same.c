@@ -162,6 +162,21 @@ static const char *const residual_net = "input 2x11x9\n"
                                         "linear e out=6\n"
                                         "logsoftmax\n";
 
+/* Convolutions by tiles of both kinds in runs that are split: their dx and dW are made
+ * one after the other, of all slices each. */
+static const char *const tiled_net = "input 8x9x8\n"
+                                     "conv a out=8 kernel=3 pad=1\n"
+                                     "norm an\n"
+                                     "relu\n"
+                                     "conv b out=9 kernel=5 pad=2\n"
+                                     "norm bn\n"
+                                     "relu\n"
+                                     "conv c out=8 kernel=3 pad=1\n"
+                                     "norm cn\n"
+                                     "relu\n"
+                                     "linear d out=6\n"
+                                     "logsoftmax\n";
+
 static void compare_norm_batches(sbn_dtype dtype)
 {
     static const int64_t norm_batches[] = {0, 10, 16, 24};
@@ -183,6 +198,8 @@ static void compare_norm_batches(sbn_dtype dtype)
         compare(cfg, 1, 2);
         cfg.text = residual_net;
         compare(cfg, 2, 1);
+        cfg.text = tiled_net;
+        compare(cfg, 1, 2);
         cfg.text = net;
     }
     cfg.norm = SBN_MODEL_NORM_NONE;

@@ -163,7 +163,7 @@ typedef struct sbni_frame {
 enum {
     SBNI_TILE_WIDTH = 6,
     SBNI_TILE_OUTPUTS_DOWN = 4,
-    SBNI_TILE_MOST_DOWN = 8,
+    SBNI_TILE_MOST_DOWN = SBNI_TILE_OUTPUTS_DOWN + 5 - 1,
     SBNI_TILE_IMAGES = 16 /* side by side; where there are fewer the others are 0 */
 };
 

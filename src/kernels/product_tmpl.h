@@ -199,7 +199,8 @@ INLINE T dot_sum(vdot lanes)
 #endif
 }
 
-/* The sums of `columns` vectors, in their order. */
+/* The sums of `columns` vectors, in their order; two and three go with those that fill up
+ * DOT_COLUMNS, which takes less than one by one. */
 INLINE void dot_sums(const vdot *v, int columns, T *sum)
 {
 #if defined __AVX__ && !SBNI_TYPE_F64

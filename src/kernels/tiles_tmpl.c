@@ -56,7 +56,7 @@ INLINE void to_points(const points *at, const vt *d, vt *v)
 INLINE void from_points(const points *at, const vt *v, vt *d)
 {
     const int pairs = at->pairs, last = side_of(at) - 1;
-    vt even[3], odd[3];
+    vt even[MOST_PAIRS], odd[MOST_PAIRS];
 #pragma GCC unroll 3
     for (int i = 0; i < pairs; i++) {
         even[i] = v[2 * i + 1] + v[2 * i + 2];
@@ -87,7 +87,7 @@ INLINE double power(double p, int k)
 INLINE void to_outputs(const points *at, const vt *m, int outputs, vt *y)
 {
     const int pairs = at->pairs;
-    vt even[3], odd[3];
+    vt even[MOST_PAIRS], odd[MOST_PAIRS];
 #pragma GCC unroll 3
     for (int i = 0; i < pairs; i++) {
         even[i] = m[2 * i + 1] + m[2 * i + 2];

@@ -9,12 +9,14 @@
 
 #include <stdint.h>
 
+enum { MOST_PAIRS = 3 };
+
 /* Polynomials of x², from the constant on. */
 typedef struct points {
     int pairs;
-    double of[3];       /* p */
-    double other[3][3]; /* Π(x² - q²) over the other pairs q */
-    double all[4];      /* Π(x² - p²) */
+    double of[MOST_PAIRS];                /* p */
+    double other[MOST_PAIRS][MOST_PAIRS]; /* Π(x² - q²) over the other pairs q */
+    double all[MOST_PAIRS + 1];           /* Π(x² - p²) */
 } points;
 
 #define TWO(q, r)                                                                        \
@@ -45,7 +47,7 @@ static inline __attribute__((always_inline)) int side_of(const points *at)
     return 2 * at->pairs + 2;
 }
 
-/* Those down a tile of a kernel. */
+/* Those down a tile of a kernel, sbni_tile_height of them; across there are SIX. */
 static inline __attribute__((always_inline)) const points *points_down(int64_t kernel)
 {
     return kernel == 3 ? &SIX : &EIGHT;

@@ -7,7 +7,12 @@
  * there as those of the windows: in double, as each is used for every tile and float does
  * not hold the factors. */
 
-enum { WIDTH = SBNI_TILE_WIDTH, HEIGHT = SBNI_TILE_MOST_DOWN, MOST = 5, FOUR = 4 };
+enum {
+    WIDTH = SBNI_TILE_WIDTH,
+    MOST_DOWN = SBNI_TILE_MOST_DOWN,
+    MOST_TAPS = 5,
+    FOUR = 4
+};
 typedef double four __attribute__((vector_size(8 * FOUR)));
 
 /* n <= FOUR neighbours. */
@@ -83,12 +88,12 @@ INLINE void windows_to_points(int64_t kernel, int64_t count, const T *weight, T 
     int64_t taps = kernel * kernel;
     for (int64_t at = 0; at < count; at += FOUR) {
         int64_t n = count - at < FOUR ? count - at : FOUR;
-        four g[MOST * MOST] = {0}, half[HEIGHT][MOST];
+        four g[MOST_TAPS * MOST_TAPS] = {0}, half[MOST_DOWN][MOST_TAPS];
         for (int64_t k = 0; k < n; k++)
             for (int64_t i = 0; i < taps; i++)
                 g[i][k] = (double)weight[(at + k) * taps + i];
         for (int64_t j = 0; j < kernel; j++) {
-            four column[MOST], to[HEIGHT];
+            four column[MOST_TAPS], to[MOST_DOWN];
             for (int64_t i = 0; i < kernel; i++) column[i] = g[i * kernel + j];
             window_to_points(down, column, kernel, to);
             for (int64_t i = 0; i < height; i++) half[i][j] = to[i];
@@ -117,16 +122,16 @@ INLINE void windows_from_points(int64_t kernel, int64_t count, const T *du, T *d
     int64_t taps = kernel * kernel;
     for (int64_t at = 0; at < count; at += FOUR) {
         int64_t n = count - at < FOUR ? count - at : FOUR;
-        four half[MOST][WIDTH];
+        four half[MOST_TAPS][WIDTH];
         for (int64_t j = 0; j < WIDTH; j++) {
-            four column[HEIGHT], to[MOST];
+            four column[MOST_DOWN], to[MOST_TAPS];
             for (int64_t i = 0; i < height; i++)
                 column[i] = load_four(du + (i * WIDTH + j) * count + at, n);
             window_from_points(down, column, kernel, to);
             for (int64_t i = 0; i < kernel; i++) half[i][j] = to[i];
         }
         for (int64_t i = 0; i < kernel; i++) {
-            four to[MOST];
+            four to[MOST_TAPS];
             window_from_points(&SIX, half[i], kernel, to);
             for (int64_t j = 0; j < kernel; j++)
                 for (int64_t k = 0; k < n; k++)

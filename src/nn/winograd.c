@@ -21,11 +21,6 @@ static int64_t most_eighths(int64_t kernel)
     return kernel == 3 ? 3 : 4;
 }
 
-static int64_t points_of_layer(const sbni_layer *layer)
-{
-    return sbni_tile_points(layer->spec.kernel);
-}
-
 static sbni_tiles tiles_of(const sbni_layer *layer)
 {
     sbni_image out = layer->out->shape;
@@ -60,7 +55,7 @@ bool sbni_winograd_fits(const sbn_model *m, const sbni_layer *layer)
         layer->out->shape.c < LEAST_CHANNELS)
         return false;
     sbni_tiles t = tiles_of(layer);
-    int64_t products = t.rows * t.columns * points_of_layer(layer),
+    int64_t products = t.rows * t.columns * sbni_tile_points(t.kernel),
             windows = layer->out->shape.h * layer->out->shape.w * t.kernel * t.kernel;
     return 8 * products <= most_eighths(t.kernel) * windows;
 }
@@ -89,7 +84,8 @@ typedef struct work {
 
 int64_t sbni_winograd_points(const sbni_layer *layer)
 {
-    return points_of_layer(layer) * layer->in->shape.c * layer->out->shape.c;
+    return sbni_tile_points(layer->spec.kernel) * layer->in->shape.c *
+           layer->out->shape.c;
 }
 
 static int64_t most_of(int64_t a, int64_t b)
@@ -101,7 +97,8 @@ static work work_of(const sbni_layer *layer)
 {
     work w = {.tiles = tiles_of(layer)};
     int64_t in = layer->in->shape.c, out = layer->out->shape.c,
-            all = w.tiles.rows * w.tiles.columns, points = points_of_layer(layer);
+            all = w.tiles.rows * w.tiles.columns,
+            points = sbni_tile_points(w.tiles.kernel);
     w.x = frame_of_x(layer, &w.tiles).count * IMAGES;
     w.y = frame_of_y(layer, &w.tiles).count * IMAGES;
     w.row = sbni_tile_height(w.tiles.kernel) * w.tiles.w * IMAGES;
@@ -170,7 +167,7 @@ void sbni_winograd_forward(const sbn_model *m, const sbni_layer *layer, sbni_tas
                 sbni_points weight = {sbni_at(m, layer->points, o * in.c), in.c * out.c,
                                       in.c, 1},
                             y = points_of(a.y_points, n, 1);
-                k->tiles_products(points_of_layer(layer), n, in.c, &weight, &x, &y);
+                k->tiles_products(sbni_tile_points(t->kernel), n, in.c, &weight, &x, &y);
                 k->tiles_outputs(t, n, r, j, a.y_points, sbni_at(m, bias, o),
                                  sbni_at(m, a.y, o * channel));
             }
@@ -202,7 +199,8 @@ void sbni_winograd_dx(const sbn_model *m, const sbni_layer *layer, sbni_task tas
             sbni_points dx =
                 points_of(sbni_at(m, a.x_points, j * IMAGES), in.c, t->columns);
             k->tiles_of_outputs(t, out.c, r, j, a.y, a.y_points);
-            k->tiles_products(points_of_layer(layer), in.c, out.c, &weight, &dy, &dx);
+            k->tiles_products(sbni_tile_points(t->kernel), in.c, out.c, &weight, &dy,
+                              &dx);
         }
         k->tiles_add_points(t, in.c, r, a.x_points, a.row, a.x);
         sbni_model_poke(m, task);

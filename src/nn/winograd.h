@@ -18,7 +18,8 @@ int64_t sbni_winograd_points(const sbni_layer *layer);
 /* The layer's windows at the points of tiles, before the first slice of a forward. */
 void sbni_winograd_prepare(const sbn_model *model, const sbni_layer *layer);
 
-/* Of a slice: y; dx and dW, either or both once dy is in the work. */
+/* Of a slice: y; and dx, dW, either or both in any order, behind take_dy, which puts the
+ * slice's dy side by side in the thread's work, where both leave it. */
 void sbni_winograd_forward(const sbn_model *model, const sbni_layer *layer,
                            sbni_task task);
 void sbni_winograd_take_dy(const sbn_model *model, const sbni_layer *layer,
