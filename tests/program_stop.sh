@@ -28,18 +28,22 @@ under_way() {
   start "$1" "${train[@]}" --steps $endless --out "$2"
   wait_for $((60 * slowness)) has_steps "$2" 3
 }
-# stopped TEXT REASON FOLDER: the job that ended said so, once, and left what resumes
+# saved TEXT REASON FOLDER: the job that ended said so, once, and left what resumes
 halts=() end=0
-stopped() {
+saved() {
   local line step
   line=$(grep "^syncbn: stopped by $2 after step [0-9]* of $endless, saved; go on with \
 --resume --out $3" job.txt)
-  check "$1: exit code 75" test "$code" = 75
   check "$1: one line says why and how to go on" test "$(wc -l <<<"$line")" = 1 -a -n "$line"
   check "$1: before its end" test ! -e "$3/model.safetensors"
   step=${line#* after step } step=${step%% of *}
   halts+=("$3")
   if [ "${step:-0}" -gt "$end" ]; then end=$step; fi
+}
+# stopped TEXT REASON FOLDER: with an exit code of its own, too
+stopped() {
+  check "$1: exit code 75" test "$code" = 75
+  saved "$@"
 }
 
 for signal in USR1 TERM INT; do
@@ -57,6 +61,16 @@ under_way 3 launcher
 kill -USR1 "$job"
 end_of_job
 stopped "USR1 to mpirun" "a signal" launcher
+
+# as Ctrl-C of a terminal does, for which Open MPI leaves two seconds and has one exit code
+if [ ${#quiet[@]} -gt 0 ]; then
+  for np in 1 3; do
+    under_way $np ctrl-c-$np
+    kill -INT "$job"
+    end_of_job
+    saved "INT to mpirun of $np" "a signal" ctrl-c-$np
+  done
+fi
 
 under_way 3 halted
 : >halted/halt
