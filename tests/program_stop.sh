@@ -126,7 +126,7 @@ check "USR1 while MPI starts: heeded behind the first step" grep -q ' after step
 starting at-once
 kill -TERM "$(cat pid.0)"
 check "TERM while MPI starts: it ends" wait_for 10 has_ended "$(cat pid.0)"
-# MPICH's launcher waits for the other; Open MPI's ends it, or would take its end for the first
+# MPICH's launcher waits for the other; Open MPI's ends it, and might take its end for the first
 if [ ${#quiet[@]} = 0 ]; then
   kill -TERM "$(cat pid.1)"
   kill -CONT "$(cat pid.1)"
