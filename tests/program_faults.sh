@@ -13,6 +13,8 @@ train=(train --data data "${small[@]}")
 # usage CODE-64 rows: TEXT PATTERN ARGUMENT...
 usage() { refused "$1" 64 "$2" 4 "${@:3}"; }
 usage 'no command' 'expected a command'
+SBN_SUMS=shared usage 'unknown way of sums' 'SBN_SUMS: expected memory, or mpi' "${train[@]}"
+SBN_ISA=sse9 usage 'unknown instruction set' 'SBN_ISA: expected base' "${train[@]}"
 usage 'unknown command' '"trian"' trian
 usage 'unknown option' 'unknown option --bacth' train --bacth 60
 usage 'unknown letter' 'unknown option -x' train -xyz

@@ -178,6 +178,12 @@ variant gaussian --optimizer adam --init-sigma 0.05
 variant dropout --dropout 0.4
 variant resnet8 --net resnet8
 
+# Sums by MPI as through memory.
+export SBN_SUMS=mpi
+for np in 2 4; do
+  must $np "${train[@]}" --batch 60 --epochs 8 --out by-mpi-$np
+  check "sums by MPI at np=$np as np=1" same_run cnn-60-1 by-mpi-$np
+done
 # Some of Open MPI's ways to add leave different roundings on different processes.
 if [ ${#quiet[@]} -gt 0 ]; then
   for algorithm in 1 2 3 4 5 6; do
@@ -193,6 +199,7 @@ if [ ${#quiet[@]} -gt 0 ]; then
 else
   skip "allreduce algorithms and TCP: not Open MPI"
 fi
+unset SBN_SUMS
 
 must 4 train --data synthetic --limit-train 200 --limit-test 50 --epochs 3 \
   --progress none --out synthetic-4

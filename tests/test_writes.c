@@ -37,7 +37,8 @@ static const int reasons[] = {ENOSPC, EDQUOT, EIO, EROFS};
 static enum kind armed = KINDS;
 static int countdown, reason;
 static int struck; /* a call has failed */
-static int spared; /* it was the last one on the lock, of which nothing is kept */
+static int spared; /* it was the last one on the lock, of which nothing is kept, or of
+                      something there is another way for */
 static bool twins; /* at some moment the two checkpoints were one file */
 
 /* Whether this call is the one that fails. */
@@ -103,7 +104,11 @@ int __real_ftruncate64(int fd, off_t bytes);
 int __wrap_ftruncate64(int fd, off_t bytes);
 int __wrap_ftruncate64(int fd, off_t bytes)
 {
-    return fails(TRUNCATE) ? -1 : __real_ftruncate64(fd, bytes);
+    char path[2048];
+    if (!fails(TRUNCATE)) return __real_ftruncate64(fd, bytes);
+    /* memory that can't be shared: sums go by MPI */
+    spared = !is_written(fd, path, sizeof path);
+    return -1;
 }
 
 /* Whether both checkpoints beside a file are one, which damage would be to both. */

@@ -13,6 +13,12 @@ extern "C" {
 #endif
 
 /**
+ * What the other headers call a sum of bytes goes through memory that the processes share
+ * where all of the group are on one host that lets them: twice those bytes of each
+ * process, made with the layer. Else, with more than 2 MiB of words of more than four
+ * processes, or with SBN_SUMS=mpi in the environment of one, it is an MPI_Allreduce or
+ * MPI_Iallreduce. Both give the same integers.
+ *
  * Calls of the library that are collective over a group come in one order on all of its
  * processes; out of order they wait for each other, or are refused where their messages
  * have one length. With SBN_CHECK_COLLECTIVES=1 in the environment of some process when a

@@ -200,7 +200,7 @@ SBN_API sbn_status sbn_norm_share(const sbn_norm *norm, int64_t total, int64_t *
  * place where no backward needs x any more: in both evaluation modes, and frozen without
  * relu when gradients of gamma and beta are not wanted.
  * On an error y is undefined where it lies apart from x and z; else they are unchanged.
- * @collective in training: one MPI_Allreduce of 8·(4 + g·(2 + 10·c)) bytes with g norm
+ * @collective in training: one sum of 8·(4 + g·(2 + 10·c)) bytes with g norm
  * batches (1 when all share). In evaluation
  * with tracked statistics, and frozen: none, one process alone may call. A failure that a
  * process reports costs one agreement more. Sums are exact down to 2^-100 and, of
@@ -272,7 +272,7 @@ SBN_API sbn_status sbn_norm_forward_add_begin(sbn_norm *norm, const sbn_tensor *
  * sent all the same).
  * Sums are exact down to 2^-100: where a slice's |dy| add up to less than about 1e-18,
  * they are right to that only. Backward may run again, with another dy.
- * @collective one MPI_Allreduce of 8·(4 + g·(2 + 8·c)) bytes; none when frozen.
+ * @collective one sum of 8·(4 + g·(2 + 8·c)) bytes; none when frozen.
  * @errors as forward, SBN_E_RANGE from a slice with |Σdy| or |Σdy·xhat| of 2^60 (1e18);
  * SBN_E_STATE, local, when no training forward came before.
  * @reproducible as forward.
@@ -311,7 +311,7 @@ SBN_API sbn_status sbn_norm_backward_add_begin(sbn_norm *norm, const sbn_tensor 
  * @param ggamma  [c] of the state's type: gradient of L by gamma, over the group; NULL
  * likewise.
  * dy of the last backward must still be unchanged, so dx must not have been in its place.
- * @collective one MPI_Allreduce of 8·(4 + g·(2 + 12·c)) bytes.
+ * @collective one sum of 8·(4 + g·(2 + 12·c)) bytes.
  * @errors as backward; SBN_E_ARG for a layer without cfg.second_order or with relu;
  * SBN_E_STATE, local, when no training backward came before.
  * @source differentiating Ioffe & Szegedy 2015 §3 once more; src/norm/MATH.md (12)
@@ -341,7 +341,7 @@ SBN_API sbn_status sbn_norm_precise_add(sbn_norm *norm, const sbn_tensor *x);
 /**
  * Set running_mean and running_var to the mean and the (biased) variance of everything
  * added on all processes; num_batches_tracked stays. Nothing added: nothing changes.
- * @collective one MPI_Allreduce of 8·(4 + 2 + 10·c) bytes.
+ * @collective one sum of 8·(4 + 2 + 10·c) bytes.
  * @errors SBN_E_STATE (no begin; local), SBN_E_FEW, SBN_E_NONFINITE, SBN_E_RANGE (also
  * more than 2^20 slices), SBN_E_PEER
  */
@@ -358,7 +358,7 @@ SBN_API sbn_status sbn_norm_precise_end(sbn_norm *norm);
  * @param norm  this process's layer, of whatever group; tracks running statistics.
  * @param all   the processes to merge, in one group.
  * @collective over all: 64 bytes, and where statistics differ 4 more and one
- * MPI_Allreduce of 8·(4 + 10·c) bytes; 524 more on failure.
+ * sum of 8·(4 + 10·c) bytes; 524 more on failure.
  * @errors on all processes: SBN_E_ARG (null, untracked), SBN_E_STATE (a begin is
  * outstanding), SBN_E_NONFINITE (statistics that are not finite, or a variance below 0),
  * SBN_E_MISMATCH (channels, element type or num_batches_tracked differ), SBN_E_RANGE,

@@ -87,14 +87,17 @@ static sbn_status choose_threads(sbn_group *group)
     return SBN_OK;
 }
 
-/* A forced instruction set that is not there would silently measure another. */
-static sbn_status check_isa(void)
+/* A forced instruction set that is not there, or a way of sums that there is not, would
+ * silently measure another. */
+static sbn_status check_environment(void)
 {
-    const char *isa = getenv("SBN_ISA");
+    const char *isa = getenv("SBN_ISA"), *sums = getenv("SBN_SUMS");
     SBN_CHECK(!isa || sbni_kernels_of(isa, SBN_F32), SBN_E_ARG,
               "SBN_ISA: expected base, or avx2 or avx512 where the machine has it, got "
               "\"%s\"",
               isa);
+    SBN_CHECK(!sums || !strcmp(sums, "memory") || !strcmp(sums, "mpi"), SBN_E_ARG,
+              "SBN_SUMS: expected memory, or mpi, got \"%s\"", sums);
     return SBN_OK;
 }
 
@@ -126,7 +129,7 @@ static sbn_status dispatch(int argc, char **argv, sbn_group *group)
     SBN_TRY(sbn_group_agree(group, find_command(argc, argv, &which)));
     SBN_TRY(sbni_compare_text(group, "the command", argv[1]));
     if (which < COMMANDS) {
-        SBN_TRY(sbn_group_agree(group, check_isa()));
+        SBN_TRY(sbn_group_agree(group, check_environment()));
         SBN_TRY(choose_threads(group));
         return commands[which].run(argc - 1, argv + 1, group);
     }

@@ -1,13 +1,9 @@
-#define _GNU_SOURCE /* memfd_create */
 #include "comm/board.h"
 
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "comm/hostmem.h"
 #include "core/memory.h"
 
 /* Seats begin here, apart from what all processes write. */
@@ -18,58 +14,6 @@ typedef struct card {
     int32_t leader;
     char host[SBNI_HOST_BYTES - 4];
 } card;
-
-/* The memory of a host's first process, seen by all of them; -1 where it can't be. A file
- * in memory has no name: whatever ends the processes, nothing is left. */
-static int open_memory(MPI_Comm host, int64_t bytes)
-{
-    int rank, fd = -1;
-    int64_t where[4] = {0, -1}; /* process, file of it; its device and inode */
-    struct stat s;
-    MPI_Comm_rank(host, &rank);
-    if (rank == 0) {
-        fd = memfd_create("syncbn", MFD_CLOEXEC);
-        if (fd >= 0 && ftruncate(fd, bytes) == 0 && fstat(fd, &s) == 0) {
-            where[0] = getpid();
-            where[1] = fd;
-            where[2] = (int64_t)s.st_dev;
-            where[3] = (int64_t)s.st_ino;
-        } else if (fd >= 0) {
-            close(fd);
-            fd = -1;
-        }
-    }
-    if (MPI_Bcast(where, 4, MPI_INT64_T, 0, host) != MPI_SUCCESS) where[1] = -1;
-    if (rank != 0 && where[1] >= 0) {
-        char path[64];
-        snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)where[0],
-                 (long long)where[1]);
-        fd = open(path, O_RDWR | O_CLOEXEC);
-        /* in a container of its own that process is another one */
-        bool same = fd >= 0 && fstat(fd, &s) == 0 && (int64_t)s.st_dev == where[2] &&
-                    (int64_t)s.st_ino == where[3];
-        if (fd >= 0 && !same) {
-            close(fd);
-            fd = -1;
-        }
-    }
-    return fd;
-}
-
-/* Shared memory of `here` seats; NULL where one of the host's processes can't have it. */
-static void *share(MPI_Comm host, int64_t bytes)
-{
-    int fd = open_memory(host, bytes), mine, all = 0;
-    void *memory = MAP_FAILED;
-    if (fd >= 0)
-        memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    mine = memory != MAP_FAILED;
-    /* also: nobody closes the file before all have opened it */
-    if (MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, host) != MPI_SUCCESS) all = 0;
-    if (fd >= 0) close(fd);
-    if (mine && !all) munmap(memory, (size_t)bytes);
-    return all ? memory : NULL;
-}
 
 static int64_t bytes_of(int seats, int processes)
 {
@@ -112,7 +56,7 @@ sbn_status sbni_board_create(sbn_group *group, sbni_board *b)
                                          MPI_INFO_NULL, &host),
                      "MPI_Comm_split_type"));
     MPI_Comm_size(host, &here);
-    b->memory = share(host, bytes_of(here, b->size));
+    b->memory = sbni_hostmem_map(host, bytes_of(here, b->size));
     if (b->memory) {
         b->bytes = bytes_of(here, b->size);
         MPI_Bcast(&leader, 1, MPI_INT, 0, host);
@@ -137,7 +81,7 @@ fail:
 void sbni_board_destroy(sbni_board *b)
 {
     if (b->bytes)
-        munmap(b->memory, (size_t)b->bytes);
+        sbni_hostmem_unmap(b->memory, b->bytes);
     else
         sbni_free(b->memory);
     sbni_free(b->leader);

@@ -56,7 +56,7 @@ const uint64_t *sbni_gradsync_extra_sum(const sbni_gradsync *sync);
 /*
  * Sum over threads and processes. *again: an exponent moved on all processes, compute
  * once more. mine: this process's own failure, which becomes everybody's.
- * @collective for each segment one MPI_Allreduce of 8·(4 + elements + tensors) bytes, and
+ * @collective for each segment one sum of 8·(4 + elements + tensors) bytes, and
  * 8·extra in the last.
  * @errors SBN_E_NONFINITE naming the tensor nearest to the loss; SBN_E_MISMATCH,
  * SBN_E_PEER

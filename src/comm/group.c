@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "comm/alike.h"
+#include "comm/lane.h"
 #include "comm/lockstep.h"
 #include "comm/watch.h"
 #include "core/clock.h"
@@ -174,11 +175,7 @@ void sbn_group_destroy(sbn_group **group)
         sbni_call_enter(*group, "sbn_group_destroy", 0);
         sbni_call_goes_on(*group);
     }
-    for (sbni_lane *lane = (*group)->lanes, *next; lane; lane = next) {
-        next = lane->next;
-        if (!finalized) MPI_Comm_free(&lane->comm);
-        sbni_free(lane);
-    }
+    sbni_lane_free_all(*group);
     if (!finalized) MPI_Comm_free(&(*group)->comm);
     if ((*group)->check != MPI_COMM_NULL && !finalized) MPI_Comm_free(&(*group)->check);
     if ((*group)->watch) (*group)->watch->group = NULL;
@@ -247,31 +244,6 @@ sbn_status sbni_group_agree_asleep(sbn_group *group, sbn_status mine)
     sbni_call_goes_on(group);
     SBN_TRY(sbni_mpi(code, "MPI_Ibarrier"));
     return sbn_group_agree(group, mine);
-}
-
-sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
-                           MPI_Comm *comm)
-{
-    sbni_lane *lane = group->lanes;
-    while (lane && lane->words != words) lane = lane->next;
-    if (lane || group->size == 1) {
-        sbni_free(spare);
-        *comm = lane ? lane->comm : group->comm;
-        return SBN_OK;
-    }
-    sbn_status status = sbni_call_enter(group, "connecting a layer", words);
-    if (status == SBN_OK)
-        status = sbni_mpi(MPI_Comm_dup(group->comm, &spare->comm), "MPI_Comm_dup");
-    sbni_call_goes_on(group);
-    if (status != SBN_OK) {
-        sbni_free(spare);
-        return status;
-    }
-    spare->words = words;
-    spare->next = group->lanes;
-    group->lanes = spare;
-    *comm = spare->comm;
-    return SBN_OK;
 }
 
 sbn_status sbni_group_alone(sbn_group **group)

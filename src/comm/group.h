@@ -10,18 +10,15 @@
 #include "core/status.h"
 #include "syncbn/group.h"
 
-/* MPI libraries write beyond a buffer when calls with different counts meet in one
- * collective. So sums of each length have a communicator of their own: calls out of order
- * then meet nobody, or others of their length, which the header tells apart. */
-typedef struct sbni_lane {
-    int64_t words;
-    MPI_Comm comm;
-    struct sbni_lane *next;
-} sbni_lane;
+/* How sums go between the processes; found out with the first. */
+typedef enum sbni_sums { SBNI_SUMS_UNKNOWN, SBNI_SUMS_MPI, SBNI_SUMS_MEMORY } sbni_sums;
 
 struct sbn_group {
     MPI_Comm comm;
-    sbni_lane *lanes;
+    struct sbni_lane *lanes; /* comm/lane.h */
+    sbni_sums sums;
+    bool crowded;                    /* more processes than cores of theirs, where
+                                        sums go through memory */
     sbni_traffic *rows;              /* of labelled messages */
     sbni_traffic other;              /* of all else */
     struct sbni_reduce *outstanding; /* sums begun and not ended, the latest first */
@@ -44,13 +41,6 @@ const char *sbni_mpi_version(void);
 /* Whether the thread that called MPI_Init may call MPI while others are in a parallel
  * region with it. */
 bool sbni_group_is_funneled(void);
-
-/* The lane of sums of so many words. spare becomes a new lane when there is none of that
- * length yet, else it is freed: so nothing is allocated where the processes already count
- * on each other.
- * @collective over the group, with the same words: a MPI_Comm_dup when new. */
-sbn_status sbni_group_lane(sbn_group *group, int64_t words, sbni_lane *spare,
-                           MPI_Comm *comm);
 
 /* A group of this process alone. Local. */
 sbn_status sbni_group_alone(sbn_group **group);

@@ -1,54 +1,124 @@
+#define _GNU_SOURCE /* memfd_create */
 #include "comm/hostmem.h"
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The memory of a host's first process, seen by all of them; -1 where it can't be. */
+static int open_memory(MPI_Comm host, int64_t bytes)
+{
+    int rank, fd = -1;
+    int64_t where[4] = {0, -1}; /* process, file of it; its device and inode */
+    struct stat s;
+    MPI_Comm_rank(host, &rank);
+    if (rank == 0) {
+        fd = memfd_create("syncbn", MFD_CLOEXEC);
+        if (fd >= 0 && ftruncate(fd, bytes) == 0 && fstat(fd, &s) == 0) {
+            where[0] = getpid();
+            where[1] = fd;
+            where[2] = (int64_t)s.st_dev;
+            where[3] = (int64_t)s.st_ino;
+        } else if (fd >= 0) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    if (MPI_Bcast(where, 4, MPI_INT64_T, 0, host) != MPI_SUCCESS) where[1] = -1;
+    if (rank != 0 && where[1] >= 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)where[0],
+                 (long long)where[1]);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        /* in a container of its own that process is another one */
+        bool same = fd >= 0 && fstat(fd, &s) == 0 && (int64_t)s.st_dev == where[2] &&
+                    (int64_t)s.st_ino == where[3];
+        if (fd >= 0 && !same) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    return fd;
+}
+
+void *sbni_hostmem_map(MPI_Comm host, int64_t bytes)
+{
+    int fd = open_memory(host, bytes), mine, all = 0;
+    void *memory = MAP_FAILED;
+    if (fd >= 0)
+        memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    mine = memory != MAP_FAILED;
+    /* also: nobody closes the file before all have opened it */
+    if (MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, host) != MPI_SUCCESS) all = 0;
+    if (fd >= 0) close(fd);
+    if (mine && !all) munmap(memory, (size_t)bytes);
+    return all ? memory : NULL;
+}
+
+void sbni_hostmem_unmap(void *memory, int64_t bytes)
+{
+    if (memory) munmap(memory, (size_t)bytes);
+}
 
 sbni_hostmem sbni_hostmem_none(void)
 {
-    return (sbni_hostmem){.comm = MPI_COMM_NULL, .window = MPI_WIN_NULL};
+    return (sbni_hostmem){.comm = MPI_COMM_NULL};
 }
 
-static sbn_status create(sbn_group *group, int64_t bytes, sbni_hostmem *memory)
+/* A copy for each process. */
+static sbn_status keep_apart(sbni_hostmem *memory)
+{
+    MPI_Comm_free(&memory->comm);
+    SBN_TRY(sbni_mpi(MPI_Comm_dup(MPI_COMM_SELF, &memory->comm), "MPI_Comm_dup"));
+    memory->data = sbni_hostmem_map(memory->comm, memory->bytes);
+    SBN_CHECK(memory->data, SBN_E_MEMORY,
+              "data set: no %lld bytes of memory that could be shared",
+              (long long)memory->bytes);
+    return SBN_OK;
+}
+
+static sbn_status create(sbn_group *group, sbni_hostmem *memory)
 {
     SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
                                          MPI_INFO_NULL, &memory->comm),
                      "MPI_Comm_split_type"));
+    memory->data = sbni_hostmem_map(memory->comm, memory->bytes);
+    if (!memory->data) SBN_TRY(keep_apart(memory));
     MPI_Comm_rank(memory->comm, &memory->rank);
     MPI_Comm_size(memory->comm, &memory->size);
-    void *mine;
-    SBN_TRY(sbni_mpi(MPI_Win_allocate_shared(memory->rank == 0 ? (MPI_Aint)bytes : 0, 1,
-                                             MPI_INFO_NULL, memory->comm, &mine,
-                                             &memory->window),
-                     "MPI_Win_allocate_shared"));
-    MPI_Aint size;
-    int unit;
-    return sbni_mpi(MPI_Win_shared_query(memory->window, 0, &size, &unit, &memory->data),
-                    "MPI_Win_shared_query");
+    return SBN_OK;
 }
 
 sbn_status sbni_hostmem_create(sbn_group *group, int64_t bytes, sbni_hostmem *memory)
 {
     *memory = sbni_hostmem_none();
     memory->group = group;
+    memory->bytes = bytes;
     SBN_TRY(sbni_call_enter(group, "sharing memory", bytes));
-    sbn_status status = create(group, bytes, memory);
+    sbn_status status = create(group, memory);
     sbni_call_goes_on(group);
     return status;
 }
 
 sbn_status sbni_hostmem_publish(sbni_hostmem *memory)
 {
-    /* a fence separates the writer's stores from the others' loads */
     SBN_TRY(sbni_call_enter(memory->group, "publishing memory", 0));
-    int code = MPI_Win_fence(0, memory->window);
+    atomic_thread_fence(memory_order_seq_cst);
+    int code = MPI_Barrier(memory->comm);
+    atomic_thread_fence(memory_order_seq_cst);
     sbni_call_goes_on(memory->group);
-    return sbni_mpi(code, "MPI_Win_fence");
+    return sbni_mpi(code, "MPI_Barrier");
 }
 
 void sbni_hostmem_destroy(sbni_hostmem *memory)
 {
     int finalized = 0;
     MPI_Finalized(&finalized);
-    if (finalized || memory->comm == MPI_COMM_NULL || !memory->comm) return;
-    sbni_call_enter(memory->group, "freeing memory", 0);
-    if (memory->window != MPI_WIN_NULL) MPI_Win_free(&memory->window);
-    MPI_Comm_free(&memory->comm);
-    sbni_call_goes_on(memory->group);
+    if (memory->comm == MPI_COMM_NULL || !memory->comm) return;
+    sbni_hostmem_unmap(memory->data, memory->bytes);
+    if (!finalized) MPI_Comm_free(&memory->comm);
+    *memory = sbni_hostmem_none();
 }

@@ -14,7 +14,6 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
 {
     *reduce = (sbni_reduce){.group = group,
                             .words = SBNI_HEAD_WORDS + words,
-                            .comm = MPI_COMM_NULL,
                             .call = sbni_call_of("sum", "", SBNI_HEAD_WORDS + words),
                             .traffic = &group->other};
     reduce->call.call = 0;
@@ -36,12 +35,24 @@ sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *
     return sbni_traffic_row(reduce->group, name, phase, &reduce->traffic);
 }
 
+static bool through_memory(const sbni_reduce *reduce)
+{
+    return reduce->host.memory != NULL;
+}
+
 sbn_status sbni_reduce_connect(sbni_reduce *reduce)
 {
     sbni_lane *spare = reduce->spare;
-    if (reduce->comm != MPI_COMM_NULL) return SBN_OK;
+    if (reduce->lane || reduce->group->size == 1) return SBN_OK;
     reduce->spare = NULL;
-    return sbni_group_lane(reduce->group, reduce->words, spare, &reduce->comm);
+    SBN_TRY(sbni_lane_join(reduce->group, reduce->words, spare, &reduce->lane));
+    if (reduce->lane->begun) SBN_TRY(sbni_hostsum_create(reduce->lane, &reduce->host));
+    if (!through_memory(reduce)) return sbni_lane_dup(reduce->lane);
+    uint64_t *send = sbni_hostsum_fill(&reduce->host);
+    memcpy(send, reduce->send, (size_t)reduce->words * 8);
+    sbni_free(reduce->send);
+    reduce->send = send;
+    return SBN_OK;
 }
 
 /* Out of the group's list. */
@@ -53,15 +64,36 @@ static void take_out(sbni_reduce *reduce)
     reduce->outstanding = false;
 }
 
+static sbn_status wait_for_mpi(sbni_reduce *reduce)
+{
+    int code = MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
+    return sbni_mpi(reduce->poked == MPI_SUCCESS ? code : reduce->poked, "MPI_Wait");
+}
+
+/* Until sum is complete. */
+static sbn_status wait_for(sbni_reduce *reduce)
+{
+    if (!through_memory(reduce)) return wait_for_mpi(reduce);
+    uint64_t *sum = reduce->sum, tag = reduce->send[SBNI_HEAD_TAG];
+    if (!sbni_hostsum_wait(&reduce->host, sum)) /* a tag that no processes agree on */
+        sum[SBNI_HEAD_TAG] = ~(tag * (uint64_t)reduce->group->size);
+    return SBN_OK;
+}
+
 void sbni_reduce_destroy(sbni_reduce *reduce)
 {
-    if (reduce->outstanding) {
-        take_out(reduce);
-        sbni_call_waits(reduce->group, &reduce->call);
-        MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
-        sbni_call_goes_on(reduce->group);
+    bool outstanding = reduce->outstanding;
+    if (outstanding) take_out(reduce);
+    if (through_memory(reduce)) {
+        sbni_hostsum_destroy(&reduce->host); /* the others have the words */
+    } else {
+        if (outstanding) {
+            sbni_call_waits(reduce->group, &reduce->call);
+            wait_for_mpi(reduce);
+            sbni_call_goes_on(reduce->group);
+        }
+        sbni_free(reduce->send);
     }
-    sbni_free(reduce->send);
     sbni_free(reduce->sum);
     sbni_free(reduce->spare);
     *reduce = (sbni_reduce){0};
@@ -69,6 +101,7 @@ void sbni_reduce_destroy(sbni_reduce *reduce)
 
 void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag)
 {
+    if (through_memory(reduce)) reduce->send = sbni_hostsum_fill(&reduce->host);
     memset(reduce->send, 0, (size_t)reduce->words * 8);
     reduce->send[SBNI_HEAD_TAG] = tag;
     reduce->fine = false;
@@ -89,14 +122,24 @@ static sbn_status come(sbni_reduce *reduce)
     return sbni_call_comes(reduce->group, &reduce->call);
 }
 
+static sbn_status send(sbni_reduce *reduce)
+{
+    if (!through_memory(reduce))
+        return sbni_mpi(MPI_Iallreduce(reduce->send, reduce->sum, (int)reduce->words,
+                                       MPI_INT64_T, MPI_SUM, reduce->lane->comm,
+                                       &reduce->request),
+                        "MPI_Iallreduce");
+    sbni_hostsum_send(&reduce->host);
+    reduce->send = sbni_hostsum_words(&reduce->host);
+    return SBN_OK;
+}
+
 sbn_status sbni_reduce_begin(sbni_reduce *reduce)
 {
     if (reduce->group->size == 1) return sbni_reduce_run(reduce);
     double began_s = sbni_clock_s();
     SBN_TRY(come(reduce));
-    SBN_TRY(sbni_mpi(MPI_Iallreduce(reduce->send, reduce->sum, (int)reduce->words,
-                                    MPI_INT64_T, MPI_SUM, reduce->comm, &reduce->request),
-                     "MPI_Iallreduce"));
+    SBN_TRY(send(reduce));
     reduce->outstanding = true;
     sbni_traffic_count(reduce->traffic, 8 * reduce->words);
     reduce->traffic->sums.begin_s += sbni_clock_s() - began_s;
@@ -109,7 +152,7 @@ sbn_status sbni_reduce_begin(sbni_reduce *reduce)
 void sbni_reduce_poke(sbn_group *group)
 {
     for (sbni_reduce *r = group->outstanding; r; r = r->next) {
-        if (r->request == MPI_REQUEST_NULL) continue;
+        if (through_memory(r) || r->request == MPI_REQUEST_NULL) continue;
         int done = 0;
         double began_s = sbni_clock_s();
         int code = MPI_Test(&r->request, &done, MPI_STATUS_IGNORE);
@@ -126,10 +169,20 @@ sbn_status sbni_reduce_end(sbni_reduce *reduce)
     take_out(reduce);
     double began_s = sbni_clock_s();
     sbni_call_waits(reduce->group, &reduce->call);
-    int code = MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
+    sbn_status status = wait_for(reduce);
     sbni_call_goes_on(reduce->group);
     reduce->traffic->sums.wait_s += sbni_clock_s() - began_s;
-    return sbni_mpi(reduce->poked == MPI_SUCCESS ? code : reduce->poked, "MPI_Wait");
+    return status;
+}
+
+static sbn_status send_and_wait(sbni_reduce *reduce)
+{
+    if (!through_memory(reduce))
+        return sbni_mpi(MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words,
+                                      MPI_INT64_T, MPI_SUM, reduce->lane->comm),
+                        "MPI_Allreduce");
+    SBN_TRY(send(reduce));
+    return wait_for(reduce);
 }
 
 sbn_status sbni_reduce_run(sbni_reduce *reduce)
@@ -141,10 +194,9 @@ sbn_status sbni_reduce_run(sbni_reduce *reduce)
     double began_s = sbni_clock_s();
     SBN_TRY(come(reduce));
     sbni_call_waits(reduce->group, &reduce->call);
-    int code = MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words, MPI_INT64_T,
-                             MPI_SUM, reduce->comm);
+    sbn_status status = send_and_wait(reduce);
     sbni_call_goes_on(reduce->group);
-    SBN_TRY(sbni_mpi(code, "MPI_Allreduce"));
+    SBN_TRY(status);
     sbni_traffic_count(reduce->traffic, 8 * reduce->words);
     reduce->traffic->sums.wait_s += sbni_clock_s() - began_s;
     return SBN_OK;

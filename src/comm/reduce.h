@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "comm/group.h"
+#include "comm/lane.h"
 
 /* Every message starts with this; the senders' headers add up like the rest. */
 enum {
@@ -22,7 +22,8 @@ typedef struct sbni_reduce {
     int64_t words;         /* length of the message, header included */
     uint64_t *send;        /* [words] filled by the owner before begin */
     uint64_t *sum;         /* [words] valid after end */
-    MPI_Comm comm;         /* MPI_COMM_NULL until connected */
+    sbni_lane *lane;       /* NULL until connected */
+    sbni_hostsum host;     /* through memory; else by MPI */
     sbni_call call;        /* as it is told */
     sbni_traffic *traffic; /* the group's row that it adds to */
     sbni_lane *spare;      /* for connecting */
@@ -45,7 +46,8 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
  * group. Messages of one name and phase share it. phase is borrowed. Local. */
 sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *phase);
 
-/* Join the lane of this length; before the first message. @collective over the group */
+/* Join the lane of this length; before the first message. What send holds stays in it,
+ * but it may lie elsewhere then, and after each clear. @collective over the group */
 sbn_status sbni_reduce_connect(sbni_reduce *reduce);
 void sbni_reduce_destroy(sbni_reduce *reduce);
 

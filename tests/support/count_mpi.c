@@ -104,6 +104,7 @@ int MPI_Comm_dup(MPI_Comm comm, MPI_Comm *copy)
 
 OTHER(Barrier, (MPI_Comm a), (a))
 OTHER(Ibarrier, (MPI_Comm a, MPI_Request *b), (a, b))
+OTHER(Iprobe, (int a, int b, MPI_Comm c, int *d, MPI_Status *e), (a, b, c, d, e))
 OTHER(Ibcast, (void *a, int b, MPI_Datatype c, int d, MPI_Comm e, MPI_Request *f),
       (a, b, c, d, e, f))
 OTHER(Reduce,

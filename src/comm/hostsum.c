@@ -1,0 +1,202 @@
+#define _GNU_SOURCE /* sched_getaffinity */
+#include "comm/hostsum.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/hostmem.h"
+#include "comm/lane.h"
+
+enum {
+    LINE = 128,   /* bytes that processes do not share by accident */
+    LOOKS = 300,  /* before the core is offered to others */
+    PROGRESS = 16 /* looks for each call of MPI after that */
+};
+
+/* At the head of each process's part of the memory. */
+typedef struct head {
+    /* of the last two sums; 0 while their words are filled */
+    _Alignas(LINE) _Atomic uint64_t number[2];
+} head;
+
+static int64_t round_up(int64_t bytes)
+{
+    return (bytes + LINE - 1) / LINE * LINE;
+}
+
+/* A process's part: head, words of two sums in turn. */
+static head *head_of(const sbni_hostsum *s, int process)
+{
+    return (head *)((char *)s->memory + process * s->apart);
+}
+
+static uint64_t *words_of(head *h, const sbni_hostsum *s, int turn)
+{
+    return (uint64_t *)((char *)(h + 1) + turn * round_up(8 * s->words));
+}
+
+/* Whether the environment asks for MPI. */
+static bool asks_for_mpi(void)
+{
+    const char *text = getenv("SBN_SUMS");
+    return text && strcmp(text, "mpi") == 0;
+}
+
+sbn_status sbni_hostsum_is_wanted(sbn_group *group, bool *wanted, bool *crowded)
+{
+    enum { CORES = sizeof(cpu_set_t) / 8, ALL };
+    /* cores that this process may run on; whether it can't or won't use memory */
+    uint64_t mine[ALL + 1] = {0}, all[ALL + 1];
+    MPI_Comm host;
+    int here;
+    SBN_TRY(sbni_mpi(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, group->rank,
+                                         MPI_INFO_NULL, &host),
+                     "MPI_Comm_split_type"));
+    MPI_Comm_size(host, &here);
+    MPI_Comm_free(&host);
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    sched_getaffinity(0, sizeof cores, &cores);
+    memcpy(mine, &cores, sizeof cores);
+    mine[ALL] = asks_for_mpi() || here < group->size;
+    SBN_TRY(
+        sbni_mpi(MPI_Allreduce(mine, all, ALL + 1, MPI_UINT64_T, MPI_BOR, group->comm),
+                 "MPI_Allreduce"));
+    memcpy(&cores, all, sizeof cores);
+    *wanted = all[ALL] == 0;
+    *crowded = CPU_COUNT(&cores) < group->size;
+    return SBN_OK;
+}
+
+sbn_status sbni_hostsum_create(sbni_lane *lane, sbni_hostsum *s)
+{
+    int size = lane->group->size;
+    *s = (sbni_hostsum){.lane = lane, .words = lane->words};
+    s->apart = (int64_t)sizeof(head) + 2 * round_up(8 * s->words);
+    SBN_TRY(sbni_call_enter(lane->group, "connecting a layer", lane->words));
+    s->memory = sbni_hostmem_map(lane->group->comm, size * s->apart);
+    sbni_call_goes_on(lane->group);
+    return SBN_OK;
+}
+
+void sbni_hostsum_destroy(sbni_hostsum *s)
+{
+    if (s->memory) sbni_hostmem_unmap(s->memory, s->lane->group->size * s->apart);
+    *s = (sbni_hostsum){0};
+}
+
+static head *mine_of(const sbni_hostsum *s)
+{
+    return head_of(s, s->lane->group->rank);
+}
+
+uint64_t *sbni_hostsum_words(const sbni_hostsum *s)
+{
+    return words_of(mine_of(s), s, s->turn);
+}
+
+uint64_t *sbni_hostsum_fill(sbni_hostsum *s)
+{
+    /* Others may still read what was sent last, but no longer what was sent before that:
+     * this process ended the last sum, so they had begun it and ended the one before. */
+    if (s->sent) s->turn ^= 1;
+    s->sent = false;
+    /* whoever is out of order sees that its words are gone */
+    atomic_store_explicit(&mine_of(s)->number[s->turn], 0, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    return sbni_hostsum_words(s);
+}
+
+void sbni_hostsum_send(sbni_hostsum *s)
+{
+    sbni_lane *lane = s->lane;
+    if (s->sent) { /* the same words once more */
+        const uint64_t *words = sbni_hostsum_words(s);
+        memcpy(sbni_hostsum_fill(s), words, (size_t)s->words * 8);
+    }
+    s->sent = true;
+    s->number = ++lane->sums;
+    s->come = 0;
+    atomic_store_explicit(&mine_of(s)->number[s->turn], s->number, memory_order_relaxed);
+    atomic_store_explicit(&lane->begun[lane->group->rank].sums, s->number,
+                          memory_order_release);
+}
+
+/* Words that a process left for this sum; NULL where it is in another one, or has filled
+ * them anew since: calls are out of order. */
+static const uint64_t *find(const sbni_hostsum *s, int process)
+{
+    head *h = head_of(s, process);
+    for (int turn = 0; turn < 2; turn++)
+        if (atomic_load_explicit(&h->number[turn], memory_order_relaxed) == s->number)
+            return words_of(h, s, turn);
+    return NULL;
+}
+
+static void add(uint64_t *restrict sum, const uint64_t *restrict words, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) sum[k] += words[k];
+}
+
+static void add_two(uint64_t *restrict sum, const uint64_t *restrict a,
+                    const uint64_t *restrict b, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) sum[k] = a[k] + b[k];
+}
+
+/* False: not all words are there. */
+static bool add_up(const sbni_hostsum *s, uint64_t *sum)
+{
+    const uint64_t *first = NULL; /* goes with the second: sum is written once less */
+    for (int p = 0; p < s->lane->group->size; p++) {
+        const uint64_t *words = find(s, p);
+        if (!words) return false;
+        if (p == 0)
+            first = words;
+        else if (p == 1)
+            add_two(sum, first, words, s->words);
+        else
+            add(sum, words, s->words);
+    }
+    /* still there? */
+    atomic_thread_fence(memory_order_acquire);
+    for (int p = 0; p < s->lane->group->size; p++)
+        if (!find(s, p)) return false;
+    return true;
+}
+
+static bool all_have_begun(sbni_hostsum *s)
+{
+    const sbni_lane *lane = s->lane;
+    for (; s->come < lane->group->size; s->come++)
+        if (atomic_load_explicit(&lane->begun[s->come].sums, memory_order_acquire) <
+            s->number)
+            return false;
+    return true;
+}
+
+static void pause_core(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+bool sbni_hostsum_wait(sbni_hostsum *s, uint64_t *sum)
+{
+    const sbn_group *group = s->lane->group;
+    for (int64_t looks = group->crowded ? LOOKS : 0; !all_have_begun(s); looks++) {
+        if (looks < LOOKS) {
+            pause_core();
+            continue;
+        }
+        int there;
+        /* what else is under way may be what the others wait for */
+        if (looks % PROGRESS == 0)
+            MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, group->comm, &there,
+                       MPI_STATUS_IGNORE);
+        sched_yield();
+    }
+    return add_up(s, sum);
+}

@@ -1,0 +1,82 @@
+#include "comm/lane.h"
+
+#include "comm/hostmem.h"
+#include "core/memory.h"
+
+/* A process reads the words of all, where MPI's algorithms read some parts of them a few
+ * times: few processes of any length, or many of few words. */
+enum { FEW = 4, READ_WORDS = 1 << 18 };
+
+static bool fits_memory(const sbn_group *group, int64_t words)
+{
+    return group->sums == SBNI_SUMS_MEMORY &&
+           (group->size <= FEW || group->size * words <= READ_WORDS);
+}
+
+static int64_t bytes_of(const sbn_group *group)
+{
+    return group->size * (int64_t)sizeof(sbni_begun);
+}
+
+/* How the group's sums go, found out once. */
+static sbn_status choose(sbn_group *group)
+{
+    bool memory;
+    if (group->sums != SBNI_SUMS_UNKNOWN) return SBN_OK;
+    SBN_TRY(sbni_hostsum_is_wanted(group, &memory, &group->crowded));
+    group->sums = memory ? SBNI_SUMS_MEMORY : SBNI_SUMS_MPI;
+    return SBN_OK;
+}
+
+static sbn_status open_lane(sbn_group *group, sbni_lane *lane)
+{
+    SBN_TRY(choose(group));
+    if (fits_memory(group, lane->words))
+        lane->begun = sbni_hostmem_map(group->comm, bytes_of(group));
+    return SBN_OK;
+}
+
+sbn_status sbni_lane_join(sbn_group *group, int64_t words, sbni_lane *spare,
+                          sbni_lane **lane)
+{
+    sbni_lane *found = group->lanes;
+    while (found && found->words != words) found = found->next;
+    *lane = found ? found : spare;
+    if (found) {
+        sbni_free(spare);
+        return SBN_OK;
+    }
+    *spare = (sbni_lane){.group = group, .words = words, .comm = MPI_COMM_NULL};
+    sbn_status status = sbni_call_enter(group, "connecting a layer", words);
+    if (status == SBN_OK) status = open_lane(group, spare);
+    sbni_call_goes_on(group);
+    if (status != SBN_OK) {
+        sbni_free(spare);
+        return status;
+    }
+    spare->next = group->lanes;
+    group->lanes = spare;
+    return SBN_OK;
+}
+
+sbn_status sbni_lane_dup(sbni_lane *lane)
+{
+    if (lane->comm != MPI_COMM_NULL) return SBN_OK;
+    SBN_TRY(sbni_call_enter(lane->group, "connecting a layer", lane->words));
+    int code = MPI_Comm_dup(lane->group->comm, &lane->comm);
+    sbni_call_goes_on(lane->group);
+    return sbni_mpi(code, "MPI_Comm_dup");
+}
+
+void sbni_lane_free_all(sbn_group *group)
+{
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    for (sbni_lane *lane = group->lanes, *next; lane; lane = next) {
+        next = lane->next;
+        if (!finalized && lane->comm != MPI_COMM_NULL) MPI_Comm_free(&lane->comm);
+        sbni_hostmem_unmap(lane->begun, bytes_of(group));
+        sbni_free(lane);
+    }
+    group->lanes = NULL;
+}
