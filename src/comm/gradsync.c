@@ -29,12 +29,14 @@ struct sbni_gradsync {
     segment *segments;
     char (*names)[64];
     int *segment_of;   /* [n] */
+    int64_t *count;    /* [n] elements */
     int64_t *offset;   /* [n] in the words of its segment */
     int64_t *exponent; /* [n] */
     int64_t extra;     /* words behind the last segment's */
     uint32_t calls;
     sbn_status mine; /* the owner's, for the last segment */
     int *bad;        /* [threads] last tensor with NaN or infinity; -1: none */
+    bool *empty;     /* [threads][n] no slice has set the words yet */
     uint64_t *
         *words; /* [threads] of all segments; thread 0's lie in the messages: NULL */
 };
@@ -67,6 +69,7 @@ static void lay_out(const sbni_gradsync_tensor *tensors, sbni_gradsync *s)
         for (; i < s->n && tensors[i].segment == k; i++) {
             strncpy(s->names[i], tensors[i].name, sizeof s->names[i] - 1);
             s->segment_of[i] = k;
+            s->count[i] = tensors[i].count;
             s->offset[i] = g->length;
             g->length += tensors[i].count;
             s->exponent[i] = FIRST_EXPONENT;
@@ -97,9 +100,12 @@ static sbn_status create(sbn_group *group, const sbni_gradsync_tensor *tensors,
     SBN_TRY(sbni_alloc(s->segment_count, sizeof *s->segments, "gradients", &s->segments));
     SBN_TRY(sbni_alloc(s->n, sizeof *s->names, "gradients", &s->names));
     SBN_TRY(sbni_alloc(s->n, sizeof *s->segment_of, "gradients", &s->segment_of));
+    SBN_TRY(sbni_alloc(s->n, 8, "gradients", &s->count));
     SBN_TRY(sbni_alloc(s->n, 8, "gradients", &s->offset));
     SBN_TRY(sbni_alloc(s->n, 8, "gradients", &s->exponent));
     SBN_TRY(sbni_alloc(s->threads, sizeof *s->bad, "gradients", &s->bad));
+    SBN_TRY(
+        sbni_alloc((int64_t)s->threads * s->n, sizeof *s->empty, "gradients", &s->empty));
     SBN_TRY(sbni_alloc(s->threads, sizeof *s->words, "gradients", &s->words));
     lay_out(tensors, s);
     segment *last = last_segment(s);
@@ -141,8 +147,8 @@ void sbni_gradsync_destroy(sbni_gradsync **sync)
     for (int t = 1; s->words && t < s->threads; t++) sbni_free(s->words[t]);
     for (int k = 0; s->segments && k < s->segment_count; k++)
         sbni_reduce_destroy(&s->segments[k].message);
-    void *parts[] = {s->segments, s->names,    s->segment_of, s->offset,
-                     s->words,    s->exponent, s->bad};
+    void *parts[] = {s->segments, s->names,    s->segment_of, s->count, s->offset,
+                     s->words,    s->exponent, s->bad,        s->empty};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) sbni_free(parts[i]);
     sbni_free(s);
     *sync = NULL;
@@ -152,18 +158,29 @@ void sbni_gradsync_clear(sbni_gradsync *s)
 {
     s->calls++;
     s->mine = SBN_OK;
-    const segment *last = last_segment(s);
-    for (int k = 0; k < s->segment_count; k++)
-        sbni_reduce_clear(&s->segments[k].message,
-                          s->calls * 0x9e3779b1u + (uint32_t)k * 0x85ebca77u);
-    for (int t = 1; t < s->threads; t++)
-        memset(s->words[t], 0, (size_t)(last->at + last->length) * 8);
+    for (int k = 0; k < s->segment_count; k++) {
+        const segment *g = &s->segments[k];
+        sbni_reduce_open(&s->segments[k].message,
+                         s->calls * 0x9e3779b1u + (uint32_t)k * 0x85ebca77u);
+        for (int t = 0; t < s->threads; t++)
+            memset(verdict_of(s, g, t), 0, (size_t)(g->end - g->first) * 8);
+    }
+    memset(sbni_gradsync_extra(s), 0, (size_t)s->extra * 8);
     for (int t = 0; t < s->threads; t++) s->bad[t] = -1;
+    memset(s->empty, true, (size_t)s->threads * (size_t)s->n);
 }
 
-uint64_t *sbni_gradsync_words(sbni_gradsync *s, int thread, int tensor)
+static uint64_t *tensor_words(const sbni_gradsync *s, int thread, int tensor)
 {
     return words_of(s, &s->segments[s->segment_of[tensor]], thread) + s->offset[tensor];
+}
+
+uint64_t *sbni_gradsync_words(sbni_gradsync *s, int thread, int tensor, bool *first)
+{
+    bool *empty = &s->empty[thread * s->n + tensor];
+    *first = *empty;
+    *empty = false;
+    return tensor_words(s, thread, tensor);
 }
 
 double sbni_gradsync_scale(const sbni_gradsync *s, int tensor)
@@ -259,10 +276,19 @@ static int bad_of(const sbni_gradsync *s, const segment *g)
     return bad;
 }
 
+/* Words that no slice has set. */
+static void clear_empty(sbni_gradsync *s, const segment *g, int thread)
+{
+    for (int i = g->first; i < g->end; i++)
+        if (s->empty[thread * s->n + i])
+            memset(tensor_words(s, thread, i), 0, (size_t)s->count[i] * 8);
+}
+
 /* Everything of a segment before its message. */
 static void prepare(sbni_gradsync *s, segment *g)
 {
     uint64_t *sum = words_of(s, g, 0);
+    for (int t = 0; t < s->threads; t++) clear_empty(s, g, t);
     for (int t = 1; t < s->threads; t++) {
         const uint64_t *words = words_of(s, g, t);
         for (int64_t k = 0; k < g->length; k++) sum[k] += words[k];

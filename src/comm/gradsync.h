@@ -41,9 +41,9 @@ void sbni_gradsync_destroy(sbni_gradsync **sync);
 /* Forget all sums; before the first slice of a step and before each repetition. */
 void sbni_gradsync_clear(sbni_gradsync *sync);
 
-/* What a kernel needs to add one slice's gradient of a tensor: the thread's words and
- * 1/unit; */
-uint64_t *sbni_gradsync_words(sbni_gradsync *sync, int thread, int tensor);
+/* What a kernel needs to add one slice's gradient of a tensor: the thread's words,
+ * whether it is the first, so that they hold anything and are to be set, and 1/unit; */
+uint64_t *sbni_gradsync_words(sbni_gradsync *sync, int thread, int tensor, bool *first);
 double sbni_gradsync_scale(const sbni_gradsync *sync, int tensor);
 /* and then the slice's largest |gradient|, NaN where one is. */
 void sbni_gradsync_note(sbni_gradsync *sync, int thread, int tensor, double largest);

@@ -99,12 +99,19 @@ void sbni_reduce_destroy(sbni_reduce *reduce)
     *reduce = (sbni_reduce){0};
 }
 
-void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag)
+void sbni_reduce_open(sbni_reduce *reduce, uint32_t tag)
 {
     if (through_memory(reduce)) reduce->send = sbni_hostsum_fill(&reduce->host);
-    memset(reduce->send, 0, (size_t)reduce->words * 8);
+    memset(reduce->send, 0, SBNI_HEAD_WORDS * sizeof *reduce->send);
     reduce->send[SBNI_HEAD_TAG] = tag;
     reduce->fine = false;
+}
+
+void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag)
+{
+    sbni_reduce_open(reduce, tag);
+    memset(reduce->send + SBNI_HEAD_WORDS, 0,
+           (size_t)(reduce->words - SBNI_HEAD_WORDS) * 8);
 }
 
 void sbni_reduce_note(sbni_reduce *reduce, int flags)

@@ -51,8 +51,10 @@ sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *
 sbn_status sbni_reduce_connect(sbni_reduce *reduce);
 void sbni_reduce_destroy(sbni_reduce *reduce);
 
-/* Zero the message and write its tag. */
+/* Zero the message and write its tag. open leaves what is behind the header to the owner,
+ * who sets every word of it. */
 void sbni_reduce_clear(sbni_reduce *reduce, uint32_t tag);
+void sbni_reduce_open(sbni_reduce *reduce, uint32_t tag);
 
 /* Put what a conversion to the grid found (SBNI_GRID_) into the header. */
 void sbni_reduce_note(sbni_reduce *reduce, int flags);

@@ -2,7 +2,13 @@
 
 #include "core/grid.h"
 
-double K(grad_quantize)(const void *gv, int64_t n, double scale, uint64_t *words)
+static uint64_t units(T g, double scale)
+{
+    return bits((double)g * scale + SBNI_GRID_ROUND) - bits(SBNI_GRID_ROUND);
+}
+
+double K(grad_quantize)(const void *gv, int64_t n, double scale, bool first,
+                        uint64_t *words)
 {
     const T *g = gv;
     /* As integers NaN sorts above infinity and infinity above the rest: neither hides. */
@@ -13,8 +19,10 @@ double K(grad_quantize)(const void *gv, int64_t n, double scale, uint64_t *words
         b &= (Tbits)-1 >> 1;
         largest = b > largest ? b : largest;
     }
-    for (int64_t i = 0; i < n; i++)
-        words[i] += bits((double)g[i] * scale + SBNI_GRID_ROUND) - bits(SBNI_GRID_ROUND);
+    if (first)
+        for (int64_t i = 0; i < n; i++) words[i] = units(g[i], scale);
+    else
+        for (int64_t i = 0; i < n; i++) words[i] += units(g[i], scale);
     T value;
     memcpy(&value, &largest, sizeof value);
     return (double)value;

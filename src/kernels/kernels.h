@@ -207,9 +207,10 @@ typedef struct sbni_points {
 typedef struct sbni_kernels {
     const char *isa;
 
-    /* Add round(g·scale) to words [n]; right while |g·scale| < 2^51. Returns the largest
-     * |g|, NaN where any g is NaN. */
-    double (*grad_quantize)(const void *g, int64_t n, double scale, uint64_t *words);
+    /* Add round(g·scale) to words [n], or set them where it is the first; right while
+     * |g·scale| < 2^51. Returns the largest |g|, NaN where any g is NaN. */
+    double (*grad_quantize)(const void *g, int64_t n, double scale, bool first,
+                            uint64_t *words);
     /* g = words·unit */
     void (*grad_dequantize)(const uint64_t *words, int64_t n, double unit, void *g);
 

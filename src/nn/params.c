@@ -153,8 +153,9 @@ sbn_status sbni_params_create(sbn_model *m)
 void sbni_layer_add_grad(sbn_model *m, int param, const void *grad, int thread)
 {
     const sbni_param *p = &m->params[param];
+    bool first;
+    uint64_t *words = sbni_gradsync_words(m->sync, thread, p->sync, &first);
     double largest = m->kernels->grad_quantize(
-        grad, p->tensor.count, sbni_gradsync_scale(m->sync, p->sync),
-        sbni_gradsync_words(m->sync, thread, p->sync));
+        grad, p->tensor.count, sbni_gradsync_scale(m->sync, p->sync), first, words);
     sbni_gradsync_note(m->sync, thread, p->sync, largest);
 }
