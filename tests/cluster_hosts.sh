@@ -173,7 +173,7 @@ no_files() {
   local host left
   for host in "$@"; do
     left=$(inside "$host" find /tmp /dev/shm \
-      \( -name 'pid.*' -o -name 'jf.*' -o -name 'vader_*' -o -name 'osc_sm.*' \)) && [ -z "$left" ] || return 1
+      \( -name 'pid.*' -o -name 'jf.*' -o -name 'vader_*' \)) && [ -z "$left" ] || return 1
   done
 }
 

@@ -34,7 +34,7 @@ cleans() {
   local held mapped host node=node-$$.cluster user gone kept dead code=0
   host=$(uname -n | cut -d. -f1) user=$(id -u)
   gone=("/dev/shm/vader_segment.$host.$user.gone-$$" "/dev/shm/vader_segment.$node.$user.gone"
-    "/dev/shm/osc_sm.$host.gone-$$" /dev/shm/mpich_shar_tmp-gone-$$)
+    /dev/shm/mpich_shar_tmp-gone-$$)
   kept=(/dev/shm/mpich_shar_tmp-open-$$ "/dev/shm/vader_segment.$host.$user.open-$$"
     /dev/shm/mpich_shar_tmp-new-$$)
   touch -d '2 minutes ago' "${kept[@]:0:2}" "${gone[@]}"

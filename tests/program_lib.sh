@@ -18,7 +18,6 @@ mkdir "$work/.mpi" && export OMPI_MCA_orte_tmpdir_base=$work/.mpi
 shared=/dev/shm/${work##*/}
 if mkdir "$shared" 2>/dev/null; then
   export OMPI_MCA_btl_vader_backing_directory=$shared
-  export OMPI_MCA_osc_sm_backing_directory=$shared
 else
   shared=
 fi

@@ -38,9 +38,10 @@ at_most() {
   check "$1 after $took ms, at most $2" test $took -le "$2"
 }
 
+sums=(memory mpi memory)
 for rank in 0 1 2; do
   out=stopped-$rank
-  under_way "$out"
+  SBN_SUMS=${sums[rank]} under_way "$out"
   since=$(now_ms)
   kill -STOP "$(cat pid.$rank)"
   end_of_job

@@ -1,21 +1,24 @@
 /* Sums through memory of the host against sums added up one by one: short and long, in
  * any order, again and again, and where processes are not in the same one. */
+#include "support/count_mpi.h"
 #include "support/harness.h"
 
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "comm/reduce.h"
-#include "core/rng.h"
 
 static const int64_t lengths[] = {1, 5, 300, 50000};
 enum { LENGTHS = sizeof lengths / sizeof *lengths };
 
+/* Words without a pattern that a mistake could keep. */
 static uint64_t word(uint64_t message, int process, int64_t k)
 {
-    sbni_rng_key key = {.seed = message, .purpose = SBNI_RNG_TEST};
-    return sbni_rng_u64(key, (uint64_t)k, (uint32_t)process);
+    uint64_t h = (message << 8 | (uint64_t)process) * UINT64_C(0x9e3779b97f4a7c15);
+    h = (h ^ (uint64_t)k) * UINT64_C(0xff51afd7ed558ccd);
+    return h ^ h >> 29;
 }
 
 static sbni_reduce make(int64_t words)
@@ -25,11 +28,17 @@ static sbni_reduce make(int64_t words)
     return r;
 }
 
+/* Many processes do not read so much. */
+static bool goes_by_mpi(int64_t words)
+{
+    return test_size > 4 && test_size * (words + SBNI_HEAD_WORDS) > 1 << 18;
+}
+
 static void connect(sbni_reduce *r)
 {
     OK(sbni_reduce_connect(r));
-    /* else another way is tested than this is about */
-    assert_true(test_size == 1 || r->host.memory);
+    bool memory = test_size > 1 && !goes_by_mpi(r->words - SBNI_HEAD_WORDS);
+    assert_int_equal(r->host.memory != NULL, memory);
 }
 
 static void fill(sbni_reduce *r, uint32_t tag)
@@ -69,6 +78,7 @@ static void each_length(void **state)
             uint32_t tag = (uint32_t)(100 * l + i);
             fill(&r, tag);
             dawdle(i);
+            count_start();
             if (i % 2) {
                 OK(sbni_reduce_run(&r));
             } else {
@@ -77,11 +87,73 @@ static void each_length(void **state)
                 dawdle(i + 1);
                 OK(sbni_reduce_end(&r));
             }
+            message_count sent = count_read();
+            assert_int_equal(sent.allreduces + sent.iallreduces, goes_by_mpi(lengths[l]));
+            assert_int_equal(sent.others + sent.broadcasts, 0);
             expect(&r, tag);
             OK(sbni_reduce_verdict(&r, SBN_OK, "test"));
         }
         sbni_reduce_destroy(&r);
     }
+}
+
+/* Long sums of many processes, which go by MPI, under way while short ones go through
+ * memory: whoever waits in these moves those on. */
+static void beside_sums_by_mpi(void **state)
+{
+    (void)state;
+    sbni_reduce by_mpi = make(50000), r = make(300);
+    connect(&by_mpi);
+    connect(&r);
+    for (int step = 0; step < 10; step++) {
+        fill(&by_mpi, (uint32_t)step);
+        OK(sbni_reduce_begin(&by_mpi));
+        bool first = (step + test_rank) % 2;
+        if (first) OK(sbni_reduce_end(&by_mpi));
+        for (int i = 0; i < 5; i++) {
+            fill(&r, (uint32_t)(100 * step + i));
+            OK(sbni_reduce_run(&r));
+            expect(&r, (uint32_t)(100 * step + i));
+        }
+        if (!first) OK(sbni_reduce_end(&by_mpi));
+        expect(&by_mpi, (uint32_t)step);
+    }
+    sbni_reduce_destroy(&by_mpi);
+    sbni_reduce_destroy(&r);
+}
+
+/* Without memory on one process, of a new length and of one that has some already, sums
+ * of all go by MPI. */
+static void memory_that_one_lacks(void **state)
+{
+    (void)state;
+    static const struct {
+        int resource;
+        rlim_t limit;
+    } lacks[] = {{RLIMIT_NOFILE, 0}, {RLIMIT_FSIZE, 1000}};
+    if (test_size == 1) return;
+    for (int k = 0; k < 2; k++)
+        for (int odd = 0; odd < (k ? 1 : test_size); odd++) {
+            /* no file can be opened, or be as long: only the first makes one */
+            struct rlimit was, small;
+            sbni_reduce r[3] = {make(300), make(700 + 10 * k + odd), make(300)};
+            connect(&r[0]);
+            assert_int_equal(getrlimit(lacks[k].resource, &was), 0);
+            small = was;
+            small.rlim_cur = lacks[k].limit;
+            if (test_rank == odd) setrlimit(lacks[k].resource, &small);
+            for (int i = 1; i < 3; i++) {
+                OK(sbni_reduce_connect(&r[i]));
+                assert_null(r[i].host.memory);
+            }
+            setrlimit(lacks[k].resource, &was);
+            for (int i = 0; i < 9; i++) {
+                fill(&r[i % 3], (uint32_t)i);
+                OK(sbni_reduce_run(&r[i % 3]));
+                expect(&r[i % 3], (uint32_t)i);
+            }
+            for (int i = 0; i < 3; i++) sbni_reduce_destroy(&r[i]);
+        }
 }
 
 /* A process that is done fills its words anew while others still read the last ones. */
@@ -217,8 +289,9 @@ static void given_up(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(each_length),  cmocka_unit_test(nobody_waits_for_readers),
-    cmocka_unit_test(sent_twice),   cmocka_unit_test(many_at_once),
-    cmocka_unit_test(out_of_order), cmocka_unit_test(given_up),
+    cmocka_unit_test(each_length),        cmocka_unit_test(nobody_waits_for_readers),
+    cmocka_unit_test(sent_twice),         cmocka_unit_test(many_at_once),
+    cmocka_unit_test(out_of_order),       cmocka_unit_test(given_up),
+    cmocka_unit_test(beside_sums_by_mpi), cmocka_unit_test(memory_that_one_lacks),
 };
 TEST_MAIN(tests)

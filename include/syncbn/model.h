@@ -113,7 +113,8 @@ typedef struct sbn_model_memory {
                                   windows at the points of tiles */
     int64_t parameters_bytes;  /**< with running statistics */
     int64_t gradients_bytes;   /**< of the parameters */
-    int64_t messages_bytes;    /**< exact sums: sent, received, and of each thread */
+    int64_t messages_bytes;    /**< exact sums: sent (through memory two
+                                  in turn), received, and of each thread */
 } sbn_model_memory;
 
 /** Defaults as above for a net and a batch. Local. */

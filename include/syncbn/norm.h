@@ -107,9 +107,7 @@ SBN_API sbn_norm_config sbn_norm_config_default(int64_t channels);
  * @param cfg    copied.
  * @param group  must outlive the layer.
  * @collective over the group: 20 bytes; 524 in their place where a process fails, and a
- * gather of 8 more where settings differ. The first messages of each length make a
- * communicator (MPI_Comm_dup), so that layers called in different orders never meet with
- * different counts.
+ * gather of 8 more where settings differ. Its messages are connected (syncbn/group.h).
  * @errors SBN_E_ARG (a setting out of range), SBN_E_MISMATCH (settings differ between
  * processes), SBN_E_MEMORY, SBN_E_PEER, SBN_E_MPI
  */
@@ -327,7 +325,7 @@ SBN_API sbn_status sbn_norm_second_backward(sbn_norm *norm, const sbn_tensor *v,
  * the other, each with inputs that the precise statistics of the layers before it gave.
  * Independent of how the data is cut into batches of whole slices and dealt to processes.
  * Forward and backward may run in between. A second begin drops what was added.
- * @collective 4 bytes.
+ * @collective 4 bytes; the first time its message is connected.
  * @errors SBN_E_ARG (not tracked; local), SBN_E_MEMORY, SBN_E_PEER
  * @source Wu & Johnson 2021 (arXiv 2105.07576) §3
  */

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /**
- * A process that is stopped, or whose host is gone, makes all others wait in MPI for
+ * A process that is stopped, or whose host is gone, makes all others wait for it for
  * ever. A watch is a thread in every process of a group that sees how long its process
  * has stood in one collective of the library (a layer's sums, gradients, agreements, …),
  * and calls the program when that is too long. The thread calls nothing of MPI, so

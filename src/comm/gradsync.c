@@ -237,11 +237,11 @@ int64_t *sbni_gradsync_exponents(sbni_gradsync *s)
 
 int64_t sbni_gradsync_bytes(const sbni_gradsync *s)
 {
-    int64_t words = 0;
+    int64_t bytes = 0;
     for (int k = 0; k < s->segment_count; k++)
-        words +=
-            2 * s->segments[k].message.words + (s->threads - 1) * s->segments[k].length;
-    return 8 * words;
+        bytes += sbni_reduce_bytes(&s->segments[k].message) +
+                 8 * (s->threads - 1) * s->segments[k].length;
+    return bytes;
 }
 
 /* Move the exponents of tensors whose units did not fit. */

@@ -5,8 +5,16 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Whether a file may be so long; one that may not ends the process. */
+static bool may_be(int64_t bytes)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && (rlim_t)bytes <= limit.rlim_cur;
+}
 
 /* The memory of a host's first process, seen by all of them; -1 where it can't be. */
 static int open_memory(MPI_Comm host, int64_t bytes)
@@ -16,7 +24,7 @@ static int open_memory(MPI_Comm host, int64_t bytes)
     struct stat s;
     MPI_Comm_rank(host, &rank);
     if (rank == 0) {
-        fd = memfd_create("syncbn", MFD_CLOEXEC);
+        if (may_be(bytes)) fd = memfd_create("syncbn", MFD_CLOEXEC);
         if (fd >= 0 && ftruncate(fd, bytes) == 0 && fstat(fd, &s) == 0) {
             where[0] = getpid();
             where[1] = fd;
@@ -32,14 +40,10 @@ static int open_memory(MPI_Comm host, int64_t bytes)
         char path[64];
         snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)where[0],
                  (long long)where[1]);
-        fd = open(path, O_RDWR | O_CLOEXEC);
-        /* in a container of its own that process is another one */
-        bool same = fd >= 0 && fstat(fd, &s) == 0 && (int64_t)s.st_dev == where[2] &&
+        /* in a container of its own that process is another one, and its file anything */
+        bool same = stat(path, &s) == 0 && (int64_t)s.st_dev == where[2] &&
                     (int64_t)s.st_ino == where[3];
-        if (fd >= 0 && !same) {
-            close(fd);
-            fd = -1;
-        }
+        if (same) fd = open(path, O_RDWR | O_CLOEXEC);
     }
     return fd;
 }
@@ -75,7 +79,7 @@ static sbn_status keep_apart(sbni_hostmem *memory)
     SBN_TRY(sbni_mpi(MPI_Comm_dup(MPI_COMM_SELF, &memory->comm), "MPI_Comm_dup"));
     memory->data = sbni_hostmem_map(memory->comm, memory->bytes);
     SBN_CHECK(memory->data, SBN_E_MEMORY,
-              "data set: no %lld bytes of memory that could be shared",
+              "no %lld bytes of memory that processes could share",
               (long long)memory->bytes);
     return SBN_OK;
 }

@@ -57,7 +57,8 @@ sbn_status sbni_hostsum_is_wanted(sbn_group *group, bool *wanted, bool *crowded)
     MPI_Comm_free(&host);
     cpu_set_t cores;
     CPU_ZERO(&cores);
-    sched_getaffinity(0, sizeof cores, &cores);
+    /* more than a set holds are enough for all */
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0) memset(&cores, -1, sizeof cores);
     memcpy(mine, &cores, sizeof cores);
     mine[ALL] = asks_for_mpi() || here < group->size;
     SBN_TRY(
@@ -75,14 +76,15 @@ sbn_status sbni_hostsum_create(sbni_lane *lane, sbni_hostsum *s)
     *s = (sbni_hostsum){.lane = lane, .words = lane->words};
     s->apart = (int64_t)sizeof(head) + 2 * round_up(8 * s->words);
     SBN_TRY(sbni_call_enter(lane->group, "connecting a layer", lane->words));
-    s->memory = sbni_hostmem_map(lane->group->comm, size * s->apart);
+    s->bytes = size * s->apart;
+    s->memory = sbni_hostmem_map(lane->group->comm, s->bytes);
     sbni_call_goes_on(lane->group);
     return SBN_OK;
 }
 
 void sbni_hostsum_destroy(sbni_hostsum *s)
 {
-    if (s->memory) sbni_hostmem_unmap(s->memory, s->lane->group->size * s->apart);
+    sbni_hostmem_unmap(s->memory, s->bytes);
     *s = (sbni_hostsum){0};
 }
 

@@ -21,7 +21,8 @@ typedef struct sbni_begun {
 /* One message's words in all processes. */
 typedef struct sbni_hostsum {
     struct sbni_lane *lane;
-    void *memory; /* NULL: not through memory */
+    void *memory;  /* NULL: not through memory */
+    int64_t bytes; /* of the memory */
     int64_t words;
     int64_t apart;   /* bytes from one process's part of the memory to the next one's */
     int turn;        /* which of two sums the words are, that are filled or were sent */
@@ -31,9 +32,9 @@ typedef struct sbni_hostsum {
 } sbni_hostsum;
 
 /*
- * Whether sums of the group go through memory: all processes are on one host that lets
- * them share it, and none has SBN_SUMS=mpi in its environment. crowded: there are more
- * processes than cores. @collective over the group: an MPI_Comm_split_type and 136 bytes.
+ * Whether sums of the group should go through memory: all processes are on one host, and
+ * none has SBN_SUMS=mpi in its environment. crowded: there are more processes than cores.
+ * @collective over the group: an MPI_Comm_split_type and 136 bytes.
  */
 sbn_status sbni_hostsum_is_wanted(sbn_group *group, bool *wanted, bool *crowded);
 

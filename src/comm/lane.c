@@ -41,8 +41,8 @@ sbn_status sbni_lane_join(sbn_group *group, int64_t words, sbni_lane *spare,
 {
     sbni_lane *found = group->lanes;
     while (found && found->words != words) found = found->next;
-    *lane = found ? found : spare;
     if (found) {
+        *lane = found;
         sbni_free(spare);
         return SBN_OK;
     }
@@ -55,7 +55,7 @@ sbn_status sbni_lane_join(sbn_group *group, int64_t words, sbni_lane *spare,
         return status;
     }
     spare->next = group->lanes;
-    group->lanes = spare;
+    *lane = group->lanes = spare;
     return SBN_OK;
 }
 

@@ -40,19 +40,35 @@ static bool through_memory(const sbni_reduce *reduce)
     return reduce->host.memory != NULL;
 }
 
-sbn_status sbni_reduce_connect(sbni_reduce *reduce)
+/* The words as they are, where the others see them. */
+static void move(sbni_reduce *reduce)
 {
-    sbni_lane *spare = reduce->spare;
-    if (reduce->lane || reduce->group->size == 1) return SBN_OK;
-    reduce->spare = NULL;
-    SBN_TRY(sbni_lane_join(reduce->group, reduce->words, spare, &reduce->lane));
-    if (reduce->lane->begun) SBN_TRY(sbni_hostsum_create(reduce->lane, &reduce->host));
-    if (!through_memory(reduce)) return sbni_lane_dup(reduce->lane);
     uint64_t *send = sbni_hostsum_fill(&reduce->host);
     memcpy(send, reduce->send, (size_t)reduce->words * 8);
     sbni_free(reduce->send);
     reduce->send = send;
+}
+
+sbn_status sbni_reduce_connect(sbni_reduce *reduce)
+{
+    sbni_lane *lane, *spare = reduce->spare;
+    if (reduce->lane || reduce->group->size == 1) return SBN_OK;
+    SBN_CHECK(spare, SBN_E_STATE, "a message could not be connected before");
+    reduce->spare = NULL;
+    SBN_TRY(sbni_lane_join(reduce->group, reduce->words, spare, &lane));
+    if (lane->begun) SBN_TRY(sbni_hostsum_create(lane, &reduce->host));
+    if (through_memory(reduce))
+        move(reduce);
+    else
+        SBN_TRY(sbni_lane_dup(lane));
+    reduce->lane = lane;
     return SBN_OK;
+}
+
+int64_t sbni_reduce_bytes(const sbni_reduce *reduce)
+{
+    /* through memory there are two places for what is sent */
+    return (through_memory(reduce) ? 3 : 2) * 8 * reduce->words;
 }
 
 /* Out of the group's list. */

@@ -47,9 +47,13 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
 sbn_status sbni_reduce_label(sbni_reduce *reduce, const char *name, const char *phase);
 
 /* Join the lane of this length; before the first message. What send holds stays in it,
- * but it may lie elsewhere then, and after each clear. @collective over the group */
+ * but it may lie elsewhere then, after each clear and after a begin without one.
+ * @collective over the group */
 sbn_status sbni_reduce_connect(sbni_reduce *reduce);
 void sbni_reduce_destroy(sbni_reduce *reduce);
+
+/* Bytes that this process holds for it. */
+int64_t sbni_reduce_bytes(const sbni_reduce *reduce);
 
 /* Zero the message and write its tag. open leaves what is behind the header to the owner,
  * who sets every word of it. */

@@ -121,6 +121,7 @@ static sbn_status time_sums(sbn_group *group, int64_t words, double *median_s)
         group, sbni_reduce_create(group, words - SBNI_HEAD_WORDS, &message));
     if (status == SBN_OK) status = sbni_reduce_connect(&message);
     for (int i = -2; status == SBN_OK && i < repeats; i++) { /* two to warm up */
+        sbni_reduce_clear(&message, 0);
         status = sbn_group_agree(group, SBN_OK);
         double began_s = sbni_clock_s();
         if (status == SBN_OK) status = sbni_reduce_run(&message);

@@ -51,7 +51,7 @@ void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
     int64_t c = norm->cfg.channels, all = (norm->batches + 1) * c,
             factors = 8 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
                       (int64_t)sizeof *norm->corrections;
-    *messages += 16 * (norm->forward.words + norm->backward.words);
+    *messages += sbni_reduce_bytes(&norm->forward) + sbni_reduce_bytes(&norm->backward);
     *work += all * factors + 8 * (c + norm->batches) +
              8 * (samples->rows_room + samples->sums_room) +
              (int64_t)sizeof *samples->slices * samples->slice_room;

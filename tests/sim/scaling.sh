@@ -5,6 +5,9 @@
 # hosts). Repeatable to the last digit: computing is not timed but given.
 set -euo pipefail
 
+# Processes of a simulated host are threads of one process here; MPI is what is simulated.
+export SBN_SUMS=mpi
+
 usage() {
   cat <<'END'
 usage: tests/sim/scaling.sh [-n "NP …"] [-p "PLATFORM …"] [-m NET] [-o DIR]

@@ -104,7 +104,6 @@ int MPI_Comm_dup(MPI_Comm comm, MPI_Comm *copy)
 
 OTHER(Barrier, (MPI_Comm a), (a))
 OTHER(Ibarrier, (MPI_Comm a, MPI_Request *b), (a, b))
-OTHER(Iprobe, (int a, int b, MPI_Comm c, int *d, MPI_Status *e), (a, b, c, d, e))
 OTHER(Ibcast, (void *a, int b, MPI_Datatype c, int d, MPI_Comm e, MPI_Request *f),
       (a, b, c, d, e, f))
 OTHER(Reduce,
@@ -171,11 +170,6 @@ OTHER(Sendrecv,
       (a, b, c, d, e, f, g, h, i, j, k, l))
 OTHER(Start, (MPI_Request * a), (a))
 OTHER(Startall, (int a, MPI_Request b[]), (a, b))
-OTHER(Win_fence, (int a, MPI_Win b), (a, b))
-OTHER(Win_allocate_shared,
-      (MPI_Aint a, int b, MPI_Info c, MPI_Comm d, void *e, MPI_Win *f),
-      (a, b, c, d, e, f))
-OTHER(Win_free, (MPI_Win * a), (a))
 OTHER(Comm_split, (MPI_Comm a, int b, int c, MPI_Comm *d), (a, b, c, d))
 OTHER(Comm_split_type, (MPI_Comm a, int b, int c, MPI_Info d, MPI_Comm *e),
       (a, b, c, d, e))
