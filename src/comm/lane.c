@@ -1,5 +1,7 @@
 #include "comm/lane.h"
 
+#include <stddef.h>
+
 #include "comm/hostmem.h"
 #include "core/memory.h"
 
