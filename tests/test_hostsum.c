@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "comm/hostmem.h"
 #include "comm/reduce.h"
 
 static const int64_t lengths[] = {1, 5, 300, 50000};
@@ -146,7 +147,15 @@ static void memory_that_one_lacks(void **state)
                 OK(sbni_reduce_connect(&r[i]));
                 assert_null(r[i].host.memory);
             }
+            sbni_hostmem data;
+            OK(sbni_hostmem_create(test_group, 5000, &data));
             setrlimit(lacks[k].resource, &was);
+            /* and each has a copy of what else they would share */
+            assert_int_equal(data.size, 1);
+            memset(data.data, test_rank, 5000);
+            OK(sbni_hostmem_publish(&data));
+            assert_int_equal(((char *)data.data)[4999], test_rank);
+            sbni_hostmem_destroy(&data);
             for (int i = 0; i < 9; i++) {
                 fill(&r[i % 3], (uint32_t)i);
                 OK(sbni_reduce_run(&r[i % 3]));

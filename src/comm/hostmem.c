@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/memory.h"
+
 /* Whether a file may be so long; one that may not ends the process. */
 static bool may_be(int64_t bytes)
 {
@@ -72,16 +74,13 @@ sbni_hostmem sbni_hostmem_none(void)
     return (sbni_hostmem){.comm = MPI_COMM_NULL};
 }
 
-/* A copy for each process. */
+/* A copy for each process, of its own memory. */
 static sbn_status keep_apart(sbni_hostmem *memory)
 {
     MPI_Comm_free(&memory->comm);
     SBN_TRY(sbni_mpi(MPI_Comm_dup(MPI_COMM_SELF, &memory->comm), "MPI_Comm_dup"));
-    memory->data = sbni_hostmem_map(memory->comm, memory->bytes);
-    SBN_CHECK(memory->data, SBN_E_MEMORY,
-              "no %lld bytes of memory that processes could share",
-              (long long)memory->bytes);
-    return SBN_OK;
+    memory->apart = true;
+    return sbni_alloc(1, memory->bytes, "data of a host", &memory->data);
 }
 
 static sbn_status create(sbn_group *group, sbni_hostmem *memory)
@@ -122,7 +121,10 @@ void sbni_hostmem_destroy(sbni_hostmem *memory)
     int finalized = 0;
     MPI_Finalized(&finalized);
     if (memory->comm == MPI_COMM_NULL || !memory->comm) return;
-    sbni_hostmem_unmap(memory->data, memory->bytes);
+    if (memory->apart)
+        sbni_free(memory->data);
+    else
+        sbni_hostmem_unmap(memory->data, memory->bytes);
     if (!finalized) MPI_Comm_free(&memory->comm);
     *memory = sbni_hostmem_none();
 }

@@ -3,6 +3,7 @@
 #ifndef SBNI_HOSTMEM_H
 #define SBNI_HOSTMEM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "comm/group.h"
@@ -23,6 +24,7 @@ void sbni_hostmem_unmap(void *memory, int64_t bytes);
 typedef struct sbni_hostmem {
     sbn_group *group;
     MPI_Comm comm; /* of the host's processes; of this one alone where they can't share */
+    bool apart;    /* they can't */
     int64_t bytes;
     void *data;     /* the same memory on all of them */
     int rank, size; /* of this process among them, and their number */
