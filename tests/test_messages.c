@@ -262,7 +262,7 @@ static void check_net(const char *net, int norms, bool overlap)
 {
     enum { BATCH = 48, STEPS = 4 };
     sbn_model_config cfg = sbn_model_config_default(net, BATCH);
-    cfg.overlap = overlap;
+    cfg.overlap = overlap ? SBN_OVERLAP_NETWORK : SBN_OVERLAP_NEVER;
     count_start();
     sbn_model *model = net_make(&cfg, test_group);
     if (test_size > 1) assert_int_equal(count_read().bytes, 40 + 20 * norms);

@@ -210,7 +210,7 @@ static void differences_of_dropout(void **state)
     sbn_model_config cfg = config(net, 40, 0, SBN_F64);
     cfg.norm = SBN_MODEL_NORM_NONE;
     net_differentiate(cfg, 37, STEP);
-    cfg.overlap = false;
+    cfg.overlap = SBN_OVERLAP_NEVER;
     cfg.norm = SBN_MODEL_NORM_BATCH;
     net_differentiate(cfg, 37, STEP);
 }

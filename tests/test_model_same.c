@@ -183,6 +183,7 @@ static void compare_norm_batches(sbn_dtype dtype)
     sbn_model_config cfg = sbn_model_config_default("test", 64);
     cfg.text = net;
     cfg.dtype = dtype;
+    cfg.overlap = SBN_OVERLAP_ALWAYS;
     for (int i = 0; i < 4; i++) {
         cfg.norm_batch = norm_batches[i];
         compare(cfg, 1, 1);

@@ -49,6 +49,17 @@ typedef enum sbn_model_norm {
     SBN_MODEL_NORM_GROUP   /**< group normalization of each sample, syncbn/groupnorm.h */
 } sbn_model_norm;
 
+/** Whether backward goes on while messages are under way: with the gradients of weights
+ * while those of norms travel, for which it goes through its slices twice, and with what
+ * is below while those of gradients do. No bit depends on it. */
+typedef enum sbn_overlap {
+    SBN_OVERLAP_NEVER,
+    SBN_OVERLAP_ALWAYS,
+    SBN_OVERLAP_NETWORK /**< where MPI sums; not where a group's processes are all on one
+                           host and sum through memory that they share: messages then take
+                           less time than it would save */
+} sbn_overlap;
+
 typedef struct sbn_model_config {
     const char
         *net; /**< name of a net that comes with the library, or a path ending in .net */
@@ -61,10 +72,9 @@ typedef struct sbn_model_config {
     sbn_model_norm norm; /**< default SBN_MODEL_NORM_BATCH */
     int64_t norm_groups; /**< group norm: groups of every norm line, ≥ 1, a divisor of its
                             channels; else not read; default 1 */
-    double eps, momentum; /**< of the norm layers; defaults 1e-5 and 0.1 */
-    sbn_running running;  /**< likewise; default SBN_RUNNING_WHOLE_BATCH */
-    bool overlap; /**< backward goes on while messages are under way; no bit depends on
-                     it; default true */
+    double eps, momentum;   /**< of the norm layers; defaults 1e-5 and 0.1 */
+    sbn_running running;    /**< likewise; default SBN_RUNNING_WHOLE_BATCH */
+    sbn_overlap overlap;    /**< default SBN_OVERLAP_NETWORK */
     double label_smoothing; /**< s, 0 … below 1: the loss of training is the cross-entropy
                                against (1 − s)·onehot + s/classes (Szegedy et al. 2016,
                                arXiv 1512.00567, section 7); evaluation's has s = 0;

@@ -97,10 +97,10 @@ typedef struct sbn_trainer_config {
                             processes are not independent; those of norm batches are, and
                             the estimate is that for norm batches of this size */
     sbn_progress_style progress;
-    bool overlap;      /**< as in sbn_model_config */
-    int64_t max_skips; /**< a step that is not finite is undone and left out, unless so
-                          many before it were; 0: it ends the run */
-    double max_time_s; /**< end behind the first step after so many seconds; 0: none */
+    sbn_overlap overlap; /**< as in sbn_model_config */
+    int64_t max_skips;   /**< a step that is not finite is undone and left out, unless so
+                            many before it were; 0: it ends the run */
+    double max_time_s;   /**< end behind the first step after so many seconds; 0: none */
     void (*warn)(
         const char *line);             /**< told on the group's process 0 what a run got
                                           over,    as a damaged checkpoint; NULL: nobody is */

@@ -58,7 +58,9 @@ static const sbni_command command = {
     "Measure training steps on images drawn in memory: fetch, forward, backward, sum, "
     "update;\nthe fraction of the machine's matrix products that they reach; and, of "
     "several\nprocesses, their rate over that of one alone times their number, beside "
-    "that of as\nmany that train apart, each its share of the batch.",
+    "that of as\nmany that train apart, each its share of the batch, and the rate of "
+    "steps "
+    "whose\nmessages overlap with backward over that of steps that wait.",
     options, 0};
 
 /* A model in training. */
@@ -82,12 +84,12 @@ typedef struct bench {
     double *seconds; /* [WORKS][blocks], and as many ratios as blocks */
 
     const char *net;
-    int64_t batch, share; /* share: of a process that trains apart */
-    trainee together, single;
+    int64_t batch, share;            /* share: of a process that trains apart */
+    trainee together, single, other; /* other: that overlaps where together does not */
 } bench;
 
-/* What is measured in turn; the last two where there are several processes. */
-enum { TOGETHER, PRODUCTS, ALONE, APART, WORKS };
+/* What is measured in turn; the last three where there are several processes. */
+enum { TOGETHER, PRODUCTS, ALONE, APART, OTHER, WORKS };
 
 /* Multiplications and additions of the layers' matrix products, forward and backward, in
  * a step, window by window (tiles, and dW before a pool, do with fewer): what SGEMM's own
@@ -133,6 +135,12 @@ static sbn_status run_together(void *context)
 {
     bench *b = context;
     return train(&b->together, b->batch);
+}
+
+static sbn_status run_other(void *context)
+{
+    bench *b = context;
+    return train(&b->other, b->batch);
 }
 
 /* One process does all, the others wait. */
@@ -217,9 +225,11 @@ static sbn_status fill_trainee(const bench *b, trainee *t)
 }
 
 /* Over the group: with all processes of it, or of this one alone. */
-static sbn_status create_trainee(const bench *b, sbn_group *group, trainee *t)
+static sbn_status create_trainee(const bench *b, sbn_group *group, sbn_overlap overlap,
+                                 trainee *t)
 {
     sbn_model_config cfg = sbn_model_config_default(b->net, b->batch);
+    cfg.overlap = overlap;
     *t = (trainee){.dataset = b->dataset};
     SBN_TRY(sbn_model_create(&cfg, group, &t->model));
     return sbn_group_agree(group, fill_trainee(b, t));
@@ -234,14 +244,16 @@ static void destroy_trainee(trainee *t)
     t->labels = NULL;
 }
 
-/* Rates of processes over that of one alone times their number. */
+/* Rates of processes over that of one alone times their number; of steps with overlap
+ * over those without. */
 typedef struct efficiency {
-    sbni_bench_spread together, apart;
+    sbni_bench_spread together, apart, overlap;
 } efficiency;
 
 static efficiency efficiency_of(const bench *b, double *values)
 {
     const double *together = b->seconds + TOGETHER * b->blocks,
+                 *other = b->seconds + OTHER * b->blocks,
                  *alone = b->seconds + ALONE * b->blocks,
                  *apart = b->seconds + APART * b->blocks, np = sbn_group_size(b->group),
                  part = (double)b->share / (double)b->batch;
@@ -250,17 +262,22 @@ static efficiency efficiency_of(const bench *b, double *values)
     e.together = sbni_bench_spread_of(values, b->blocks);
     for (int i = 0; i < b->blocks; i++) values[i] = part * alone[i] / apart[i];
     e.apart = sbni_bench_spread_of(values, b->blocks);
+    const bool overlaps = b->together.model->overlaps;
+    for (int i = 0; i < b->blocks; i++)
+        values[i] = overlaps ? other[i] / together[i] : together[i] / other[i];
+    e.overlap = sbni_bench_spread_of(values, b->blocks);
     return e;
 }
 
 /* NULL where there was no memory for all. */
 static json_t *with_efficiency(json_t *facts, const efficiency *e)
 {
-    json_t *more =
-        json_pack("{s:f s:f s:f s:f s:f s:f}", "efficiency", e->together.median,
-                  "efficiency_p10", e->together.p10, "efficiency_p90", e->together.p90,
-                  "efficiency_apart", e->apart.median, "efficiency_apart_p10",
-                  e->apart.p10, "efficiency_apart_p90", e->apart.p90);
+    json_t *more = json_pack(
+        "{s:f s:f s:f s:f s:f s:f s:f s:f s:f}", "efficiency", e->together.median,
+        "efficiency_p10", e->together.p10, "efficiency_p90", e->together.p90,
+        "efficiency_apart", e->apart.median, "efficiency_apart_p10", e->apart.p10,
+        "efficiency_apart_p90", e->apart.p90, "overlap", e->overlap.median, "overlap_p10",
+        e->overlap.p10, "overlap_p90", e->overlap.p90);
     bool whole = facts && more && json_object_update(facts, more) == 0;
     json_decref(more);
     if (whole) return facts;
@@ -270,11 +287,12 @@ static json_t *with_efficiency(json_t *facts, const efficiency *e)
 
 static void print_efficiency(const efficiency *e, char *row, size_t room)
 {
-    char cell[2][SBNI_BENCH_CELL];
+    char cell[3][SBNI_BENCH_CELL];
     sbni_bench_print_spread(e->together, cell[0]);
     sbni_bench_print_spread(e->apart, cell[1]);
+    sbni_bench_print_spread(e->overlap, cell[2]);
     size_t used = strlen(row);
-    snprintf(row + used, room - used, "  %-17s  %-17s", cell[0], cell[1]);
+    snprintf(row + used, room - used, "  %-17s  %-17s  %-17s", cell[0], cell[1], cell[2]);
 }
 
 static sbn_status report_case(bench *b)
@@ -318,21 +336,29 @@ static sbn_status measure(bench *b, bool dry)
     const sbni_bench_work works[WORKS] = {[TOGETHER] = {run_together, b},
                                           [PRODUCTS] = {run_products, b},
                                           [ALONE] = {run_alone, b},
-                                          [APART] = {run_apart, b}};
+                                          [APART] = {run_apart, b},
+                                          [OTHER] = {run_other, b}};
     int np = sbn_group_size(b->group);
     bool several = np > 1;
     sbn_status status;
     b->share = b->batch / np > 1 ? b->batch / np : 2; /* one has no variance */
-    b->single = (trainee){0};
-    SBN_GOTO(create_trainee(b, b->group, &b->together));
-    if (several)
-        SBN_GOTO(sbn_group_agree(b->group, create_trainee(b, b->self, &b->single)));
+    b->single = b->other = (trainee){0};
+    SBN_GOTO(create_trainee(b, b->group, SBN_OVERLAP_NETWORK, &b->together));
+    if (several) {
+        SBN_GOTO(create_trainee(b, b->group,
+                                b->together.model->overlaps ? SBN_OVERLAP_NEVER
+                                                            : SBN_OVERLAP_ALWAYS,
+                                &b->other));
+        SBN_GOTO(sbn_group_agree(
+            b->group, create_trainee(b, b->self, SBN_OVERLAP_NEVER, &b->single)));
+    }
     if (dry) goto fail;
     SBN_GOTO(sbni_bench_measure(works, several ? WORKS : ALONE, b->blocks, BLOCK_S,
                                 b->group, b->seconds));
     status = sbn_group_agree(b->group, report_case(b));
 fail:
     destroy_trainee(&b->single);
+    destroy_trainee(&b->other);
     destroy_trainee(&b->together);
     return status;
 }
@@ -384,7 +410,9 @@ static sbn_status run(const settings *s, const sbni_bench_numbers *batches,
              sbn_group_size(group), b.threads, b.blocks, SQUARE, SQUARE);
     snprintf(heads, sizeof heads, "%-10s  %6s  %9s  %-22s  %8s  %7s  %-17s%s", "net",
              "batch", "step", "images/s", "GFLOP", "peak/s", "of peak",
-             sbn_group_size(group) > 1 ? "  efficiency         that of steps apart" : "");
+             sbn_group_size(group) > 1
+                 ? "  efficiency         that of steps apart  overlap"
+                 : "");
     sbn_status status = sbn_group_agree(group, prepare(&b, most));
     if (status == SBN_OK) status = measure_all(&b, s->net, batches, true);
     if (status == SBN_OK)

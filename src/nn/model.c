@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "comm/alike.h"
+#include "comm/lane.h"
 #include "core/memory.h"
 #include "kernels/gemm.h"
 #include "nn/layer.h"
@@ -28,9 +29,17 @@ sbn_model_config sbn_model_config_default(const char *net, int64_t batch)
                               .norm_groups = 1,
                               .eps = 1e-5,
                               .momentum = 0.1,
-                              .overlap = true,
+                              .overlap = SBN_OVERLAP_NETWORK,
                               .init_scale = 1,
                               .dropout = SBN_DROPOUT_NET};
+}
+
+/* Messages through memory take less time than to go through the slices twice. */
+static bool wants_overlap(sbn_overlap overlap, const sbn_group *group)
+{
+    return group->size > 1 &&
+           (overlap == SBN_OVERLAP_ALWAYS ||
+            (overlap == SBN_OVERLAP_NETWORK && group->sums != SBNI_SUMS_MEMORY));
 }
 
 static int64_t largest_share(const sbn_model *m)
@@ -72,6 +81,9 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
     SBN_CHECK(cfg->dropout == SBN_DROPOUT_NET || (cfg->dropout >= 0 && cfg->dropout < 1),
               SBN_E_ARG, "expected a rate of dropout of 0 to below 1, got %g",
               cfg->dropout);
+    SBN_CHECK(cfg->overlap == SBN_OVERLAP_NEVER || cfg->overlap == SBN_OVERLAP_ALWAYS ||
+                  cfg->overlap == SBN_OVERLAP_NETWORK,
+              SBN_E_ARG, "unknown choice %d of overlap", (int)cfg->overlap);
     int64_t slices = sbni_scope_cut(0, cfg->batch, cfg->norm_batch, NULL);
     SBN_CHECK(slices <= SBNI_GRADSYNC_SLICES, SBN_E_ARG,
               "batch %" PRId64 " in norm batches of %" PRId64 " has %" PRId64
@@ -83,7 +95,7 @@ static sbn_status create_local(const sbn_model_config *cfg, sbn_group *group,
     m->group = group;
     m->kernels = sbni_kernels_get(cfg->dtype);
     m->threads = omp_get_max_threads();
-    m->overlaps = cfg->overlap && sbn_group_size(group) > 1;
+    m->overlaps = wants_overlap(cfg->overlap, group);
     m->pokes = m->overlaps && (m->threads == 1 || sbni_group_is_funneled());
     m->capacity = largest_share(m);
     sbni_gemm_setup();
@@ -134,6 +146,7 @@ sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
               "sbn_model_create: expected settings, a group and a place for the model");
     *model = NULL;
     sbn_status status;
+    SBN_GOTO(sbni_lane_choose(group));
     SBN_GOTO(sbn_group_agree(group, create_local(cfg, group, model)));
     (*model)->cfg.net = (*model)->cfg.text = NULL; /* the caller's, perhaps gone later */
     SBN_GOTO(check_alike(*model));

@@ -118,7 +118,7 @@ const sbni_option sbni_train_options[] = {
      0},
     {"no-overlap", SBNI_OPTION_FLAG, AT(no_overlap), 0,
      "wait for each message before computing on (default: backward goes on while sums "
-     "travel)",
+     "travel, where they go by MPI)",
      0, 0, 0, 0},
     {"Results", SBNI_OPTION_TITLE, 0, 0, 0, 0, 0, 0, 0},
     {"out", SBNI_OPTION_TEXT, AT(run.out), "DIR",
@@ -209,7 +209,7 @@ sbn_status sbni_train_settings_resolve(sbni_train_settings *s)
     s->run.norm_running = (sbn_running)s->running;
     s->run.optimizer = (sbn_optimizer_kind)s->optimizer;
     s->run.max_skips = s->nonfinite ? s->max_skips : 0;
-    s->run.overlap = !s->no_overlap;
+    if (s->no_overlap) s->run.overlap = SBN_OVERLAP_NEVER;
     s->run.progress = (sbn_progress_style)s->progress;
     return SBN_OK;
 }

@@ -111,7 +111,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
         (json_int_t)c->limit_test, "drop_last", (int)c->drop_last, "checkpoint_every",
         (json_int_t)c->checkpoint_every, "norm_running",
         c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches", "overlap",
-        (int)c->overlap);
+        c->overlap != SBN_OVERLAP_NEVER);
     if (settings) json_object_update_new(settings, optimizer_of(c));
     if (settings) json_object_update_new(settings, samples_of(c));
     if (settings) json_object_update_new(settings, probes_of(c));

@@ -211,7 +211,7 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
     put(&l, "limit-test", "%" PRId64, c->limit_test);
     put(&l, "resume", "%s", c->resume ? "on" : "off");
     put(&l, "checkpoint-every", "%" PRId64, c->checkpoint_every);
-    put(&l, "no-overlap", "%s", c->overlap ? "off" : "on");
+    put(&l, "no-overlap", "%s", c->overlap == SBN_OVERLAP_NEVER ? "on" : "off");
     put_real(&l, "max-time", c->max_time_s);
     put(&l, "eval-every", "%" PRId64, c->eval_every);
     put(&l, "log-every", "%" PRId64, c->log_every);

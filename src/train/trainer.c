@@ -35,7 +35,7 @@ sbn_trainer_config sbn_trainer_config_default(void)
                                 .seed = 1,
                                 .log_every = 1,
                                 .track_every = 100,
-                                .overlap = true};
+                                .overlap = SBN_OVERLAP_NETWORK};
 }
 
 static int64_t epoch_of(const sbni_session *s, int64_t step)

@@ -6,9 +6,11 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: tests/bench/compare_train.sh [-r ROUNDS] [-b "BATCH …"] [-o FILE]
+usage: tests/bench/compare_train.sh [-n NET] [-r ROUNDS] [-b "BATCH …"] [-i IMAGES] [-o FILE]
+  -n  cnn or resnet8 (cnn)
   -r  rounds, at least 5 for figures to publish (5)
   -b  global batch sizes (64 256)
+  -i  images: syncbn trains on so many once, the peer on a tenth of them six times (60000)
   -o  every measurement as a JSON line (out/bench/compare_train.jsonl)
 environment:
   PYTHON  a Python that can import torch (python3); without one the peer is left out
@@ -16,9 +18,11 @@ environment:
 END
 }
 
-rounds=5 batches="64 256" results=out/bench/compare_train.jsonl
-while getopts r:b:o:h option; do
+net=cnn rounds=5 batches="64 256" images=60000 results=out/bench/compare_train.jsonl
+while getopts n:r:b:i:o:h option; do
   case $option in
+    n) net=$OPTARG ;;
+    i) images=$OPTARG ;;
     r) rounds=$OPTARG ;;
     b) batches=$OPTARG ;;
     o) results=$OPTARG ;;
@@ -26,7 +30,7 @@ while getopts r:b:o:h option; do
     *) usage >&2; exit 64 ;;
   esac
 done
-for number in "$rounds" $batches; do
+for number in "$rounds" "$images" $batches; do
   if ! [[ $number =~ ^[1-9][0-9]*$ ]]; then
     echo "compare_train: '$number' is not a count" >&2
     exit 64
@@ -55,8 +59,8 @@ rate_of() { sed -n 's/.*"images_per_s": *\([0-9.eE+-]*\).*/\1/p' | tail -n 1; }
 
 time_ours() { # batch
   rm -rf "$scratch/run"
-  if ! OMP_NUM_THREADS=1 launch/local -np 2 syncbn train --net cnn --data "$data" \
-    --batch "$1" --epochs 1 --lr 0.05 --momentum 0.9 --seed 1 --out "$scratch/run" \
+  if ! OMP_NUM_THREADS=1 launch/local -np 2 syncbn train --net "$net" --data "$data" \
+    --batch "$1" --limit-train "$images" --epochs 1 --lr 0.05 --momentum 0.9 --seed 1 --out "$scratch/run" \
     >"$scratch/log" 2>&1; then
     echo "compare_train: syncbn train failed:" >&2
     tail -n 20 "$scratch/log" >&2
@@ -66,8 +70,8 @@ time_ours() { # batch
 }
 
 time_peer() { # batch processes layout
-  if ! "$python" -B tests/bench/peers/torch_train.py --batch "$1" --processes "$2" \
-    --layout "$3" >"$scratch/log" 2>&1; then
+  if ! "$python" -B tests/bench/peers/torch_train.py --net "$net" --batch "$1" --processes "$2" \
+    --layout "$3" --images $((images / 10 + 1)) >"$scratch/log" 2>&1; then
     echo "compare_train: torch_train.py failed:" >&2
     tail -n 20 "$scratch/log" >&2
     return 1
@@ -84,9 +88,9 @@ measure() { # round batch contender
     rate=$(time_peer "$2" "$processes" "$layout")
   fi
   [ -n "$rate" ] || { echo "compare_train: $name gave no images_per_s" >&2; return 1; }
-  printf '{"kind":"bench","what":"compare_train","contender":"%s","batch":%d,"round":%d,' \
-    "$name" "$2" "$1" >>"$results"
-  printf '"images_per_s":%s}\n' "$rate" >>"$results"
+  printf '{"kind":"bench","what":"compare_train","net":"%s","contender":"%s","batch":%d,' \
+    "$net" "$name" "$2" >>"$results"
+  printf '"round":%d,"images_per_s":%s}\n' "$1" "$rate" >>"$results"
   printf '%d\t%d\t%s\t%s\n' "$2" "$1" "$name" "$rate" >>"$scratch/rates"
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Communication that a training step waits for, with and without overlap: sums through memory
-# of the host, and by MPI over shared memory, TCP on the loopback, and TCP between two network
-# namespaces with a limited rate.
+# Communication that a training step waits for, with and without overlap: sums by MPI over
+# shared memory, TCP on the loopback, and TCP between two network namespaces with a limited
+# rate. Through memory of the host nothing overlaps by itself: syncbn bench train.
 # Exposed is a step at np=2 less a step without any message: two runs at once, each with
 # half the batch in one process, so that both cores are as busy as at np=2. Each round
 # times all three in turn; medians over rounds.
@@ -9,11 +9,11 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: tests/bench/overlap.sh [-r ROUNDS] [-b "BATCH …"] [-n NET] [-w "memory shm tcp netns"]
+usage: tests/bench/overlap.sh [-r ROUNDS] [-b "BATCH …"] [-n NET] [-w "shm tcp netns"]
   -r  rounds (5)
   -b  global batch sizes (64 256)
   -n  net (cnn)
-  -w  over what (memory shm tcp netns); netns needs root, and is left out with a word without
+  -w  over what (shm tcp netns); netns needs root, and is left out with a word without
 environment:
   PROGRAM  the program (build/syncbn)
   STEPS    of a run (300)
@@ -22,7 +22,7 @@ environment:
 END
 }
 
-rounds=5 batches="64 256" net=cnn ways="memory shm tcp netns"
+rounds=5 batches="64 256" net=cnn ways="shm tcp netns"
 while getopts r:b:n:w:h option; do
   case $option in
     r) rounds=$OPTARG ;;
@@ -136,7 +136,7 @@ train() { # folder batch mpirun's arguments...
   local folder=$1 batch=$2
   shift 2
   rm -rf "$folder"
-  if ! SBN_SUMS=$sums mpirun "$@" "$program" train --net "$net" --data "${DATA:-synthetic}" \
+  if ! SBN_SUMS=mpi mpirun "$@" "$program" train --net "$net" --data "${DATA:-synthetic}" \
     --batch "$batch" --limit-train 4096 --limit-test 1 --steps "$steps" \
     --checkpoint-every 1000000 --progress none --out "$folder" "${options[@]}" \
     >"$folder.log" 2>&1; then
@@ -146,9 +146,8 @@ train() { # folder batch mpirun's arguments...
 }
 
 measure() { # way batch
-  local arguments=(-np 2) options=() sums=mpi
+  local arguments=(-np 2) options=()
   case $1 in
-    memory) sums=memory ;;
     shm) ;;
     tcp) arguments+=(--mca btl "self,tcp" --mca btl_tcp_if_include lo) ;;
     netns)

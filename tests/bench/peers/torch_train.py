@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time PyTorch training the `cnn` net; print one JSON object.
+"""Time PyTorch training one of our nets; print one JSON object.
 
 One process on one thread, or data-parallel over several (gloo, one thread each) with a
 norm whose statistics are those of the global batch. torch.nn.SyncBatchNorm refuses CPU
@@ -70,14 +70,22 @@ class SyncNorm(nn.Module):
         return x * scale.view(col) + (self.bias - mean * scale).view(col)
 
 
+def norm2d(channels, sync):
+    return SyncNorm(channels) if sync else nn.BatchNorm2d(channels)
+
+
+def norm1d(features, sync):
+    return SyncNorm(features) if sync else nn.BatchNorm1d(features)
+
+
 class Cnn(nn.Module):
     def __init__(self, sync):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 10, 5)
         self.conv2 = nn.Conv2d(10, 20, 5)
-        self.conv2_bn = SyncNorm(20) if sync else nn.BatchNorm2d(20)
+        self.conv2_bn = norm2d(20, sync)
         self.dense1 = nn.Linear(320, 50)
-        self.dense1_bn = SyncNorm(50) if sync else nn.BatchNorm1d(50)
+        self.dense1_bn = norm1d(50, sync)
         self.dense2 = nn.Linear(50, 10)
 
     def forward(self, x):
@@ -87,12 +95,50 @@ class Cnn(nn.Module):
         return F.log_softmax(self.dense2(x), dim=1)
 
 
+class Block(nn.Module):
+    """Two 3x3 convolutions beside nothing, or a 1x1 convolution where the shape changes."""
+
+    def __init__(self, taken, channels, stride, sync):
+        super().__init__()
+        self.conv1 = nn.Conv2d(taken, channels, 3, stride, 1)
+        self.bn1 = norm2d(channels, sync)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.bn2 = norm2d(channels, sync)
+        self.side = nn.Identity()
+        if stride > 1:
+            self.side = nn.Sequential(
+                nn.Conv2d(taken, channels, 1, stride), norm2d(channels, sync)
+            )
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.side(x))
+
+
+class Resnet8(nn.Module):
+    def __init__(self, sync):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, 1, 1)
+        self.stem_bn = norm2d(16, sync)
+        self.stages = nn.Sequential(
+            Block(16, 16, 1, sync), Block(16, 32, 2, sync), Block(32, 64, 2, sync)
+        )
+        self.dense = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.stages(F.relu(self.stem_bn(self.stem(x))))
+        return F.log_softmax(self.dense(x.mean((2, 3))), dim=1)
+
+
+NETS = {"cnn": Cnn, "resnet8": Resnet8}
+
+
 class Trainer:
     """A net whose gradients lie in one bucket, summed over processes in one message."""
 
-    def __init__(self, sync, layout, dtype=torch.float32):
+    def __init__(self, net, sync, layout, dtype=torch.float32):
         torch.manual_seed(1)
-        self.model, self.sync = Cnn(sync).to(dtype), sync
+        self.model, self.sync = NETS[net](sync).to(dtype), sync
         if layout == "nhwc":
             self.model.to(memory_format=torch.channels_last)
         params = list(self.model.parameters())
@@ -136,10 +182,10 @@ class Data:
         return self.images[mine].to(dtype) / 255, self.labels[mine]
 
 
-def check(rank, size, layout):
+def check(rank, size, net, layout):
     """The data-parallel steps are those of one process on the joined batch."""
-    parallel = Trainer(True, layout, torch.float64)
-    alone = Trainer(False, "nchw", torch.float64)
+    parallel = Trainer(net, True, layout, torch.float64)
+    alone = Trainer(net, False, "nchw", torch.float64)
     part, whole = Data(rank, size, 22), Data(0, 1, 22)
     for _ in range(3):
         parallel.step(*part.next(torch.float64), 22)
@@ -152,7 +198,7 @@ def check(rank, size, layout):
 def measure(rank, size, args):
     """Images per second of each repeat."""
     trainer, data, rates = (
-        Trainer(size > 1, args.layout),
+        Trainer(args.net, size > 1, args.layout),
         Data(rank, size, args.batch),
         [],
     )
@@ -178,7 +224,7 @@ def work(rank, args, folder):
             rank=rank,
             world_size=args.processes,
         )
-        check(rank, args.processes, args.layout)
+        check(rank, args.processes, args.net, args.layout)
     rates = measure(rank, args.processes, args)
     if rank == 0:
         print(
@@ -188,7 +234,7 @@ def work(rank, args, folder):
                     "what": "train",
                     "peer": "torch",
                     "version": torch.__version__.split("+")[0],
-                    "net": "cnn",
+                    "net": args.net,
                     "layout": args.layout,
                     "processes": args.processes,
                     "threads": 1,
@@ -219,6 +265,7 @@ def positive(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", choices=sorted(NETS), default="cnn")
     parser.add_argument("--batch", type=positive, default=64, help="global batch (64)")
     parser.add_argument(
         "--processes", type=positive, default=1, help="1 is plain training (1)"
