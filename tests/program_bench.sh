@@ -42,7 +42,7 @@ for c in cases:
     if c.get("what") == "norm" and c["threads"] > 1:
         more += ["speedup", "speedup_p10", "speedup_p90"]
     if c.get("what") == "train" and c["np"] > 1:
-        more = [k + p for k in ("efficiency", "efficiency_apart") for p in ("", "_p10", "_p90")]
+        more = [k + p for k in ("efficiency", "efficiency_apart", "overlap") for p in ("", "_p10", "_p90")]
     assert [k for k in c if k != "then"] == keys + more, list(c)
     assert c["kind"] == "bench" and c["what"] == what
     assert all(math.isfinite(v) for v in c.values() if isinstance(v, (int, float))), c
@@ -201,7 +201,7 @@ for c in cases:
     assert abs(c["images_per_s"] * c["seconds"] / 64 - 1) < 1e-6, c
     assert 0.05 < c["peak_fraction"] / (c["step_flops"] / c["seconds"] /
                                         c["peak_flops_per_s"]) < 20, c
-    assert 0.02 < c["efficiency"] < 5 and 0.02 < c["efficiency_apart"] < 5, c'
+    assert all(0.02 < c[k] < 5 for k in ("efficiency", "efficiency_apart", "overlap")), c'
 cp stdout.txt then.jsonl
 must 2 bench train --net cnn --batch 64,32 --blocks 1 --json --compare then.jsonl &&
   judge 'train: compared' train '
