@@ -130,11 +130,12 @@ static void turn(const sbn_model *m, const sbni_layer *layer, void *to)
                        (size_t)size);
 }
 
-/* A channel's columns are added up while the nearest cache holds them. */
+/* Columns of a few channels are added up while the nearest cache holds them. */
 static void dx_of_columns(const sbn_model *m, const sbni_layer *layer, const void *dy,
                           void *col, void *dx)
 {
-    sbni_image in = layer->in->shape, out = layer->out->shape, channel = {1, in.h, in.w};
+    enum { NEAR_BYTES = 16 << 10 };
+    sbni_image in = layer->in->shape, out = layer->out->shape;
     sbni_window win = sbni_conv_window(&layer->spec);
     int64_t taps = win.kernel * win.kernel, k = in.c * taps, s = out.h * out.w;
     const void *weight = m->params[layer->weight].tensor.data;
@@ -144,10 +145,14 @@ static void dx_of_columns(const sbn_model *m, const sbni_layer *layer, const voi
         m->kernels->col2im(col, in, win, dx);
         return;
     }
-    for (int64_t c = 0; c < in.c; c++) {
-        m->kernels->product(taps, s, out.c, sbni_at(m, weight, c * taps), 1, k, dy, false,
-                            col);
-        m->kernels->col2im(col, channel, win, sbni_at(m, dx, c * in.h * in.w));
+    int64_t some = NEAR_BYTES / (taps * s * sbn_dtype_bytes(m->cfg.dtype));
+    if (some < 1) some = 1;
+    for (int64_t c = 0, n; c < in.c; c += n) {
+        n = in.c - c < some ? in.c - c : some;
+        m->kernels->product(n * taps, s, out.c, sbni_at(m, weight, c * taps), 1, k, dy,
+                            false, col);
+        m->kernels->col2im(col, (sbni_image){n, in.h, in.w}, win,
+                           sbni_at(m, dx, c * in.h * in.w));
     }
 }
 
