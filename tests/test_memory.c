@@ -87,7 +87,7 @@ static void steps_allocate_nothing(void **state)
     static const int64_t norm_batches[] = {0, 10, 24};
     for (int k = 0; k < 2 * 2 * 3; k++) {
         sbn_model_config cfg = sbn_model_config_default("cnn", 64);
-        cfg.overlap = k % 2;
+        cfg.overlap = k % 2 ? SBN_OVERLAP_ALWAYS : SBN_OVERLAP_NEVER;
         cfg.norm_batch = norm_batches[k / 4];
         int threads = 1 + k / 2 % 2;
         steps(cfg, threads);
@@ -103,7 +103,7 @@ static void steps_allocate_nothing(void **state)
 }
 
 /* Allocations of a whole run without files. */
-static long of_run(int64_t steps, bool overlap)
+static long of_run(int64_t steps, sbn_overlap overlap)
 {
     sbn_trainer_config cfg = sbn_trainer_config_default();
     cfg.data = "synthetic";
@@ -124,8 +124,10 @@ static long of_run(int64_t steps, bool overlap)
 static void longer_runs_allocate_no_more(void **state)
 {
     (void)state;
-    of_run(1, true); /* the group keeps the rows that it counts messages in */
-    for (int overlap = 0; overlap < 2; overlap++) {
+    of_run(1,
+           SBN_OVERLAP_ALWAYS); /* the group keeps the rows that it counts messages in */
+    for (sbn_overlap overlap = SBN_OVERLAP_NEVER; overlap <= SBN_OVERLAP_ALWAYS;
+         overlap++) {
         long one = of_run(1, overlap);
         assert_true(one > 0);
         assert_int_equal(of_run(3, overlap), one);
@@ -178,8 +180,8 @@ static void cnn_by_hand(void **state)
      * backward, with 2 beside them */
     int sums = test_size > 1 ? 3 : 1;
     int64_t words = weights + 8 + 6 + 4 * sums + 18 * (20 + 50) + 4 * (4 + 2);
-    /* sent and received; through memory twice as many to send */
-    int copies = test_size > 1 ? 3 : 2;
+    /* sent, and received but in one process; through memory twice as many to send */
+    int copies = test_size > 1 ? 3 : 1;
     assert_int_equal(m.messages_bytes, copies * 8 * words);
     cfg.overlap = SBN_OVERLAP_NEVER;
     sbn_model_memory blocking = memory_of(cfg, &rows);

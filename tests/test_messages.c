@@ -301,10 +301,6 @@ static void check_net(const char *net, int norms, bool overlap)
 static void steps_of_nets(void **state)
 {
     (void)state;
-    /* the first message of a group chooses how they all go, which is not counted here */
-    sbn_norm_config cfg = sbn_norm_config_default(1);
-    setup t = begin(&cfg, 0);
-    end(&t);
     for (int overlap = 0; overlap < 2; overlap++) {
         check_net("mlp", 3, overlap);
         check_net("cnn", 2, overlap);

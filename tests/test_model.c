@@ -209,6 +209,7 @@ static void differences_of_dropout(void **state)
     differentiate_net(net, true);
     sbn_model_config cfg = config(net, 40, 0, SBN_F64);
     cfg.norm = SBN_MODEL_NORM_NONE;
+    cfg.overlap = SBN_OVERLAP_ALWAYS;
     net_differentiate(cfg, 37, STEP);
     cfg.overlap = SBN_OVERLAP_NEVER;
     cfg.norm = SBN_MODEL_NORM_BATCH;

@@ -22,19 +22,19 @@ static const char *const net = "input 2x6x6\n"
                                "logsoftmax\n";
 
 /* The same failures whether messages overlap with work or not. */
-static bool overlap;
+static sbn_overlap overlap;
 
 static int with_overlap(void **state)
 {
     (void)state;
-    overlap = true;
+    overlap = SBN_OVERLAP_ALWAYS;
     return 0;
 }
 
 static int without_overlap(void **state)
 {
     (void)state;
-    overlap = false;
+    overlap = SBN_OVERLAP_NEVER;
     return 0;
 }
 
@@ -303,6 +303,8 @@ static void settings_out_of_range(void **state)
     refuses(c, SBN_E_FEW, "test:2:1: norm first: 6 groups of 6 channels hold one value");
     c.norm_groups = 1, c.eps = 0;
     refuses(c, SBN_E_ARG, "norm first: expected eps > 0, got 0");
+    c = good, c.overlap = (sbn_overlap)3;
+    refuses(c, SBN_E_ARG, "unknown choice 3 of overlap");
     c = good, c.label_smoothing = 1;
     refuses(c, SBN_E_ARG, "expected label smoothing of 0 to below 1, got 1");
     c = good, c.init_scale = 0;
@@ -346,7 +348,7 @@ static void trap_17_processes_that_differ(void **state)
     cases[7].momentum = 0.2;
     cases[8].norm = SBN_MODEL_NORM_GROUP;
     cases[9].norm_groups = 2;
-    cases[10].overlap = !good.overlap;
+    cases[10].overlap = SBN_OVERLAP_NETWORK;
     for (int i = 0; i < 11; i++)
         refuses(guilty() ? cases[i] : good, SBN_E_MISMATCH,
                 i ? "digest of the model's settings" : "digest of the net's text");

@@ -183,24 +183,24 @@ static void compare_norm_batches(sbn_dtype dtype)
     sbn_model_config cfg = sbn_model_config_default("test", 64);
     cfg.text = net;
     cfg.dtype = dtype;
-    cfg.overlap = SBN_OVERLAP_ALWAYS;
     for (int i = 0; i < 4; i++) {
         cfg.norm_batch = norm_batches[i];
+        cfg.overlap = i % 2 ? SBN_OVERLAP_NEVER : SBN_OVERLAP_ALWAYS;
         compare(cfg, 1, 1);
         compare(cfg, 2, 1);
-        cfg.overlap = !cfg.overlap;
     }
     for (int i = 0; i < 4; i++) {
         cfg.norm_batch = norm_batches[i];
-        cfg.overlap = i % 2;
+        cfg.overlap = i % 2 ? SBN_OVERLAP_ALWAYS : SBN_OVERLAP_NEVER;
         compare(cfg, 2, 1);
-        cfg.overlap = !cfg.overlap;
+        cfg.overlap = i % 2 ? SBN_OVERLAP_NEVER : SBN_OVERLAP_ALWAYS;
         cfg.text = bare_net;
         compare(cfg, 1, 2);
         cfg.text = residual_net;
         compare(cfg, 2, 1);
         cfg.text = tiled_net;
-        if (cfg.overlap) compare(cfg, 1, 2); /* else no run is split */
+        if (cfg.overlap != SBN_OVERLAP_NEVER)
+            compare(cfg, 1, 2); /* else no run is split */
         cfg.text = net;
     }
     cfg.norm = SBN_MODEL_NORM_NONE;

@@ -140,7 +140,7 @@ static void differences(void **state)
         for (int i = 0; i < 2; i++) {
             sbn_model_config cfg = config(nets[k], cases[(k + i) % 3][0] + 3, SBN_F64);
             cfg.norm_batch = cases[(k + i) % 3][1];
-            cfg.overlap = (k + i) % 2;
+            cfg.overlap = (k + i) % 2 ? SBN_OVERLAP_ALWAYS : SBN_OVERLAP_NEVER;
             net_differentiate(cfg, cases[(k + i) % 3][0], STEP);
         }
 }
@@ -151,7 +151,7 @@ static void differences_without_norm(void **state)
     for (int k = 0; k < NETS; k++) {
         sbn_model_config cfg = config(nets[k], 24, SBN_F64);
         cfg.norm = SBN_MODEL_NORM_NONE;
-        cfg.overlap = k % 2;
+        cfg.overlap = k % 2 ? SBN_OVERLAP_ALWAYS : SBN_OVERLAP_NEVER;
         net_differentiate(cfg, 20, STEP);
     }
 }
@@ -162,7 +162,7 @@ static void differences_of_group_norm(void **state)
     for (int k = 0; k < NETS; k++) {
         sbn_model_config cfg = config(nets[k], 24, SBN_F64);
         cfg.norm = SBN_MODEL_NORM_GROUP;
-        cfg.overlap = k % 2;
+        cfg.overlap = k % 2 ? SBN_OVERLAP_ALWAYS : SBN_OVERLAP_NEVER;
         net_differentiate(cfg, 20, STEP);
     }
 }

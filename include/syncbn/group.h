@@ -23,7 +23,7 @@ extern "C" {
  * A message is connected before it is sent for the first time: through memory 36 bytes,
  * and 36 more for the first of its length; by MPI a communicator (MPI_Comm_dup) for the
  * first of its length, so that calls in different orders never meet with different
- * counts. The first of a group costs 136 bytes and an MPI_Comm_split_type more.
+ * counts.
  *
  * Calls of the library that are collective over a group come in one order on all of its
  * processes; out of order they wait for each other, or are refused where their messages
@@ -41,7 +41,8 @@ typedef struct sbn_group sbn_group;
  * the job.
  * @param comm   any intracommunicator, MPI_COMM_SELF included; stays the caller's.
  * @param group  receives the group; destroy it before MPI_Finalize.
- * @collective over comm (one MPI_Comm_dup, 4 bytes; 524 on failure).
+ * @collective over comm: one MPI_Comm_dup, 4 bytes (524 on failure), and in a group of
+ * several one MPI_Comm_split_type and 136 bytes.
  * @errors SBN_E_ARG (null), SBN_E_STATE (MPI not initialized or finalized), SBN_E_MPI,
  * SBN_E_MEMORY, SBN_E_PEER (another process failed)
  */
@@ -55,7 +56,9 @@ SBN_API sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group);
  * @param key    order of the ranks in the group; ties by rank in comm.
  * @param group  receives the group of this process's color; destroy it before
  * MPI_Finalize.
- * @collective over comm: one MPI_Comm_dup, 4 bytes (524 on failure), one MPI_Comm_split.
+ * @collective over comm: one MPI_Comm_dup, 4 bytes (524 on failure), one MPI_Comm_split;
+ * over comm and over the group, where they have several processes, one
+ * MPI_Comm_split_type and 136 bytes.
  * @errors SBN_E_ARG (color, null), SBN_E_STATE, SBN_E_MPI, SBN_E_MEMORY; SBN_E_PEER where
  * only other processes failed. No group is made anywhere then.
  */

@@ -53,11 +53,11 @@ typedef enum sbn_model_norm {
  * while those of norms travel, for which it goes through its slices twice, and with what
  * is below while those of gradients do. No bit depends on it. */
 typedef enum sbn_overlap {
-    SBN_OVERLAP_NEVER,
-    SBN_OVERLAP_ALWAYS,
-    SBN_OVERLAP_NETWORK /**< where MPI sums; not where a group's processes are all on one
-                           host and sum through memory that they share: messages then take
-                           less time than it would save */
+    SBN_OVERLAP_NEVER,  /**< it waits for each message */
+    SBN_OVERLAP_ALWAYS, /**< in any group of several processes */
+    SBN_OVERLAP_NETWORK /**< not in a group that sums through memory of the one host that
+                           all its processes are on (syncbn/group.h), where a message
+                           takes less time than overlap costs */
 } sbn_overlap;
 
 typedef struct sbn_model_config {
@@ -123,8 +123,8 @@ typedef struct sbn_model_memory {
                                   windows at the points of tiles */
     int64_t parameters_bytes;  /**< with running statistics */
     int64_t gradients_bytes;   /**< of the parameters */
-    int64_t messages_bytes;    /**< exact sums: sent (through memory two
-                                  in turn), received, and of each thread */
+    int64_t messages_bytes; /**< exact sums: sent (through memory two in turn), received
+                               (not in a group of one), and of each thread */
 } sbn_model_memory;
 
 /** Defaults as above for a net and a batch. Local. */

@@ -292,7 +292,7 @@ static void print_efficiency(const efficiency *e, char *row, size_t room)
     sbni_bench_print_spread(e->apart, cell[1]);
     sbni_bench_print_spread(e->overlap, cell[2]);
     size_t used = strlen(row);
-    snprintf(row + used, room - used, "  %-17s  %-17s  %-17s", cell[0], cell[1], cell[2]);
+    snprintf(row + used, room - used, "  %-17s  %-19s  %-17s", cell[0], cell[1], cell[2]);
 }
 
 static sbn_status report_case(bench *b)

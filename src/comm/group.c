@@ -80,6 +80,12 @@ static void own(sbn_group *group, MPI_Comm comm)
     group->other.sums = (sbn_traffic){.name = "other", .phase = ""};
 }
 
+static sbn_status choose_sums(sbn_group *group)
+{
+    if (group->size == 1) return SBN_OK;
+    return sbni_hostsum_is_wanted(group, &group->by_memory, &group->crowded);
+}
+
 sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
 {
     /* A process that fails on its own still takes part, so that nobody waits. */
@@ -94,6 +100,7 @@ sbn_status sbn_group_create(MPI_Comm comm, sbn_group **group)
     bool checks = sbni_lockstep_is_wanted();
     status = agree(&all, status, &checks);
     if (status == SBN_OK && checks && all.size > 1) status = sbni_lockstep_begin(&all);
+    if (status == SBN_OK) status = choose_sums(&all);
     if (status != SBN_OK) {
         MPI_Comm_free(&all.comm);
         sbni_free(g);
@@ -126,7 +133,8 @@ static sbn_status split(sbn_group *whole, sbn_status mine, int color, int key,
     }
     own(g, part);
     *group = g;
-    return whole->checks ? sbni_lockstep_begin(g) : SBN_OK;
+    if (whole->checks) SBN_TRY(sbni_lockstep_begin(g));
+    return choose_sums(g);
 }
 
 sbn_status sbn_group_split(MPI_Comm comm, int color, int key, sbn_group **group)

@@ -10,15 +10,12 @@
 #include "core/status.h"
 #include "syncbn/group.h"
 
-/* How sums go between the processes; found out with the first. */
-typedef enum sbni_sums { SBNI_SUMS_UNKNOWN, SBNI_SUMS_MPI, SBNI_SUMS_MEMORY } sbni_sums;
-
 struct sbn_group {
     MPI_Comm comm;
-    struct sbni_lane *lanes; /* comm/lane.h */
-    sbni_sums sums;
-    bool crowded;                    /* more processes than cores of theirs, where
-                                        sums go through memory */
+    struct sbni_lane *lanes;         /* comm/lane.h */
+    bool by_memory;                  /* sums go through memory of the host that all
+                                        processes are on, but for long ones of many */
+    bool crowded;                    /* more processes than cores of theirs, there */
     sbni_traffic *rows;              /* of labelled messages */
     sbni_traffic other;              /* of all else */
     struct sbni_reduce *outstanding; /* sums begun and not ended, the latest first */

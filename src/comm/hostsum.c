@@ -45,7 +45,7 @@ static bool asks_for_mpi(void)
 
 sbn_status sbni_hostsum_is_wanted(sbn_group *group, bool *wanted, bool *crowded)
 {
-    enum { CORES = sizeof(cpu_set_t) / 8, ALL };
+    enum { CORES = sizeof(cpu_set_t) / 8, ALL = CORES };
     /* cores that this process may run on; whether it can't or won't use memory */
     uint64_t mine[ALL + 1] = {0}, all[ALL + 1];
     MPI_Comm host;

@@ -11,24 +11,12 @@ enum { FEW = 4, READ_WORDS = 1 << 18 };
 
 static bool fits_memory(const sbn_group *group, int64_t words)
 {
-    return group->sums == SBNI_SUMS_MEMORY &&
-           (group->size <= FEW || group->size * words <= READ_WORDS);
+    return group->by_memory && (group->size <= FEW || group->size * words <= READ_WORDS);
 }
 
 static int64_t bytes_of(const sbn_group *group)
 {
     return group->size * (int64_t)sizeof(sbni_begun);
-}
-
-sbn_status sbni_lane_choose(sbn_group *group)
-{
-    bool memory;
-    if (group->sums != SBNI_SUMS_UNKNOWN || group->size == 1) return SBN_OK;
-    SBN_TRY(sbni_call_enter(group, "choosing how sums go", 0));
-    sbn_status status = sbni_hostsum_is_wanted(group, &memory, &group->crowded);
-    sbni_call_goes_on(group);
-    if (status == SBN_OK) group->sums = memory ? SBNI_SUMS_MEMORY : SBNI_SUMS_MPI;
-    return status;
 }
 
 sbn_status sbni_lane_join(sbn_group *group, int64_t words, sbni_lane *spare,
@@ -42,15 +30,14 @@ sbn_status sbni_lane_join(sbn_group *group, int64_t words, sbni_lane *spare,
         return SBN_OK;
     }
     *spare = (sbni_lane){.group = group, .words = words, .comm = MPI_COMM_NULL};
-    sbn_status status = sbni_lane_choose(group);
-    if (status == SBN_OK) status = sbni_call_enter(group, "connecting a layer", words);
-    if (status == SBN_OK && fits_memory(group, words))
-        spare->begun = sbni_hostmem_map(group->comm, bytes_of(group));
-    sbni_call_goes_on(group);
+    sbn_status status = sbni_call_enter(group, "connecting a layer", words);
     if (status != SBN_OK) {
         sbni_free(spare);
         return status;
     }
+    if (fits_memory(group, words))
+        spare->begun = sbni_hostmem_map(group->comm, bytes_of(group));
+    sbni_call_goes_on(group);
     spare->next = group->lanes;
     *lane = group->lanes = spare;
     return SBN_OK;

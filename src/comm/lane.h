@@ -18,10 +18,6 @@ typedef struct sbni_lane {
     struct sbni_lane *next;
 } sbni_lane;
 
-/* Find out how the group's sums go, if that is not known. @collective over the group: an
- * MPI_Comm_split_type and 136 bytes */
-sbn_status sbni_lane_choose(sbn_group *group);
-
 /* The lane of sums of so many words. spare becomes a new lane when there is none of that
  * length yet, else it is freed: so nothing is allocated where the processes already count
  * on each other.

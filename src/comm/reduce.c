@@ -21,9 +21,13 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
               "a message of %" PRId64 " words is longer than MPI can count",
               reduce->words);
     SBN_TRY(sbni_alloc(reduce->words, 8, "message", &reduce->send));
-    sbn_status status = sbni_alloc(reduce->words, 8, "message", &reduce->sum);
-    if (status == SBN_OK)
-        status = sbni_alloc(1, sizeof *reduce->spare, "message", &reduce->spare);
+    sbn_status status = SBN_OK;
+    reduce->sum = reduce->send; /* of one process */
+    if (group->size > 1) {
+        status = sbni_alloc(reduce->words, 8, "message", &reduce->sum);
+        if (status == SBN_OK)
+            status = sbni_alloc(1, sizeof *reduce->spare, "message", &reduce->spare);
+    }
     if (status != SBN_OK) sbni_reduce_destroy(reduce);
     return status;
 }
@@ -68,7 +72,8 @@ sbn_status sbni_reduce_connect(sbni_reduce *reduce)
 int64_t sbni_reduce_bytes(const sbni_reduce *reduce)
 {
     /* through memory there are two places for what is sent */
-    return (through_memory(reduce) ? 3 : 2) * 8 * reduce->words;
+    int places = reduce->group->size == 1 ? 1 : through_memory(reduce) ? 3 : 2;
+    return places * 8 * reduce->words;
 }
 
 /* Out of the group's list. */
@@ -108,7 +113,7 @@ void sbni_reduce_destroy(sbni_reduce *reduce)
             wait_for_mpi(reduce);
             sbni_call_goes_on(reduce->group);
         }
-        sbni_free(reduce->send);
+        if (reduce->sum != reduce->send) sbni_free(reduce->send);
     }
     sbni_free(reduce->sum);
     sbni_free(reduce->spare);
@@ -210,10 +215,7 @@ static sbn_status send_and_wait(sbni_reduce *reduce)
 
 sbn_status sbni_reduce_run(sbni_reduce *reduce)
 {
-    if (reduce->group->size == 1) {
-        memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
-        return SBN_OK;
-    }
+    if (reduce->group->size == 1) return SBN_OK;
     double began_s = sbni_clock_s();
     SBN_TRY(come(reduce));
     sbni_call_waits(reduce->group, &reduce->call);
@@ -278,7 +280,8 @@ sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char 
 
 sbn_status sbni_reduce_alone(sbni_reduce *reduce, sbn_status mine, const char *what)
 {
-    memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
+    if (reduce->sum != reduce->send)
+        memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
     reduce->fine = reduce->send[SBNI_HEAD_LARGE] >> FINE_BIT != 0;
     return own_status(reduce, mine, what);
 }

@@ -21,7 +21,8 @@ typedef struct sbni_reduce {
     sbn_group *group;
     int64_t words;         /* length of the message, header included */
     uint64_t *send;        /* [words] filled by the owner before begin */
-    uint64_t *sum;         /* [words] valid after end */
+    uint64_t *sum;         /* [words] valid after end, until the next clear; of one
+                              process: what it sends */
     sbni_lane *lane;       /* NULL until connected */
     sbni_hostsum host;     /* through memory; else by MPI */
     sbni_call call;        /* as it is told */

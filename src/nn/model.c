@@ -9,7 +9,6 @@
 #include <xxhash.h>
 
 #include "comm/alike.h"
-#include "comm/lane.h"
 #include "core/memory.h"
 #include "kernels/gemm.h"
 #include "nn/layer.h"
@@ -37,9 +36,8 @@ sbn_model_config sbn_model_config_default(const char *net, int64_t batch)
 /* Messages through memory take less time than to go through the slices twice. */
 static bool wants_overlap(sbn_overlap overlap, const sbn_group *group)
 {
-    return group->size > 1 &&
-           (overlap == SBN_OVERLAP_ALWAYS ||
-            (overlap == SBN_OVERLAP_NETWORK && group->sums != SBNI_SUMS_MEMORY));
+    return group->size > 1 && overlap != SBN_OVERLAP_NEVER &&
+           !(overlap == SBN_OVERLAP_NETWORK && group->by_memory);
 }
 
 static int64_t largest_share(const sbn_model *m)
@@ -146,7 +144,6 @@ sbn_status sbn_model_create(const sbn_model_config *cfg, sbn_group *group,
               "sbn_model_create: expected settings, a group and a place for the model");
     *model = NULL;
     sbn_status status;
-    SBN_GOTO(sbni_lane_choose(group));
     SBN_GOTO(sbn_group_agree(group, create_local(cfg, group, model)));
     (*model)->cfg.net = (*model)->cfg.text = NULL; /* the caller's, perhaps gone later */
     SBN_GOTO(check_alike(*model));

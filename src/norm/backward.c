@@ -240,13 +240,11 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
         sbni_range tile = sbni_range_part(all, width, t);
         for (int64_t k = 0; k < count; k++) sum_slice(norm, tile, k);
         flags |= sbni_norm_add_sums_tile(norm, tile, 0, count, &to);
-        sbni_norm_keep_words(norm, &norm->backward, tile, SBNI_BACKWARD_WORDS);
         read_tile(norm, tile);
         if (!wants_elements(norm)) continue;
         for (int64_t k = count; k-- > 0;) write_run(norm, tile, (sbni_slice_run){k, 1});
     }
     sbni_reduce_note(&norm->backward, flags);
-    SBN_TRY(sbni_reduce_run(&norm->backward));
     SBN_TRY(verdict(norm));
     close_backward(norm);
     return SBN_OK;

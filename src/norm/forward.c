@@ -238,7 +238,6 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
     sbni_elements e = elements_of(norm);
     int flags = 0;
     sbni_norm_count(&norm->samples, sbni_tensor_s(&norm->x), all.c, message);
-    SBN_TRY(sbni_reduce_run(message)); /* the counts are read in the loop */
     SBN_TRY(read_counts(norm));
     open_factors(norm);
 #pragma omp parallel for schedule(static) reduction(| : flags)
@@ -247,13 +246,11 @@ static sbn_status tile_by_tile(sbn_norm *norm, int64_t tiles, int64_t width)
         for (int64_t k = 0; k < samples->slice_count; k++)
             sbni_norm_sum_slice(norm, samples, &norm->x, norm->planes, tile, k);
         flags |= sbni_norm_add_tile(norm, samples, tile, 0, samples->slice_count, &to);
-        sbni_norm_keep_words(norm, message, tile, SBNI_MOMENT_WORDS);
         read_tile(norm, tile);
         for (int64_t k = samples->slice_count; k-- > 0;)
             sbni_norm_apply_run(norm, samples, &e, tile, (sbni_slice_run){k, 1});
     }
     sbni_reduce_note(message, flags);
-    SBN_TRY(sbni_reduce_run(message));
     SBN_TRY(verdict(norm));
     close_factors(norm);
     return SBN_OK;

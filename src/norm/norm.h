@@ -247,10 +247,6 @@ void sbni_norm_each_run(const sbni_samples *samples, const sbn_tensor *x,
 sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase,
                                     sbni_reduce *reduce);
 
-/* In place of the message, for the words of a tile in a group of one process. */
-void sbni_norm_keep_words(const sbn_norm *norm, sbni_reduce *message, sbni_range tile,
-                          int words);
-
 /* Let gamma, beta and their gradients live in memory of the owner, in place of the
  * layer's own. */
 void sbni_norm_bind(sbn_norm *norm, void *weight, void *weight_grad, void *bias,

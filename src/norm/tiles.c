@@ -150,18 +150,6 @@ sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase
     return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", norm->name);
 }
 
-void sbni_norm_keep_words(const sbn_norm *norm, sbni_reduce *message, sbni_range tile,
-                          int words)
-{
-    int64_t c = norm->cfg.channels;
-    for (int64_t g = 0; g < norm->batches; g++) {
-        int64_t at = sbni_section(c, g, words) + SBNI_SECTION_WORDS + tile.first;
-        for (int w = 0; w < words; w++)
-            memcpy(message->sum + at + w * c, message->send + at + w * c,
-                   (size_t)tile.c * 8);
-    }
-}
-
 uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words)
 {
     int64_t c = norm->cfg.channels;

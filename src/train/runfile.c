@@ -98,7 +98,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
     sbni_normkind_print(c->norm, c->norm_groups, norm);
     json_t *settings = json_pack(
         "{s:o s:o s:I s:I s:s s:f s:f s:I s:I s:f s:s s:I s:I s:f s:f s:b s:f s:b"
-        " s:I s:I s:I s:b s:I s:s s:b}",
+        " s:I s:I s:I s:b s:I s:s s:s}",
         "net", text_of(c->net), "data", text_of(c->data), "batch", (json_int_t)c->batch,
         "norm_batch", (json_int_t)c->norm_batch, "norm", norm, "norm_eps", c->norm_eps,
         "norm_momentum", c->norm_momentum, "epochs", (json_int_t)c->epochs, "steps",
@@ -111,7 +111,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
         (json_int_t)c->limit_test, "drop_last", (int)c->drop_last, "checkpoint_every",
         (json_int_t)c->checkpoint_every, "norm_running",
         c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches", "overlap",
-        c->overlap != SBN_OVERLAP_NEVER);
+        sbni_overlap_name(c->overlap));
     if (settings) json_object_update_new(settings, optimizer_of(c));
     if (settings) json_object_update_new(settings, samples_of(c));
     if (settings) json_object_update_new(settings, probes_of(c));

@@ -71,7 +71,7 @@ time_ours() { # batch
 
 time_peer() { # batch processes layout
   if ! "$python" -B tests/bench/peers/torch_train.py --net "$net" --batch "$1" --processes "$2" \
-    --layout "$3" --images $((images / 10 + 1)) >"$scratch/log" 2>&1; then
+    --layout "$3" --images $(((images + 9) / 10)) >"$scratch/log" 2>&1; then
     echo "compare_train: torch_train.py failed:" >&2
     tail -n 20 "$scratch/log" >&2
     return 1

@@ -144,7 +144,8 @@ static sbn_status train(const settings *s, sbn_group *group, costs *cost, plan *
                         plan *plain)
 {
     sbn_model_config cfg = sbn_model_config_default(s->net, s->batch);
-    cfg.overlap = false; /* the simulator's non-blocking sums are of another algorithm */
+    cfg.overlap = SBN_OVERLAP_NEVER; /* the simulator's non-blocking sums are of another
+                                        algorithm */
     sbn_model *model;
     SBN_TRY(sbn_model_create(&cfg, group, &model));
     sbn_status status = run_steps(s, group, model, cost);
