@@ -185,10 +185,6 @@ says 'help before anything else' '^Usage: syncbn train' train --data nowhere -h
 check 'the program alone, without mpirun' has '21980 parameters' plain.txt
 
 # memory, while a run of four is under way
-if [ "$slowness" != 1 ]; then
-  skip 'memory: sanitizers take their own'
-  finish
-fi
 n_images=70000 source=fashion-mnist
 if ! [ -d /usr/share/datasets/fashion-mnist ]; then
   source=large

@@ -48,13 +48,10 @@ falls_back() {
 }
 falls_back cut_to 15
 falls_back flip_at 8
-# sanitizers have seen the reader of checkpoints in test_checkpoint, and writers in test_writes
-if [ "$slowness" = 1 ]; then
-  falls_back flip_at 0
-  falls_back zeros
-  falls_back empty
-  falls_back gone
-fi
+falls_back flip_at 0
+falls_back zeros
+falls_back empty
+falls_back gone
 
 flip_at kept/$newest 12
 cp -r kept run-1
@@ -134,10 +131,6 @@ check 'and one without a name goes on from any: other settings, 65' test "$code"
 
 # --- no room, no permission ---------------------------------------------------
 
-if [ "$slowness" != 1 ]; then
-  skip 'a full and a read-only disk: seen without sanitizers'
-  finish
-fi
 if [ "$(id -u)" != 0 ] || ! mkdir disk || ! mount -t tmpfs -o size=4k tmpfs disk 2>/dev/null; then
   skip 'a full and a read-only disk: they need root, and leave to mount'
   finish
