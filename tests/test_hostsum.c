@@ -196,7 +196,8 @@ static void sent_twice(void **state)
             dawdle(i);
             OK(sbni_reduce_run(&r));
             expect(&r, 3);
-            memset(r.sum, 0, 8 * (size_t)r.words);
+            /* of one process the sum is what was sent */
+            if (test_size > 1) memset(r.sum, 0, 8 * (size_t)r.words);
         }
         sbni_reduce_destroy(&r);
     }
