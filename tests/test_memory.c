@@ -124,8 +124,8 @@ static long of_run(int64_t steps, sbn_overlap overlap)
 static void longer_runs_allocate_no_more(void **state)
 {
     (void)state;
-    of_run(1,
-           SBN_OVERLAP_ALWAYS); /* the group keeps the rows that it counts messages in */
+    /* the group keeps the rows that it counts messages in */
+    of_run(1, SBN_OVERLAP_ALWAYS);
     for (sbn_overlap overlap = SBN_OVERLAP_NEVER; overlap <= SBN_OVERLAP_ALWAYS;
          overlap++) {
         long one = of_run(1, overlap);

@@ -70,7 +70,9 @@ SBN_API sbn_status sbn_group_split(MPI_Comm comm, int color, int key, sbn_group 
  * @param comm        any intracommunicator; stays the caller's.
  * @param group_size  k, 1 … number of processes, which it divides; the same everywhere.
  * @param group       receives this process's group; destroy it before MPI_Finalize.
- * @collective over comm: one MPI_Comm_dup, 20 bytes (540 on failure), one MPI_Comm_split.
+ * @collective over comm: one MPI_Comm_dup, 20 bytes (540 on failure), one MPI_Comm_split;
+ * over comm and over the group, where they have several processes, one
+ * MPI_Comm_split_type and 136 bytes.
  * @errors on all processes: SBN_E_ARG (k does not divide), SBN_E_MISMATCH (k differs);
  * else as sbn_group_split.
  */

@@ -59,8 +59,7 @@ static const sbni_command command = {
     "update;\nthe fraction of the machine's matrix products that they reach; and, of "
     "several\nprocesses, their rate over that of one alone times their number, beside "
     "that of as\nmany that train apart, each its share of the batch, and the rate of "
-    "steps "
-    "whose\nmessages overlap with backward over that of steps that wait.",
+    "steps whose\nmessages overlap with backward over that of steps that wait.",
     options, 0};
 
 /* A model in training. */

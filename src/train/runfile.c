@@ -92,6 +92,13 @@ static json_t *probes_of(const sbn_trainer_config *c)
                      "noise_scale", (json_int_t)c->noise_scale);
 }
 
+static const char *overlap_name(sbn_overlap overlap)
+{
+    return overlap == SBN_OVERLAP_NEVER    ? "never"
+           : overlap == SBN_OVERLAP_ALWAYS ? "always"
+                                           : "network";
+}
+
 static json_t *settings_of(const sbn_trainer_config *c)
 {
     char norm[SBNI_NORMKIND_BYTES];
@@ -111,7 +118,7 @@ static json_t *settings_of(const sbn_trainer_config *c)
         (json_int_t)c->limit_test, "drop_last", (int)c->drop_last, "checkpoint_every",
         (json_int_t)c->checkpoint_every, "norm_running",
         c->norm_running == SBN_RUNNING_WHOLE_BATCH ? "batch" : "norm-batches", "overlap",
-        sbni_overlap_name(c->overlap));
+        overlap_name(c->overlap));
     if (settings) json_object_update_new(settings, optimizer_of(c));
     if (settings) json_object_update_new(settings, samples_of(c));
     if (settings) json_object_update_new(settings, probes_of(c));

@@ -98,13 +98,6 @@ __attribute__((format(printf, 3, 4))) static void put(list *l, const char *key,
     va_end(args);
 }
 
-const char *sbni_overlap_name(sbn_overlap overlap)
-{
-    return overlap == SBN_OVERLAP_NEVER    ? "never"
-           : overlap == SBN_OVERLAP_ALWAYS ? "always"
-                                           : "network";
-}
-
 const char *sbni_schedule_name(sbn_schedule_kind kind)
 {
     static const char *const names[] = {"constant", "step", "cosine"};
@@ -218,7 +211,7 @@ sbn_status sbni_settings_check_alike(const sbn_trainer_config *c, sbn_group *gro
     put(&l, "limit-test", "%" PRId64, c->limit_test);
     put(&l, "resume", "%s", c->resume ? "on" : "off");
     put(&l, "checkpoint-every", "%" PRId64, c->checkpoint_every);
-    put(&l, "overlap", "%s", sbni_overlap_name(c->overlap));
+    put(&l, "no-overlap", "%s", c->overlap == SBN_OVERLAP_NEVER ? "on" : "off");
     put_real(&l, "max-time", c->max_time_s);
     put(&l, "eval-every", "%" PRId64, c->eval_every);
     put(&l, "log-every", "%" PRId64, c->log_every);

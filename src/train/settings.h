@@ -21,9 +21,6 @@ int sbni_settings_list(const sbn_trainer_config *cfg, int64_t train, uint64_t di
 /* An optimizer as --optimizer spells it. */
 const char *sbni_optimizer_name(sbn_optimizer_kind kind);
 
-/* Never, always or network. */
-const char *sbni_overlap_name(sbn_overlap overlap);
-
 /* A schedule as --schedule spells it. */
 const char *sbni_schedule_name(sbn_schedule_kind kind);
 
