@@ -1,5 +1,6 @@
-/* Sums through memory of the host against sums added up one by one: short and long, in
- * any order, again and again, and where processes are not in the same one. */
+/* Sums through memory of the host against sums added up one by one: short ones and those
+ * that go by pieces, in any order, again and again, and where processes are not in the
+ * same one. */
 #include "support/count_mpi.h"
 #include "support/harness.h"
 
@@ -10,8 +11,10 @@
 
 #include "comm/hostmem.h"
 #include "comm/reduce.h"
+#include "core/memory.h"
 
-static const int64_t lengths[] = {1, 5, 300, 50000};
+/* By pieces: from 1367 words on, by the number of processes. */
+static const int64_t lengths[] = {1, 300, 1500, 4093, 40960 - SBNI_HEAD_WORDS, 50000};
 enum { LENGTHS = sizeof lengths / sizeof *lengths };
 
 /* Words without a pattern that a mistake could keep. */
@@ -29,17 +32,11 @@ static sbni_reduce make(int64_t words)
     return r;
 }
 
-/* Many processes do not read so much. */
-static bool goes_by_mpi(int64_t words)
-{
-    return test_size > 4 && test_size * (words + SBNI_HEAD_WORDS) > 1 << 18;
-}
-
 static void connect(sbni_reduce *r)
 {
     OK(sbni_reduce_connect(r));
-    bool memory = test_size > 1 && !goes_by_mpi(r->words - SBNI_HEAD_WORDS);
-    assert_int_equal(r->host.memory != NULL, memory);
+    assert_int_equal(r->host.memory != NULL, test_size > 1);
+    assert_int_equal(r->host.piece > 0, test_size > 1 && test_size * r->words > 1 << 13);
 }
 
 static void fill(sbni_reduce *r, uint32_t tag)
@@ -57,6 +54,15 @@ static void expect(const sbni_reduce *r, uint32_t tag)
         if (r->sum[k] != sum) fail_msg("word %d of %d", (int)k, (int)r->words);
     }
     assert_int_equal(r->sum[SBNI_HEAD_TAG], (uint64_t)tag * (uint64_t)test_size);
+}
+
+/* Nothing is left of the sum that may be found in the place of the next. */
+static void forget(sbni_reduce *r)
+{
+    MPI_Barrier(MPI_COMM_WORLD);
+    /* of one process it is what was sent */
+    if (test_size > 1) memset((void *)(uintptr_t)r->sum, 0, 8 * (size_t)r->words);
+    MPI_Barrier(MPI_COMM_WORLD);
 }
 
 /* Processes come late in turns, each by giving its core away. */
@@ -89,7 +95,7 @@ static void each_length(void **state)
                 OK(sbni_reduce_end(&r));
             }
             message_count sent = count_read();
-            assert_int_equal(sent.allreduces + sent.iallreduces, goes_by_mpi(lengths[l]));
+            assert_int_equal(sent.allreduces + sent.iallreduces, 0);
             assert_int_equal(sent.others + sent.broadcasts, 0);
             expect(&r, tag);
             OK(sbni_reduce_verdict(&r, SBN_OK, "test"));
@@ -98,29 +104,56 @@ static void each_length(void **state)
     }
 }
 
-/* Long sums of many processes, which go by MPI, under way while short ones go through
- * memory: whoever waits in these moves those on. */
+/* Sums that go by MPI under way while others go through memory: whoever waits in these
+ * moves those on. */
 static void beside_sums_by_mpi(void **state)
 {
     (void)state;
-    sbni_reduce by_mpi = make(50000), r = make(300);
-    connect(&by_mpi);
-    connect(&r);
+    sbni_reduce r[2] = {make(300), make(50000)};
+    for (int l = 0; l < 2; l++) connect(&r[l]);
+    int *sent = NULL, *sum = NULL;
+    enum { COUNT = 100000 };
+    OK(sbni_alloc(COUNT, sizeof *sent, "test", &sent));
+    OK(sbni_alloc(COUNT, sizeof *sum, "test", &sum));
     for (int step = 0; step < 10; step++) {
-        fill(&by_mpi, (uint32_t)step);
-        OK(sbni_reduce_begin(&by_mpi));
+        MPI_Request by_mpi;
+        for (int k = 0; k < COUNT; k++) sent[k] = step + k;
+        MPI_Iallreduce(sent, sum, COUNT, MPI_INT, MPI_SUM, MPI_COMM_WORLD, &by_mpi);
         bool first = (step + test_rank) % 2;
-        if (first) OK(sbni_reduce_end(&by_mpi));
-        for (int i = 0; i < 5; i++) {
-            fill(&r, (uint32_t)(100 * step + i));
-            OK(sbni_reduce_run(&r));
-            expect(&r, (uint32_t)(100 * step + i));
+        if (first) MPI_Wait(&by_mpi, MPI_STATUS_IGNORE);
+        for (int i = 0; i < 6; i++) {
+            fill(&r[i % 2], (uint32_t)(100 * step + i));
+            OK(sbni_reduce_run(&r[i % 2]));
+            expect(&r[i % 2], (uint32_t)(100 * step + i));
         }
-        if (!first) OK(sbni_reduce_end(&by_mpi));
-        expect(&by_mpi, (uint32_t)step);
+        if (!first) MPI_Wait(&by_mpi, MPI_STATUS_IGNORE);
+        for (int k = 0; k < COUNT; k++) assert_int_equal(sum[k], test_size * (step + k));
     }
-    sbni_reduce_destroy(&by_mpi);
-    sbni_reduce_destroy(&r);
+    sbni_free(sent);
+    sbni_free(sum);
+    for (int l = 0; l < 2; l++) sbni_reduce_destroy(&r[l]);
+}
+
+/* Two sums by pieces are under way, and a process ends them only when the others have:
+ * they add up its share. */
+static void nobody_waits_for_who_is_away(void **state)
+{
+    (void)state;
+    sbni_reduce r[2] = {make(50000), make(60000)};
+    for (int l = 0; l < 2; l++) connect(&r[l]);
+    for (int away = 0; away < test_size; away++) {
+        for (int l = 0; l < 2; l++) {
+            fill(&r[l], (uint32_t)(10 * away + l));
+            OK(sbni_reduce_begin(&r[l]));
+        }
+        if (test_rank == away) MPI_Barrier(MPI_COMM_WORLD);
+        for (int l = 0; l < 2; l++) {
+            OK(sbni_reduce_end(&r[l]));
+            expect(&r[l], (uint32_t)(10 * away + l));
+        }
+        if (test_rank != away) MPI_Barrier(MPI_COMM_WORLD);
+    }
+    for (int l = 0; l < 2; l++) sbni_reduce_destroy(&r[l]);
 }
 
 /* Without memory on one process, of a new length and of one that has some already, sums
@@ -196,8 +229,7 @@ static void sent_twice(void **state)
             dawdle(i);
             OK(sbni_reduce_run(&r));
             expect(&r, 3);
-            /* of one process the sum is what was sent */
-            if (test_size > 1) memset(r.sum, 0, 8 * (size_t)r.words);
+            forget(&r);
         }
         sbni_reduce_destroy(&r);
     }
@@ -299,9 +331,14 @@ static void given_up(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(each_length),        cmocka_unit_test(nobody_waits_for_readers),
-    cmocka_unit_test(sent_twice),         cmocka_unit_test(many_at_once),
-    cmocka_unit_test(out_of_order),       cmocka_unit_test(given_up),
-    cmocka_unit_test(beside_sums_by_mpi), cmocka_unit_test(memory_that_one_lacks),
+    cmocka_unit_test(each_length),
+    cmocka_unit_test(nobody_waits_for_readers),
+    cmocka_unit_test(sent_twice),
+    cmocka_unit_test(many_at_once),
+    cmocka_unit_test(out_of_order),
+    cmocka_unit_test(given_up),
+    cmocka_unit_test(beside_sums_by_mpi),
+    cmocka_unit_test(memory_that_one_lacks),
+    cmocka_unit_test(nobody_waits_for_who_is_away),
 };
 TEST_MAIN(tests)

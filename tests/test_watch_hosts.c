@@ -14,7 +14,7 @@
 #include "comm/watch.h"
 #include "syncbn/watch.h"
 
-static const double limit_s = 0.6, PATIENCE_S = 3;
+static const double limit_s = 1.2, PATIENCE_S = 4;
 
 /* In the place of MPI's: processes 0 and 1 are one host, 2 and 3 another; or each is. */
 static int per_host = 2;

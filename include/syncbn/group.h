@@ -15,8 +15,8 @@ extern "C" {
 /**
  * What the other headers call a sum, or a message, of bytes goes through memory that the
  * processes share where all of the group are on one host that lets them: twice those
- * bytes of each process, which stay with the layer, model or call that sends them. Else,
- * or where more than four processes would read more than 2 MiB together, or with
+ * bytes of each process, and once for all of them where they are more than 64 KiB
+ * together, which stay with the layer, model or call that sends them. Else, or with
  * SBN_SUMS=mpi in the environment of one, it is an MPI_Allreduce or MPI_Iallreduce. Both
  * give the same integers.
  *

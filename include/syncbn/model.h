@@ -124,7 +124,8 @@ typedef struct sbn_model_memory {
     int64_t parameters_bytes;  /**< with running statistics */
     int64_t gradients_bytes;   /**< of the parameters */
     int64_t messages_bytes; /**< exact sums: sent (through memory two in turn), received
-                               (not in a group of one), and of each thread */
+                               (not in a group of one; of long ones through memory a share
+                               of what all receive together), and of each thread */
 } sbn_model_memory;
 
 /** Defaults as above for a net and a batch. Local. */

@@ -18,6 +18,10 @@ static const double EVERY_S = 0.5, IN_LIMIT = 4;
 enum { PATIENCE = 4, TRIES = 40 };
 static const double SELDOM_S = 30;
 
+/* Datagrams that are looked at in one go beside those that may be due: who sends others
+ * can neither keep the thread here nor, unless it sends far more, hold those up. */
+enum { STRANGERS = 1000 };
+
 /* How process 0 is reached; port 0: it is not. */
 typedef struct invitation {
     uint64_t token;
@@ -149,8 +153,7 @@ void sbni_beacon_tend(sbni_beacon *b, double limit_s, const uint8_t *lost)
     struct sockaddr_in from;
     socklen_t bytes = sizeof from;
     ssize_t n = 0;
-    /* all that may be due, and no flood of others' */
-    for (int i = 0; i < 2 * b->board->size && n >= 0; i++) {
+    for (int i = 0; i < 2 * b->board->size + STRANGERS && n >= 0; i++) {
         n = recvfrom(b->fd, &d, sizeof d, 0, (struct sockaddr *)&from, &bytes);
         if (n == sizeof d && is_expected(b, &d)) hear(b, &d, &from, lost);
         bytes = sizeof from;

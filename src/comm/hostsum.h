@@ -1,8 +1,11 @@
 /*
  * Sums between the processes of one host, in memory that they share. Every process leaves
- * its words where the others see them, counts up how many sums it has begun, and adds up
- * what all have left: a few loads and stores where a message of MPI is copied several
- * times. Integers have no order, so the sums are those of MPI, bit by bit.
+ * its words where the others see them and counts up how many sums it has begun. Of short
+ * sums each process then adds up what all have left, for itself; long ones are cut into
+ * pieces, and whoever waits takes a piece that nobody has taken and adds it up for all.
+ * So nobody waits for a process that has other things to do, every word is read once, and
+ * nothing is copied as messages of MPI are. Integers have no order: the sums are those of
+ * MPI, bit by bit.
  */
 #ifndef SBNI_HOSTSUM_H
 #define SBNI_HOSTSUM_H
@@ -25,7 +28,8 @@ typedef struct sbni_hostsum {
     int64_t bytes; /* of the memory */
     int64_t words;
     int64_t apart;   /* bytes from one process's part of the memory to the next one's */
-    int turn;        /* which of two sums the words are, that are filled or were sent */
+    int64_t piece;   /* words; 0: each process adds up all of them */
+    int turn;        /* which of two places has the words that are filled or were sent */
     bool sent;       /* not filled since */
     uint64_t number; /* of the last sum among its lane's, from 1 */
     int come;        /* processes known to have begun it */
@@ -51,8 +55,11 @@ uint64_t *sbni_hostsum_words(const sbni_hostsum *sum);
 
 /* Let the others have the words. They meet the others' sum of that number in the lane. */
 void sbni_hostsum_send(sbni_hostsum *sum);
-/* Wait for sum [words]; MPI goes on meanwhile. False: calls were out of order, and these
- * are words of no sum. */
-bool sbni_hostsum_wait(sbni_hostsum *own, uint64_t *sum);
+/* Wait for the sum; MPI goes on meanwhile. It is in own [words], or with pieces where all
+ * read it, until the next fill. NULL: calls were out of order. */
+const uint64_t *sbni_hostsum_wait(sbni_hostsum *sum, uint64_t *own);
+
+/* Bytes of words for each process. */
+int64_t sbni_hostsum_bytes(const sbni_hostsum *sum);
 
 #endif

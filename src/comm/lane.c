@@ -5,15 +5,6 @@
 #include "comm/hostmem.h"
 #include "core/memory.h"
 
-/* A process reads the words of all, where MPI's algorithms read some parts of them a few
- * times: few processes of any length, or many of few words. */
-enum { FEW = 4, READ_WORDS = 1 << 18 };
-
-static bool fits_memory(const sbn_group *group, int64_t words)
-{
-    return group->by_memory && (group->size <= FEW || group->size * words <= READ_WORDS);
-}
-
 static int64_t bytes_of(const sbn_group *group)
 {
     return group->size * (int64_t)sizeof(sbni_begun);
@@ -35,8 +26,7 @@ sbn_status sbni_lane_join(sbn_group *group, int64_t words, sbni_lane *spare,
         sbni_free(spare);
         return status;
     }
-    if (fits_memory(group, words))
-        spare->begun = sbni_hostmem_map(group->comm, bytes_of(group));
+    if (group->by_memory) spare->begun = sbni_hostmem_map(group->comm, bytes_of(group));
     sbni_call_goes_on(group);
     spare->next = group->lanes;
     *lane = group->lanes = spare;

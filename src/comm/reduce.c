@@ -22,9 +22,9 @@ sbn_status sbni_reduce_create(sbn_group *group, int64_t words, sbni_reduce *redu
               reduce->words);
     SBN_TRY(sbni_alloc(reduce->words, 8, "message", &reduce->send));
     sbn_status status = SBN_OK;
-    reduce->sum = reduce->send; /* of one process */
+    reduce->own = reduce->send; /* of one process */
     if (group->size > 1) {
-        status = sbni_alloc(reduce->words, 8, "message", &reduce->sum);
+        status = sbni_alloc(reduce->words, 8, "message", &reduce->own);
         if (status == SBN_OK)
             status = sbni_alloc(1, sizeof *reduce->spare, "message", &reduce->spare);
     }
@@ -51,6 +51,9 @@ static void move(sbni_reduce *reduce)
     memcpy(send, reduce->send, (size_t)reduce->words * 8);
     sbni_free(reduce->send);
     reduce->send = send;
+    if (!reduce->host.piece) return;
+    sbni_free(reduce->own);
+    reduce->own = NULL;
 }
 
 sbn_status sbni_reduce_connect(sbni_reduce *reduce)
@@ -71,9 +74,10 @@ sbn_status sbni_reduce_connect(sbni_reduce *reduce)
 
 int64_t sbni_reduce_bytes(const sbni_reduce *reduce)
 {
-    /* through memory there are two places for what is sent */
-    int places = reduce->group->size == 1 ? 1 : through_memory(reduce) ? 3 : 2;
-    return places * 8 * reduce->words;
+    int64_t one = 8 * reduce->words;
+    if (through_memory(reduce))
+        return sbni_hostsum_bytes(&reduce->host) + (reduce->own ? one : 0);
+    return reduce->own == reduce->send ? one : 2 * one;
 }
 
 /* Out of the group's list. */
@@ -87,6 +91,7 @@ static void take_out(sbni_reduce *reduce)
 
 static sbn_status wait_for_mpi(sbni_reduce *reduce)
 {
+    reduce->sum = reduce->own;
     int code = MPI_Wait(&reduce->request, MPI_STATUS_IGNORE);
     return sbni_mpi(reduce->poked == MPI_SUCCESS ? code : reduce->poked, "MPI_Wait");
 }
@@ -95,9 +100,7 @@ static sbn_status wait_for_mpi(sbni_reduce *reduce)
 static sbn_status wait_for(sbni_reduce *reduce)
 {
     if (!through_memory(reduce)) return wait_for_mpi(reduce);
-    uint64_t *sum = reduce->sum, tag = reduce->send[SBNI_HEAD_TAG];
-    if (!sbni_hostsum_wait(&reduce->host, sum)) /* a tag that no processes agree on */
-        sum[SBNI_HEAD_TAG] = ~(tag * (uint64_t)reduce->group->size);
+    reduce->sum = sbni_hostsum_wait(&reduce->host, reduce->own);
     return SBN_OK;
 }
 
@@ -113,9 +116,9 @@ void sbni_reduce_destroy(sbni_reduce *reduce)
             wait_for_mpi(reduce);
             sbni_call_goes_on(reduce->group);
         }
-        if (reduce->sum != reduce->send) sbni_free(reduce->send);
+        if (reduce->own != reduce->send) sbni_free(reduce->send);
     }
-    sbni_free(reduce->sum);
+    sbni_free(reduce->own);
     sbni_free(reduce->spare);
     *reduce = (sbni_reduce){0};
 }
@@ -125,6 +128,7 @@ void sbni_reduce_open(sbni_reduce *reduce, uint32_t tag)
     if (through_memory(reduce)) reduce->send = sbni_hostsum_fill(&reduce->host);
     memset(reduce->send, 0, SBNI_HEAD_WORDS * sizeof *reduce->send);
     reduce->send[SBNI_HEAD_TAG] = tag;
+    reduce->sum = reduce->group->size == 1 ? reduce->send : NULL;
     reduce->fine = false;
 }
 
@@ -153,7 +157,7 @@ static sbn_status come(sbni_reduce *reduce)
 static sbn_status send(sbni_reduce *reduce)
 {
     if (!through_memory(reduce))
-        return sbni_mpi(MPI_Iallreduce(reduce->send, reduce->sum, (int)reduce->words,
+        return sbni_mpi(MPI_Iallreduce(reduce->send, reduce->own, (int)reduce->words,
                                        MPI_INT64_T, MPI_SUM, reduce->lane->comm,
                                        &reduce->request),
                         "MPI_Iallreduce");
@@ -205,10 +209,12 @@ sbn_status sbni_reduce_end(sbni_reduce *reduce)
 
 static sbn_status send_and_wait(sbni_reduce *reduce)
 {
-    if (!through_memory(reduce))
-        return sbni_mpi(MPI_Allreduce(reduce->send, reduce->sum, (int)reduce->words,
+    if (!through_memory(reduce)) {
+        reduce->sum = reduce->own;
+        return sbni_mpi(MPI_Allreduce(reduce->send, reduce->own, (int)reduce->words,
                                       MPI_INT64_T, MPI_SUM, reduce->lane->comm),
                         "MPI_Allreduce");
+    }
     SBN_TRY(send(reduce));
     return wait_for(reduce);
 }
@@ -262,16 +268,16 @@ static sbn_status own_status(const sbni_reduce *reduce, sbn_status mine, const c
 sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char *what)
 {
     const uint64_t *sum = reduce->sum, *send = reduce->send;
-    uint32_t large = (uint32_t)sum[SBNI_HEAD_LARGE];
     uint64_t agreed = send[SBNI_HEAD_TAG] * (uint64_t)reduce->group->size;
-    if (sum[SBNI_HEAD_TAG] != agreed)
+    if (!sum || sum[SBNI_HEAD_TAG] != agreed)
         return sbni_fail(
             SBN_E_MISMATCH,
             "%s: expected all processes in this call, with the same layer, phase, number "
             "of calls, and for renorm limits and running statistics; got the processes "
             "in different ones (SBN_CHECK_COLLECTIVES=1 tells who is where)",
             what);
-    if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] | large)) {
+    if (!(sum[SBNI_HEAD_FAILED] | sum[SBNI_HEAD_NONFINITE] |
+          (uint32_t)sum[SBNI_HEAD_LARGE])) {
         reduce->fine = sum[SBNI_HEAD_LARGE] >> FINE_BIT != 0;
         return mine;
     }
@@ -280,8 +286,7 @@ sbn_status sbni_reduce_verdict(sbni_reduce *reduce, sbn_status mine, const char 
 
 sbn_status sbni_reduce_alone(sbni_reduce *reduce, sbn_status mine, const char *what)
 {
-    if (reduce->sum != reduce->send)
-        memcpy(reduce->sum, reduce->send, (size_t)reduce->words * 8);
+    reduce->sum = reduce->send;
     reduce->fine = reduce->send[SBNI_HEAD_LARGE] >> FINE_BIT != 0;
     return own_status(reduce, mine, what);
 }

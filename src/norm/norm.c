@@ -141,6 +141,7 @@ static sbn_status alloc_work(sbn_norm *n)
         SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
     SBN_TRY(sbni_alloc(all, sizeof *n->corrections, n->name, &n->corrections));
     SBN_TRY(sbni_alloc(c, 8, n->name, &n->weight_grad_d));
+    SBN_TRY(sbni_alloc(sbni_norm_folded_words(n), 8, n->name, &n->folded));
     return sbni_alloc(n->batches, 8, n->name, &n->counts);
 }
 
@@ -220,6 +221,7 @@ void sbn_norm_destroy(sbn_norm **norm)
                      n->gamma_d,
                      n->corrections,
                      n->weight_grad_d,
+                     n->folded,
                      n->mean_hi,
                      n->mean_lo,
                      n->centre_hi,

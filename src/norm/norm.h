@@ -119,6 +119,7 @@ struct sbn_norm {
     bool corrects;                /* some correction of the last forward is not 1 and 0 */
     sbni_clips clips;
     double *weight_grad_d; /* [c] dgamma where corrections differ between norm batches */
+    uint64_t *folded;      /* a section, the sum of all; of one norm batch none */
     void *mean_hi, *mean_lo, *centre_hi, *centre_lo, *scale,
         *shift; /* [batches + 1][c] of T: sbni_channels; the last set is evaluation's, so
                    that it leaves those of backward alone */
@@ -376,9 +377,12 @@ sbn_status sbni_norm_check_second(const sbn_norm *norm, const sbn_tensor *v,
                                   const sbn_tensor *ddy, const sbn_tensor *gx,
                                   bool *planes);
 
-/* Add the sections of all norm batches of a summed message of c channels, into the
- * first, and return it. The others' are still there. */
-uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words);
+/* Words of norm->folded. */
+int64_t sbni_norm_folded_words(const sbn_norm *norm);
+
+/* The sum of the sections of all norm batches of a summed message, until the next. */
+const uint64_t *sbni_norm_fold(const sbn_norm *norm, const sbni_reduce *message,
+                               int words);
 
 /* Update running statistics from the last forward, whose summed messages are used up. */
 void sbni_norm_track(sbn_norm *norm);

@@ -52,7 +52,7 @@ void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
             factors = 8 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
                       (int64_t)sizeof *norm->corrections;
     *messages += sbni_reduce_bytes(&norm->forward) + sbni_reduce_bytes(&norm->backward);
-    *work += all * factors + 8 * (c + norm->batches) +
+    *work += all * factors + 8 * (c + norm->batches + sbni_norm_folded_words(norm)) +
              8 * (samples->rows_room + samples->sums_room) +
              (int64_t)sizeof *samples->slices * samples->slice_room;
 }

@@ -150,12 +150,21 @@ sbn_status sbni_norm_create_message(sbn_norm *norm, int words, const char *phase
     return status == SBN_OK ? SBN_OK : sbni_fail_in(status, "%s", norm->name);
 }
 
-uint64_t *sbni_norm_fold(const sbn_norm *norm, sbni_reduce *message, int words)
+int64_t sbni_norm_folded_words(const sbn_norm *norm)
 {
-    int64_t c = norm->cfg.channels;
-    uint64_t *all = message->sum + sbni_section(c, 0, words);
-    int64_t length = SBNI_SECTION_WORDS + words * c;
+    return norm->batches == 1
+               ? 0
+               : SBNI_SECTION_WORDS + SBNI_MOMENT_WORDS * norm->cfg.channels;
+}
+
+const uint64_t *sbni_norm_fold(const sbn_norm *norm, const sbni_reduce *message,
+                               int words)
+{
+    int64_t c = norm->cfg.channels, length = SBNI_SECTION_WORDS + words * c;
+    const uint64_t *sections = message->sum + sbni_section(c, 0, words);
+    if (norm->batches == 1) return sections;
+    memcpy(norm->folded, sections, (size_t)length * sizeof *norm->folded);
     for (int64_t g = 1; g < norm->batches; g++)
-        for (int64_t k = 0; k < length; k++) all[k] += all[g * length + k];
-    return all;
+        for (int64_t k = 0; k < length; k++) norm->folded[k] += sections[g * length + k];
+    return norm->folded;
 }
