@@ -13,9 +13,17 @@
 #include "comm/reduce.h"
 #include "core/memory.h"
 
-/* By pieces: from 1367 words on, by the number of processes. */
-static const int64_t lengths[] = {1, 300, 1500, 4093, 40960 - SBNI_HEAD_WORDS, 50000};
-enum { LENGTHS = sizeof lengths / sizeof *lengths };
+/* Words behind the header; the third is the longest that each process adds up for
+ * itself, those behind it go by pieces. */
+enum { LENGTHS = 6, SHORT_WORDS = 8192 };
+
+static int64_t length(int l)
+{
+    const int64_t longest = SHORT_WORDS / test_size - SBNI_HEAD_WORDS,
+                  all[LENGTHS] = {
+                      1, 300, longest, longest + 1, 40960 - SBNI_HEAD_WORDS, 50000};
+    return all[l];
+}
 
 /* Words without a pattern that a mistake could keep. */
 static uint64_t word(uint64_t message, int process, int64_t k)
@@ -76,7 +84,7 @@ static void each_length(void **state)
 {
     (void)state;
     for (int l = 0; l < LENGTHS; l++) {
-        sbni_reduce r = make(lengths[l]);
+        sbni_reduce r = make(length(l));
         fill(&r, 7); /* what is filled before stays */
         connect(&r);
         OK(sbni_reduce_run(&r));
@@ -194,6 +202,16 @@ static void memory_that_one_lacks(void **state)
                 OK(sbni_reduce_run(&r[i % 3]));
                 expect(&r[i % 3], (uint32_t)i);
             }
+            for (int i = 0; i < 3; i++) { /* all under way, through memory and by MPI */
+                fill(&r[i], (uint32_t)(10 + i));
+                OK(sbni_reduce_begin(&r[i]));
+                sbni_reduce_poke(test_group);
+            }
+            for (int i = 0; i < 2; i++) {
+                int which = (i + test_rank) % 2;
+                OK(sbni_reduce_end(&r[which]));
+                expect(&r[which], (uint32_t)(10 + which));
+            }
             for (int i = 0; i < 3; i++) sbni_reduce_destroy(&r[i]);
         }
 }
@@ -222,7 +240,7 @@ static void sent_twice(void **state)
 {
     (void)state;
     for (int l = 0; l < LENGTHS; l++) {
-        sbni_reduce r = make(lengths[l]);
+        sbni_reduce r = make(length(l));
         connect(&r);
         fill(&r, 3);
         for (int i = 0; i < 20; i++) {
@@ -242,9 +260,9 @@ static void many_at_once(void **state)
     (void)state;
     enum { MANY = 6 };
     for (int l = 0; l < LENGTHS; l++) {
-        sbni_reduce r[MANY], between = make(lengths[l]);
+        sbni_reduce r[MANY], between = make(length(l));
         for (int k = 0; k < MANY; k++) {
-            r[k] = make(lengths[l]);
+            r[k] = make(length(l));
             connect(&r[k]);
         }
         connect(&between);
@@ -278,7 +296,7 @@ static void out_of_order(void **state)
     if (test_size == 1) return;
     for (int l = 0; l < LENGTHS; l++)
         for (int odd = 0; odd < test_size; odd++) {
-            sbni_reduce a = make(lengths[l]), b = make(lengths[l]);
+            sbni_reduce a = make(length(l)), b = make(length(l));
             connect(&a);
             connect(&b);
             sbni_reduce *mine = test_rank == odd ? &b : &a;
@@ -311,13 +329,55 @@ static void out_of_order(void **state)
         }
 }
 
+/* A process ends a sum after the others have ended it, and filled its words with the next
+ * but one in the place of sums that it does not take part in. */
+static void ended_too_late(void **state)
+{
+    (void)state;
+    if (test_size == 1) return;
+    for (int l = 0; l < LENGTHS; l++) {
+        sbni_reduce a = make(length(l)), b = make(length(l)), c = make(length(l));
+        connect(&a);
+        connect(&b);
+        connect(&c);
+        bool late = test_rank == test_size - 1;
+        fill(&a, 1);
+        OK(sbni_reduce_begin(&a));
+        if (!late) {
+            OK(sbni_reduce_end(&a));
+            expect(&a, 1);
+            fill(&a, 2);
+        }
+        sbni_reduce *odd = late ? &c : &a;
+        if (late) fill(&c, 3);
+        OK(sbni_reduce_begin(odd));
+        fill(&b, 4);
+        OK(sbni_reduce_run(&b));
+        expect(&b, 4);
+        OK(sbni_reduce_end(odd));
+        FAILS(SBN_E_MISMATCH, sbni_reduce_verdict(odd, SBN_OK, "test"));
+        if (!late) fill(&a, 5);
+        MPI_Barrier(MPI_COMM_WORLD);
+        if (late) {
+            OK(sbni_reduce_end(&a));
+            FAILS(SBN_E_MISMATCH, sbni_reduce_verdict(&a, SBN_OK, "test"));
+            fill(&a, 5);
+        }
+        OK(sbni_reduce_run(&a));
+        expect(&a, 5);
+        sbni_reduce_destroy(&a);
+        sbni_reduce_destroy(&b);
+        sbni_reduce_destroy(&c);
+    }
+}
+
 /* A message that goes while its sum is under way: the others still have its words. */
 static void given_up(void **state)
 {
     (void)state;
     for (int l = 0; l < LENGTHS; l++)
         for (int odd = 0; odd < test_size; odd++) {
-            sbni_reduce r = make(lengths[l]);
+            sbni_reduce r = make(length(l));
             connect(&r);
             fill(&r, 9);
             OK(sbni_reduce_begin(&r));
@@ -336,6 +396,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(sent_twice),
     cmocka_unit_test(many_at_once),
     cmocka_unit_test(out_of_order),
+    cmocka_unit_test(ended_too_late),
     cmocka_unit_test(given_up),
     cmocka_unit_test(beside_sums_by_mpi),
     cmocka_unit_test(memory_that_one_lacks),

@@ -14,7 +14,7 @@ struct sbn_group {
     MPI_Comm comm;
     struct sbni_lane *lanes;         /* comm/lane.h */
     bool by_memory;                  /* sums go through memory of the host that all
-                                        processes are on, but for long ones of many */
+                                        processes are on */
     bool crowded;                    /* more processes than cores of theirs, there */
     sbni_traffic *rows;              /* of labelled messages */
     sbni_traffic other;              /* of all else */

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE /* sched_getaffinity */
 #include "comm/hostsum.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@ enum {
     MOST_PIECE = 1 << 12,
     PIECE_BITS = 20 /* of a sum's pieces, below its number */
 };
+_Static_assert(INT_MAX / MOST_PIECE < 1 << PIECE_BITS, "pieces of the longest message");
 
 /* At the head of each process's part of the memory. */
 typedef struct head {
@@ -92,7 +94,7 @@ sbn_status sbni_hostsum_is_wanted(sbn_group *group, bool *wanted, bool *crowded)
     return SBN_OK;
 }
 
-/* One for each process, unless they are long. */
+/* One for each process, but neither tiny nor beyond a cache. */
 static int64_t piece_of(int64_t words, int size)
 {
     if (words * size <= SHORT_WORDS) return 0;
@@ -226,8 +228,8 @@ static uint64_t pieces_count(const sbni_hostsum *s)
 }
 
 /* Count one more piece of this sum, from 0 where `at` is at an earlier sum, and return
- * which; -1 where all are counted, or where it is at a later sum: calls are out of
- * order. */
+ * which; -1 where all are counted. It is at no later sum: nobody begins one before all
+ * have sent words for it, this process too. */
 static int64_t count_piece(const sbni_hostsum *s, _Atomic uint64_t *at)
 {
     const uint64_t none = s->number << PIECE_BITS, all = none + pieces_count(s);
@@ -251,7 +253,6 @@ static void add_pieces(const sbni_hostsum *s)
     }
 }
 
-/* Or pieces of a later sum: calls are out of order. */
 static bool all_are_done(sbni_hostsum *s)
 {
     return atomic_load_explicit(&pieces_of(s)->done, memory_order_acquire) >=

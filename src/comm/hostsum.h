@@ -3,9 +3,9 @@
  * its words where the others see them and counts up how many sums it has begun. Of short
  * sums each process then adds up what all have left, for itself; long ones are cut into
  * pieces, and whoever waits takes a piece that nobody has taken and adds it up for all.
- * So nobody waits for a process that has other things to do, every word is read once, and
- * nothing is copied as messages of MPI are. Integers have no order: the sums are those of
- * MPI, bit by bit.
+ * So nobody waits for a process that is elsewhere after it has begun, every word is read
+ * once, and nothing is copied as messages of MPI are. Integers have no order: the sums
+ * are those of MPI, bit by bit.
  */
 #ifndef SBNI_HOSTSUM_H
 #define SBNI_HOSTSUM_H
@@ -56,7 +56,7 @@ uint64_t *sbni_hostsum_words(const sbni_hostsum *sum);
 /* Let the others have the words. They meet the others' sum of that number in the lane. */
 void sbni_hostsum_send(sbni_hostsum *sum);
 /* Wait for the sum; MPI goes on meanwhile. It is in own [words], or with pieces where all
- * read it, until the next fill. NULL: calls were out of order. */
+ * read it, until the next fill or send. NULL: calls were out of order. */
 const uint64_t *sbni_hostsum_wait(sbni_hostsum *sum, uint64_t *own);
 
 /* Bytes of words for each process. */

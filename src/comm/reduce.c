@@ -156,6 +156,7 @@ static sbn_status come(sbni_reduce *reduce)
 
 static sbn_status send(sbni_reduce *reduce)
 {
+    reduce->sum = NULL;
     if (!through_memory(reduce))
         return sbni_mpi(MPI_Iallreduce(reduce->send, reduce->own, (int)reduce->words,
                                        MPI_INT64_T, MPI_SUM, reduce->lane->comm,

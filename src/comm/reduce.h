@@ -21,8 +21,8 @@ typedef struct sbni_reduce {
     sbn_group *group;
     int64_t words;         /* length of the message, header included */
     uint64_t *send;        /* [words] filled by the owner before begin */
-    const uint64_t *sum;   /* [words] from end to the next clear; others may read it too.
-                              NULL: none. Of one process: what it sends */
+    const uint64_t *sum;   /* [words] from end to the next clear or begin; others may read
+                              it too. NULL: none. Of one process: what it sends */
     uint64_t *own;         /* [words] for the sum; NULL: it comes with host's. Of one
                               process: send */
     sbni_lane *lane;       /* NULL until connected */

@@ -384,7 +384,7 @@ int64_t sbni_norm_folded_words(const sbn_norm *norm);
 const uint64_t *sbni_norm_fold(const sbn_norm *norm, const sbni_reduce *message,
                                int words);
 
-/* Update running statistics from the last forward, whose summed messages are used up. */
+/* Update running statistics from the last forward. */
 void sbni_norm_track(sbn_norm *norm);
 
 /* The correction of a channel with these statistics, from the running averages as they
