@@ -11,11 +11,15 @@
 #include "support/cases.h"
 #include "support/element.h"
 
+/* Behind the edge sizes some that are read in several parts. */
+static const int64_t long_sizes[] = {2047, 2048, 2049, 4099};
+enum { LONG_SIZES = 4 };
+
 static void gradients(const sbni_kernels *k, sbn_dtype t)
 {
-    for (int s = 0; s < EDGE_SIZES; s++) {
-        int64_t n = edge_sizes[s];
-        uint64_t words[101];
+    for (int s = 0; s < EDGE_SIZES + LONG_SIZES; s++) {
+        int64_t n = s < EDGE_SIZES ? edge_sizes[s] : long_sizes[s - EDGE_SIZES];
+        uint64_t words[4100];
         memset(words, 0x55, sizeof words); /* the first slice sets them */
         words[n] = 0;
         void *g = room(t, n), *back = room(t, n);

@@ -132,9 +132,11 @@ static sbn_status split(sbn_group *whole, sbn_status mine, int color, int key,
         return status;
     }
     own(g, part);
+    if (whole->checks) status = sbni_lockstep_begin(g);
+    if (status == SBN_OK) status = choose_sums(g);
+    if (status != SBN_OK) sbn_group_destroy(&g);
     *group = g;
-    if (whole->checks) SBN_TRY(sbni_lockstep_begin(g));
-    return choose_sums(g);
+    return status;
 }
 
 sbn_status sbn_group_split(MPI_Comm comm, int color, int key, sbn_group **group)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Batch normalization of syncbn beside oneDNN, PyTorch and plain C loops, in one run: in
 # each round every contender is timed on a shape before the next shape comes, the order
-# turning from round to round. Prints tables; fails where a peer is faster.
+# turning from round to round. Prints tables; fails where a peer is faster, but for loops
+# with sums in double, which are there to tell what those cost.
 set -euo pipefail
 
 usage() {
@@ -71,10 +72,10 @@ time_torch() { # shape python
   "$2" -B tests/bench/peers/torch_norm.py --shape "$1" --threads "$threads" --pairs "$pairs"
 }
 
-compile() { # program options and libraries
-  local program=$1
-  shift
-  "${CC:-cc}" -std=c11 -D_GNU_SOURCE "tests/bench/peers/$program.c" tests/bench/peers/pairs.c \
+compile() { # source program options and libraries
+  local source=$1 program=$2
+  shift 2
+  "${CC:-cc}" -std=c11 -D_GNU_SOURCE "tests/bench/peers/$source.c" tests/bench/peers/pairs.c \
     -fopenmp -o "$scratch/$program" "$@" -lm 2>"$scratch/log"
 }
 
@@ -84,13 +85,14 @@ if "$syncbn" bench norm --json --shape 2x8 --threads 1 --pairs 1 >"$scratch/log"
 else
   echo "syncbn: skipped, $syncbn bench norm does not run: $(head -n 1 "$scratch/log")" >&2
 fi
-if compile onednn_norm -O2 -ldnnl; then
+if compile onednn_norm onednn_norm -O2 -ldnnl; then
   contenders+=("c onednn_norm")
 else
   echo "oneDNN: skipped, its program can't be built (Debian: libdnnl-dev)" >&2
 fi
-if compile loop_norm -O3 -march=native; then
-  contenders+=("c loop_norm")
+if compile loop_norm loop_norm -O3 -march=native &&
+  compile loop_norm loop64_norm -O3 -march=native -DSUM=double; then
+  contenders+=("c loop_norm" "c loop64_norm")
 else
   echo "loop: skipped, it can't be built: $(grep -m 1 error "$scratch/log")" >&2
 fi

@@ -1,10 +1,15 @@
 /*
  * Times what anybody would write: batch normalization as two passes over float32 data,
- * sums in float, then the result. The compiler vectorizes both.
+ * sums in float, or in double with -DSUM=double, then the result. The compiler vectorizes
+ * both.
  *
  *   cc -O3 -march=native -fopenmp loop_norm.c pairs.c -lm -o loop_norm
  */
 #include "pairs.h"
+
+#ifndef SUM
+#define SUM float
+#endif
 
 #include <math.h>
 #include <omp.h>
@@ -18,11 +23,11 @@ static void forward_channels(void *arg)
         double sum = 0, squares = 0, m = (double)(b->s.n * s);
         for (int64_t n = 0; n < b->s.n; n++) {
             const float *x = b->x + (n * c + i) * s;
-            float part = 0, part_squares = 0;
+            SUM part = 0, part_squares = 0;
 #pragma omp simd reduction(+ : part, part_squares)
             for (int64_t j = 0; j < s; j++) {
                 part += x[j];
-                part_squares += x[j] * x[j];
+                part_squares += (SUM)x[j] * x[j];
             }
             sum += (double)part;
             squares += (double)part_squares;
@@ -51,11 +56,11 @@ static void backward_channels(void *arg)
         float mean = b->mean[i], rstd = 1 / sqrtf(b->var[i] + 1e-5f);
         for (int64_t n = 0; n < b->s.n; n++) {
             const float *x = b->x + (n * c + i) * s, *dy = b->dy + (n * c + i) * s;
-            float part = 0, part_d = 0;
+            SUM part = 0, part_d = 0;
 #pragma omp simd reduction(+ : part, part_d)
             for (int64_t j = 0; j < s; j++) {
                 part += dy[j];
-                part_d += dy[j] * (x[j] - mean);
+                part_d += dy[j] * ((SUM)x[j] - (SUM)mean);
             }
             sum += (double)part;
             sum_d += (double)part_d;
@@ -76,18 +81,19 @@ static void backward_channels(void *arg)
 /* Sums and factors of the channels where they are not the outer loop. */
 enum { MOST_C = 1 << 14 };
 static struct {
-    float a[MOST_C], b[MOST_C], k[MOST_C], sum[MOST_C], sum2[MOST_C];
+    float a[MOST_C], b[MOST_C], k[MOST_C];
+    SUM sum[MOST_C], sum2[MOST_C];
 } f;
 
 static void forward_factors(const batch *b)
 {
-    float m = (float)(b->count / b->s.c);
+    SUM m = (SUM)(b->count / b->s.c);
     for (int64_t i = 0; i < b->s.c; i++) {
-        float mean = f.sum[i] / m, var = f.sum2[i] / m - mean * mean;
-        b->mean[i] = mean;
-        b->var[i] = var;
-        f.a[i] = b->gamma[i] / sqrtf(var + 1e-5f);
-        f.b[i] = b->beta[i] - mean * f.a[i];
+        SUM mean = f.sum[i] / m, var = f.sum2[i] / m - mean * mean;
+        b->mean[i] = (float)mean;
+        b->var[i] = (float)var;
+        f.a[i] = b->gamma[i] / sqrtf(b->var[i] + 1e-5f);
+        f.b[i] = b->beta[i] - b->mean[i] * f.a[i];
     }
 }
 
@@ -95,12 +101,13 @@ static void backward_factors(const batch *b)
 {
     float m = (float)(b->count / b->s.c);
     for (int64_t i = 0; i < b->s.c; i++) {
-        float rstd = 1 / sqrtf(b->var[i] + 1e-5f);
-        b->dbeta[i] = f.sum[i];
-        b->dgamma[i] = f.sum2[i] * rstd;
+        float rstd = 1 / sqrtf(b->var[i] + 1e-5f), sum = (float)f.sum[i],
+              sum_d = (float)f.sum2[i];
+        b->dbeta[i] = sum;
+        b->dgamma[i] = sum_d * rstd;
         f.a[i] = b->gamma[i] * rstd;
-        f.k[i] = f.a[i] * rstd * rstd * f.sum2[i] / m;
-        f.b[i] = f.k[i] * b->mean[i] - f.a[i] * f.sum[i] / m;
+        f.k[i] = f.a[i] * rstd * rstd * sum_d / m;
+        f.b[i] = f.k[i] * b->mean[i] - f.a[i] * sum / m;
     }
 }
 
@@ -109,17 +116,17 @@ static void forward_samples(void *arg)
 {
     const batch *b = arg;
     int64_t c = b->s.c, s = b->s.h * b->s.w;
-    float *sum = f.sum, *squares = f.sum2;
+    SUM *sum = f.sum, *squares = f.sum2;
     for (int64_t i = 0; i < c; i++) sum[i] = squares[i] = 0;
 #pragma omp parallel for reduction(+ : sum[:c], squares[:c])
     for (int64_t n = 0; n < b->s.n; n++)
         for (int64_t i = 0; i < c; i++) {
             const float *x = b->x + (n * c + i) * s;
-            float part = 0, part_squares = 0;
+            SUM part = 0, part_squares = 0;
 #pragma omp simd reduction(+ : part, part_squares)
             for (int64_t j = 0; j < s; j++) {
                 part += x[j];
-                part_squares += x[j] * x[j];
+                part_squares += (SUM)x[j] * x[j];
             }
             sum[i] += part;
             squares[i] += part_squares;
@@ -138,17 +145,17 @@ static void backward_samples(void *arg)
 {
     const batch *b = arg;
     int64_t c = b->s.c, s = b->s.h * b->s.w;
-    float *sum = f.sum, *sum_d = f.sum2;
+    SUM *sum = f.sum, *sum_d = f.sum2;
     for (int64_t i = 0; i < c; i++) sum[i] = sum_d[i] = 0;
 #pragma omp parallel for reduction(+ : sum[:c], sum_d[:c])
     for (int64_t n = 0; n < b->s.n; n++)
         for (int64_t i = 0; i < c; i++) {
             const float *x = b->x + (n * c + i) * s, *dy = b->dy + (n * c + i) * s;
-            float part = 0, part_d = 0, mean = b->mean[i];
+            SUM part = 0, part_d = 0, mean = b->mean[i];
 #pragma omp simd reduction(+ : part, part_d)
             for (int64_t j = 0; j < s; j++) {
                 part += dy[j];
-                part_d += dy[j] * (x[j] - mean);
+                part_d += dy[j] * ((SUM)x[j] - (SUM)mean);
             }
             sum[i] += part;
             sum_d[i] += part_d;
@@ -167,7 +174,7 @@ static void forward_rows(void *arg)
 {
     const batch *b = arg;
     int64_t c = b->s.c, rows = b->s.n * b->s.h * b->s.w;
-    float *sum = f.sum, *squares = f.sum2;
+    SUM *sum = f.sum, *squares = f.sum2;
     for (int64_t i = 0; i < c; i++) sum[i] = squares[i] = 0;
 #pragma omp parallel for reduction(+ : sum[:c], squares[:c])
     for (int64_t r = 0; r < rows; r++) {
@@ -175,7 +182,7 @@ static void forward_rows(void *arg)
 #pragma omp simd
         for (int64_t i = 0; i < c; i++) {
             sum[i] += x[i];
-            squares[i] += x[i] * x[i];
+            squares[i] += (SUM)x[i] * x[i];
         }
     }
     forward_factors(b);
@@ -192,7 +199,7 @@ static void backward_rows(void *arg)
 {
     const batch *b = arg;
     int64_t c = b->s.c, rows = b->s.n * b->s.h * b->s.w;
-    float *sum = f.sum, *sum_d = f.sum2;
+    SUM *sum = f.sum, *sum_d = f.sum2;
     for (int64_t i = 0; i < c; i++) sum[i] = sum_d[i] = 0;
 #pragma omp parallel for reduction(+ : sum[:c], sum_d[:c])
     for (int64_t r = 0; r < rows; r++) {
@@ -200,7 +207,7 @@ static void backward_rows(void *arg)
 #pragma omp simd
         for (int64_t i = 0; i < c; i++) {
             sum[i] += dy[i];
-            sum_d[i] += dy[i] * (x[i] - b->mean[i]);
+            sum_d[i] += dy[i] * ((SUM)x[i] - b->mean[i]);
         }
     }
     backward_factors(b);
@@ -226,16 +233,17 @@ static const struct {
 
 static void measure(const wishes *w, shape s, layout in)
 {
+    const char *name = sizeof(SUM) == sizeof(double) ? "loop64" : "loop";
     for (int k = 0; k < 3; k++) {
         if (kinds[k].planes != (in == NCHW)) continue;
         batch b = batch_make(s, in);
         kinds[k].forward(&b);
-        batch_check(&b, "loop", false);
+        batch_check(&b, name, false);
         kinds[k].backward(&b);
-        batch_check(&b, "loop", true);
+        batch_check(&b, name, true);
         for (int p = 0; p < 2; p++)
             if (w->passes[p])
-                pairs_print(&b, w, "loop", kinds[k].order, p,
+                pairs_print(&b, w, name, kinds[k].order, p,
                             p ? kinds[k].backward : kinds[k].forward, &b);
         batch_free(&b);
     }
