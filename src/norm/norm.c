@@ -50,12 +50,12 @@ static sbn_status check_config(const sbn_norm_config *cfg)
               SBN_E_ARG, "%s: expected batch >= norm_batch %" PRId64 ", got %" PRId64,
               name, cfg->norm_batch, cfg->batch);
     int64_t batches = sbni_scope_norm_batches(cfg->batch, cfg->norm_batch), words;
-    SBN_CHECK(!__builtin_mul_overflow(
-                  batches + 1, SBNI_SECTION_WORDS + SBNI_SECOND_WORDS * cfg->channels,
-                  &words) &&
-                  words <= INT64_MAX / 64,
-              SBN_E_ARG, "%s: %" PRId64 " norm batches are too many for one message",
-              name, batches);
+    SBN_CHECK(
+        !__builtin_mul_overflow(
+            batches + 1, sbni_section_length(cfg->channels, SBNI_SECOND_WORDS), &words) &&
+            words <= INT64_MAX / 64,
+        SBN_E_ARG, "%s: %" PRId64 " norm batches are too many for one message", name,
+        batches);
     SBN_CHECK(cfg->running == SBN_RUNNING_WHOLE_BATCH ||
                   cfg->running == SBN_RUNNING_MEAN_OF_NORM_BATCHES,
               SBN_E_ARG, "%s: unknown policy %d of running statistics", name,

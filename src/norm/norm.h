@@ -48,10 +48,16 @@ static inline int64_t sbni_section_samples(const uint64_t *section)
 
 enum { SBNI_BACKWARD_WORDS = 2 * SBNI_SUM_WORDS, SBNI_SECOND_WORDS = 3 * SBNI_SUM_WORDS };
 
-/* Section of norm batch g in a message of c channels that hold `words` words each. */
+/* Words of a section of c channels that hold `words` words each. */
+static inline int64_t sbni_section_length(int64_t c, int words)
+{
+    return SBNI_SECTION_WORDS + words * c;
+}
+
+/* Where that of norm batch g begins in a message. */
 static inline int64_t sbni_section(int64_t c, int64_t g, int words)
 {
-    return SBNI_HEAD_WORDS + g * (SBNI_SECTION_WORDS + words * c);
+    return SBNI_HEAD_WORDS + g * sbni_section_length(c, words);
 }
 
 /* Channels [first, first + c) of a layer. */

@@ -14,7 +14,7 @@ sbn_status sbn_norm_precise_begin(sbn_norm *norm)
               norm->name);
     sbn_status status = SBN_OK;
     if (!norm->precise.send) {
-        int64_t length = SBNI_SECTION_WORDS + SBNI_MOMENT_WORDS * norm->cfg.channels;
+        int64_t length = sbni_section_length(norm->cfg.channels, SBNI_MOMENT_WORDS);
         status = sbni_reduce_create(norm->group, length, &norm->precise);
         if (status == SBN_OK)
             status = sbni_reduce_label(&norm->precise, norm->name, "precise");

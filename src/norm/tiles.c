@@ -154,13 +154,13 @@ int64_t sbni_norm_folded_words(const sbn_norm *norm)
 {
     return norm->batches == 1
                ? 0
-               : SBNI_SECTION_WORDS + SBNI_MOMENT_WORDS * norm->cfg.channels;
+               : sbni_section_length(norm->cfg.channels, SBNI_MOMENT_WORDS);
 }
 
 const uint64_t *sbni_norm_fold(const sbn_norm *norm, const sbni_reduce *message,
                                int words)
 {
-    int64_t c = norm->cfg.channels, length = SBNI_SECTION_WORDS + words * c;
+    int64_t c = norm->cfg.channels, length = sbni_section_length(c, words);
     const uint64_t *sections = message->sum + sbni_section(c, 0, words);
     if (norm->batches == 1) return sections;
     memcpy(norm->folded, sections, (size_t)length * sizeof *norm->folded);
