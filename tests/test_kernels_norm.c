@@ -60,7 +60,8 @@ static slice slice_make(sbn_dtype t, bool planes, int64_t stray, int64_t n, int6
     }
     for (int64_t i = 0; i < c; i++) /* the second part of a mean is small */
         set_element(v.f, v.lo, i, element(v.f, v.lo, i) * rounding(v.f));
-    v.ch = (sbni_channels){v.hi, v.lo, v.centre_hi, v.centre_lo, v.scale, v.shift};
+    v.ch = (sbni_channels){v.hi,    v.lo,    v.centre_hi, v.centre_lo,
+                           v.scale, v.shift, NULL,        NULL};
     v.dx_f = (sbni_dx_factors){v.a, v.bb, v.k};
     return v;
 }

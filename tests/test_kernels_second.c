@@ -148,8 +148,7 @@ static void second_kernels(const sbni_norm_kernels *k, sbn_dtype t)
                     for (int64_t i = 0; i < s.b.c; i++) /* as the parts of a mean */
                         set_element(s.f, s.factor[LO], i,
                                     factor(&s, LO, i) * rounding(s.f));
-                    sbni_channels ch = {s.factor[HI], s.factor[LO], NULL,
-                                        NULL,         NULL,         NULL};
+                    sbni_channels ch = {.mean_hi = s.factor[HI], .mean_lo = s.factor[LO]};
                     check_sums(k, &s, &ch);
                     check_apply(k, &s, &ch);
                     slice_free(&s);

@@ -36,11 +36,24 @@ typedef struct sbni_view {
  * from 0, else 0, so that nothing need be subtracted from x (double: always the mean):
  * centre_hi tells, as it is 0 of no other channel. */
 typedef struct sbni_channels {
-    const void *mean_hi, *mean_lo;     /* [c] */
-    const void *centre_hi, *centre_lo; /* [c] */
-    const void *scale;                 /* [c] gamma·rstd·r, r = 1 without renorm */
-    const void *shift;                 /* [c] beta + gamma·d - scale·(mean - centre) */
+    void *mean_hi, *mean_lo;     /* [c] */
+    void *centre_hi, *centre_lo; /* [c] */
+    void *scale;                 /* [c] gamma·rstd·r, r = 1 without renorm */
+    void *shift;                 /* [c] beta + gamma·d - scale·(mean - centre) */
+    double *gamma_d, *rstd_d;    /* [c] not rounded to T; elements do without */
 } sbni_channels;
+
+/* Of channels; the mean is the sum of two. */
+typedef struct sbni_statistics {
+    const double *mean, *mean_low, *var; /* [c] */
+} sbni_statistics;
+
+/* What a layer does to xhat: gamma·(xhat·r + d) + beta. */
+typedef struct sbni_affine {
+    const void *gamma, *beta; /* [c] of T; NULL: 1 and 0 */
+    const double *r, *d;      /* [c] of batch renormalization; NULL: 1 and 0 */
+    double eps;               /* added to the variance */
+} sbni_affine;
 
 /* What y goes through in the same pass. Backward finds the sign of the sum anew. */
 typedef struct sbni_fused {
@@ -50,8 +63,15 @@ typedef struct sbni_fused {
 
 /* dx = a·dy - b - k·(x - centre) */
 typedef struct sbni_dx_factors {
-    const void *a, *b, *k; /* [c] */
+    void *a, *b, *k; /* [c] */
 } sbni_dx_factors;
+
+/* Sums over a norm batch of n values per channel, and its means. */
+typedef struct sbni_gradients {
+    double n;
+    const double *dy, *dy_xhat, *mean; /* [c] */
+    const double *r;                   /* [c] as sbni_affine has it */
+} sbni_gradients;
 
 /* ddy = y_v·v + y_d·(x - mean) + y_1;  gx = x_v·v + x_dy·dy + x_d·(x - mean) + x_1 */
 typedef struct sbni_second_factors {
@@ -66,6 +86,9 @@ typedef struct sbni_norm_kernels {
      * rounded to T. Out: [c] each. */
     void (*norm_moments)(const sbni_block *b, const sbni_view *x, double *pivot,
                          double *sum_d, double *sum_dd);
+    /* Everything that ch points to. */
+    void (*norm_factors)(int64_t c, const sbni_statistics *s, const sbni_affine *affine,
+                         const sbni_channels *ch);
     /* y = (x - centre)·scale + shift, then what is fused; y may be x. */
     void (*norm_normalize)(const sbni_block *b, const sbni_view *x,
                            const sbni_channels *ch, const sbni_fused *fused,
@@ -75,6 +98,9 @@ typedef struct sbni_norm_kernels {
     void (*norm_backward_sums)(const sbni_block *b, const sbni_view *dy,
                                const sbni_view *x, const sbni_channels *ch,
                                const sbni_fused *fused, double *sum_dy, double *sum_dy_d);
+    /* Everything that f points to. */
+    void (*norm_dx_factors)(int64_t c, const sbni_gradients *s, const sbni_channels *ch,
+                            const sbni_dx_factors *f);
     /* dx, and dadd for what was added; NULL: not wanted. One of them may be dy. x NULL,
      * without relu: dx = a·dy. */
     void (*norm_backward_dx)(const sbni_block *b, const sbni_view *dy, const sbni_view *x,

@@ -173,8 +173,10 @@ static inline double both_sum(const vd *part)
 /* Every kernel of the tables. */
 #define SBNI_NORM_KERNEL_LIST(X)                                                         \
     X(norm_moments)                                                                      \
+    X(norm_factors)                                                                      \
     X(norm_normalize)                                                                    \
     X(norm_backward_sums)                                                                \
+    X(norm_dx_factors)                                                                   \
     X(norm_backward_dx)                                                                  \
     X(norm_second_sums)                                                                  \
     X(norm_second_apply)                                                                 \

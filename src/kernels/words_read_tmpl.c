@@ -47,37 +47,57 @@ INLINE void expect_digit(wu top, wu *wrong)
     *wrong |= (top + most) & ~(2 * most - 1);
 }
 
+/* Of the words [from, end) of a value; below and above them are zeros. */
+INLINE triple read_words(const uint64_t *words, int64_t stride, const int lsb,
+                         const int from, const int end, wu *wrong)
+{
+    enum { MOST = SBNI_SQUARE_WORDS };
+    const int count = end - from;
+    wu w[MOST];
+    wd f[MOST];
+#pragma GCC unroll 8
+    for (int k = 0; k < count; k++) w[k] = load_u(words + (from + k) * stride);
+    carry(w, count);
+    expect_digit(w[count - 1], wrong);
+#pragma GCC unroll 8
+    for (int k = 0; k < count; k++) f[k] = digit(w[k], MAGIC(lsb, from + k));
+    cascade(f, count);
+    cascade(f, count - 1);
+    triple t;
+    t.v[0] = quick_sum(f[count - 1], f[count - 2], &t.v[1]);
+    t.v[2] = (wd){0};
+#pragma GCC unroll 8
+    for (int k = 0; k + 2 < count; k++) t.v[2] = f[k] + t.v[2];
+    return t;
+}
+
+INLINE bool is_zero(const uint64_t *words, int64_t stride, int k)
+{
+    return !any(load_u(words + k * stride));
+}
+
+/* Of ordinary sums the last word is 0, of Σx the first, too. */
 INLINE triple read_sum(const uint64_t *words, int64_t stride, wu *wrong)
 {
-    wu w[SBNI_SUM_WORDS];
-    for (int k = 0; k < SBNI_SUM_WORDS; k++) w[k] = load_u(words + k * stride);
-    carry(w, SBNI_SUM_WORDS);
-    expect_digit(w[3], wrong);
-    wd f[] = {digit(w[0], SUM_MAGIC(0)), digit(w[1], SUM_MAGIC(1)),
-              digit(w[2], SUM_MAGIC(2)), digit(w[3], SUM_MAGIC(3))};
-    cascade(f, 4);
-    cascade(f, 3);
-    triple t;
-    t.v[0] = quick_sum(f[3], f[2], &t.v[1]);
-    t.v[2] = f[1] + f[0];
-    return t;
+    if (is_zero(words, stride, 3)) {
+        wu more = {0};
+        triple t = is_zero(words, stride, 0)
+                       ? read_words(words, stride, SBNI_SUM_LSB, 1, 3, &more)
+                       : read_words(words, stride, SBNI_SUM_LSB, 0, 3, &more);
+        if (!any(more)) return t;
+    }
+    return read_words(words, stride, SBNI_SUM_LSB, 0, SBNI_SUM_WORDS, wrong);
 }
 
 INLINE triple read_square(const uint64_t *words, int64_t stride, wu *wrong)
 {
-    wu w[SBNI_SQUARE_WORDS];
-    for (int k = 0; k < SBNI_SQUARE_WORDS; k++) w[k] = load_u(words + k * stride);
-    carry(w, SBNI_SQUARE_WORDS);
-    expect_digit(w[5], wrong);
-    wd f[] = {digit(w[0], SQUARE_MAGIC(0)), digit(w[1], SQUARE_MAGIC(1)),
-              digit(w[2], SQUARE_MAGIC(2)), digit(w[3], SQUARE_MAGIC(3)),
-              digit(w[4], SQUARE_MAGIC(4)), digit(w[5], SQUARE_MAGIC(5))};
-    cascade(f, 6);
-    cascade(f, 5);
-    triple t;
-    t.v[0] = quick_sum(f[5], f[4], &t.v[1]);
-    t.v[2] = f[3] + (f[2] + (f[1] + f[0]));
-    return t;
+    if (is_zero(words, stride, 0) && is_zero(words, stride, 4) &&
+        is_zero(words, stride, 5)) {
+        wu more = {0};
+        triple t = read_words(words, stride, SBNI_SQUARE_LSB, 1, 4, &more);
+        if (!any(more)) return t;
+    }
+    return read_words(words, stride, SBNI_SQUARE_LSB, 0, SBNI_SQUARE_WORDS, wrong);
 }
 
 /* Lanes where a + (b ± error) rounds to a, whatever the error. */
@@ -147,39 +167,76 @@ static __attribute__((noinline)) void copy_last(const uint64_t *words, int64_t s
         store_u(copy + k * WIDE, load_first_u(words + k * stride, width));
 }
 
+/* Vectors of channels that are read in steps: what one waits for, others fill. */
+enum { TOGETHER = 64 / WIDE };
+
+/* Where the words of WIDE channels from i on lie; the last ones in a copy. */
+INLINE const uint64_t *words_at(const uint64_t *words, int64_t i, int64_t c,
+                                const int count, uint64_t *copy, int64_t *stride)
+{
+    if (c - i >= WIDE) return words + i;
+    copy_last(words + i, *stride, c - i, count, copy);
+    *stride = WIDE;
+    return copy;
+}
+
+/* At most TOGETHER vectors. */
+INLINE int64_t read_some(int64_t c, int64_t stride, const uint64_t *words, int64_t n,
+                         int64_t slices, double *mean, double *mean_low, double *var)
+{
+    const double count = (double)n;
+    const wd wn = count - (wd){0};
+    triple sum[TOGETHER], square[TOGETHER];
+    wu wrong[TOGETHER];
+    int64_t left = 0, k = 0;
+    for (int64_t i = 0; i < c; i += WIDE, k++) {
+        uint64_t last[SBNI_SUM_WORDS * WIDE];
+        int64_t step = stride;
+        const uint64_t *from = words_at(words, i, c, SBNI_SUM_WORDS, last, &step);
+        wrong[k] = (wu){0};
+        sum[k] = read_sum(from, step, &wrong[k]);
+    }
+    k = 0;
+    for (int64_t i = 0; i < c; i += WIDE, k++) {
+        uint64_t last[SBNI_SQUARE_WORDS * WIDE];
+        int64_t step = stride;
+        const uint64_t *from = words_at(words + SBNI_SUM_WORDS * stride, i, c,
+                                        SBNI_SQUARE_WORDS, last, &step);
+        square[k] = read_square(from, step, &wrong[k]);
+    }
+    k = 0;
+    for (int64_t i = 0; i < c; i += WIDE, k++) {
+        const wd *s = sum[k].v;
+        wd quotient = s[0] / count, back = quotient * count;
+        wd rest = (s[0] - back) - product_rest(quotient, wn, back);
+        rest = (rest + (s[1] + s[2])) / count;
+        wd m = quotient + rest;
+        put_w(m, c - i, mean + i);
+        put_w(rest - (m - quotient), c - i, mean_low + i);
+    }
+    k = 0;
+    for (int64_t i = 0; i < c; i += WIDE, k++) {
+        wu certain;
+        wd noise =
+            (double)slices * (1.5 * count * UNIT(SBNI_SQUARE_LSB, 0) +
+                              3.0 * magnitude(sum[k].v[0]) * UNIT(SBNI_SUM_LSB, 0));
+        wd v = spread_of(&sum[k], &square[k], wn, noise, &certain) / count / count;
+        wu unsure = (wu)(wrong[k] != 0) | ~(certain & is_rounded(&sum[k]));
+        if (n >= INT64_C(1) << 53) unsure |= ~unsure;
+        put_w((wd)((wu)v | (unsure & sign_bit)), c - i, var + i);
+        left += count_lanes(unsure, c - i);
+    }
+    return left;
+}
+
 int64_t K(words_read_moments)(int64_t c, int64_t stride, const uint64_t *words, int64_t n,
                               int64_t slices, double *mean, double *mean_low, double *var)
 {
     int64_t left = 0;
-    const double count = (double)n;
-    wd wn = count - (wd){0};
-    for (int64_t i = 0; i < c; i += WIDE) {
-        uint64_t last[SBNI_MOMENT_WORDS * WIDE];
-        const uint64_t *from = words + i;
-        int64_t step = stride;
-        if (c - i < WIDE) {
-            copy_last(from, stride, c - i, SBNI_MOMENT_WORDS, last);
-            from = last;
-            step = WIDE;
-        }
-        wu wrong = {0}, certain;
-        triple s = read_sum(from, step, &wrong),
-               t = read_square(from + SBNI_SUM_WORDS * step, step, &wrong);
-
-        wd quotient = s.v[0] / count, back = quotient * count;
-        wd rest = (s.v[0] - back) - product_rest(quotient, wn, back);
-        rest = (rest + (s.v[1] + s.v[2])) / count;
-        wd m = quotient + rest;
-        put_w(m, c - i, mean + i);
-        put_w(rest - (m - quotient), c - i, mean_low + i);
-
-        wd noise = (double)slices * (1.5 * count * UNIT(SBNI_SQUARE_LSB, 0) +
-                                     3.0 * magnitude(s.v[0]) * UNIT(SBNI_SUM_LSB, 0));
-        wd v = spread_of(&s, &t, wn, noise, &certain) / count / count;
-        wu unsure = (wu)(wrong != 0) | ~(certain & is_rounded(&s));
-        if (n >= INT64_C(1) << 53) unsure |= ~unsure;
-        put_w((wd)((wu)v | (unsure & sign_bit)), c - i, var + i);
-        left += count_lanes(unsure, c - i);
+    for (int64_t i = 0, count; i < c; i += count) {
+        count = c - i < TOGETHER * WIDE ? c - i : TOGETHER * WIDE;
+        left += read_some(count, stride, words + i, n, slices, mean + i, mean_low + i,
+                          var + i);
     }
     return left;
 }

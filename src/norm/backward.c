@@ -46,30 +46,27 @@ int sbni_norm_add_sums_tile(const sbn_norm *norm, sbni_range tile, int64_t from,
     return flags;
 }
 
-/* Factors of dx, MATH.md (8): dx = a·dy - b - k·(x - centre). */
-static inline void set_factors(sbn_norm *norm, int64_t g, sbni_range tile, const bool f64)
+/* Factors of dx of norm batch g, and its part of dgamma by corrections. */
+static void set_factors(sbn_norm *norm, int64_t g, sbni_range tile)
 {
-    const double n = (double)norm->counts[g];
-    for (int64_t i = tile.first; i < tile.first + tile.c; i++) {
-        int64_t at = g * norm->cfg.channels + i;
-        double sum_dy = norm->sum_dy[at], sum_dy_xhat = norm->sum_dy_xhat[at];
-        sbni_correction fix = norm->corrections[at];
-        norm->weight_grad_d[i] += fix.r * sum_dy_xhat + fix.d * sum_dy;
-        double a = norm->gamma_d[at] * norm->rstd_d[at] * fix.r;
-        sbni_element_set(norm->dx_a, at, a, f64);
-        sbni_element_set(norm->dx_k, at, a * norm->rstd_d[at] * (sum_dy_xhat / n), f64);
-        double b = a * (sum_dy / n);
-        if (sbni_element_get(norm->centre_hi, at, f64) == 0)
-            b -= sbni_element_get(norm->dx_k, at, f64) * norm->mean_d[at];
-        sbni_element_set(norm->dx_b, at, b, f64);
-    }
+    int64_t at = g * norm->cfg.channels + tile.first;
+    sbni_gradients sums = {(double)norm->counts[g], norm->sum_dy + at,
+                           norm->sum_dy_xhat + at, norm->mean_d + at, NULL};
+    if (norm->r) sums.r = norm->r + at;
+    for (int64_t i = 0; norm->r && i < tile.c; i++)
+        norm->weight_grad_d[tile.first + i] +=
+            norm->r[at + i] * sums.dy_xhat[i] + norm->d[at + i] * sums.dy[i];
+    sbni_channels ch = sbni_norm_channels(norm, g, tile.first);
+    sbni_dx_factors to = sbni_norm_dx_factors(norm, g, tile.first);
+    norm->kernels->norm_dx_factors(tile.c, &sums, &ch, &to);
 }
 
 /* Sums of a tile from the words, and what follows from them for each norm batch. */
 static void read_tile(sbn_norm *norm, sbni_range tile)
 {
     int64_t c = norm->cfg.channels;
-    for (int64_t i = tile.first; i < tile.first + tile.c; i++) norm->weight_grad_d[i] = 0;
+    for (int64_t i = 0; norm->r && i < tile.c; i++)
+        norm->weight_grad_d[tile.first + i] = 0;
     for (int64_t g = 0; g < norm->batches; g++) {
         if (norm->counts[g] == 0) continue;
         const uint64_t *words = norm->backward.sum +
@@ -79,10 +76,7 @@ static void read_tile(sbn_norm *norm, sbni_range tile)
         sbni_read_sums(norm->words, tile.c, c, words, norm->sum_dy + first);
         sbni_read_sums(norm->words, tile.c, c, words + SBNI_SUM_WORDS * c,
                        norm->sum_dy_xhat + first);
-        if (norm->state_dtype == SBN_F64)
-            set_factors(norm, g, tile, true);
-        else
-            set_factors(norm, g, tile, false);
+        set_factors(norm, g, tile);
     }
 }
 
@@ -101,34 +95,31 @@ static void read_constants(sbn_norm *norm)
 static void set_gradients(sbn_norm *norm)
 {
     int64_t c = norm->cfg.channels;
-    /* sums of one norm batch have been read */
-    bool known =
-        norm->batches == 1 && norm->ran != SBN_NORM_FROZEN && norm->counts[0] > 0;
-    const uint64_t *words =
-        sbni_norm_fold(norm, &norm->backward, SBNI_BACKWARD_WORDS) + SBNI_SECTION_WORDS;
-    double dy[SBNI_READ_CHANNELS], dy_xhat[SBNI_READ_CHANNELS];
-    for (int64_t i = 0; i < c; i++) {
-        int64_t j = i % SBNI_READ_CHANNELS;
-        if (known) {
-            dy[j] = norm->sum_dy[i];
-            dy_xhat[j] = norm->sum_dy_xhat[i];
-        } else if (j == 0) {
-            int64_t count = sbni_read_count(i, c);
-            sbni_read_sums(norm->words, count, c, words + i, dy);
-            sbni_read_sums(norm->words, count, c, words + SBNI_SUM_WORDS * c + i,
-                           dy_xhat);
+    void *weight_grad = norm->state.weight_grad, *bias_grad = norm->state.bias_grad;
+    if (norm->batches == 1 && norm->ran != SBN_NORM_FROZEN && norm->counts[0] > 0) {
+        /* sums of one norm batch have been read */
+        sbni_norm_put(norm, bias_grad, 0, c, norm->sum_dy);
+        sbni_norm_put(norm, weight_grad, 0, c, norm->sum_dy_xhat);
+    } else {
+        const uint64_t *words =
+            sbni_norm_fold(norm, &norm->backward, SBNI_BACKWARD_WORDS) +
+            SBNI_SECTION_WORDS;
+        double sum[SBNI_READ_CHANNELS];
+        for (int64_t i = 0, count; i < c; i += count) {
+            count = sbni_read_count(i, c);
+            sbni_read_sums(norm->words, count, c, words + i, sum);
+            sbni_norm_put(norm, bias_grad, i, count, sum);
+            sbni_read_sums(norm->words, count, c, words + SBNI_SUM_WORDS * c + i, sum);
+            sbni_norm_put(norm, weight_grad, i, count, sum);
         }
-        sbni_norm_set(norm, norm->state.bias_grad, i, dy[j]);
-        sbni_norm_set(norm, norm->state.weight_grad, i,
-                      norm->corrects ? norm->weight_grad_d[i] : dy_xhat[j]);
     }
+    if (norm->corrects) sbni_norm_put(norm, weight_grad, 0, c, norm->weight_grad_d);
 }
 
 static void write_run(const sbn_norm *norm, sbni_range tile, sbni_slice_run run)
 {
     const sbni_samples *samples = &norm->samples;
-    int64_t first = tile.first, g = samples->slices[run.first].norm_batch,
-            at = g * norm->cfg.channels + first;
+    int64_t first = tile.first, g = samples->slices[run.first].norm_batch;
     sbni_view x = sbni_norm_view(&norm->x, first), dy = sbni_norm_view(&norm->dy, first),
               z, dx = sbni_norm_view(&norm->dx, first),
               dz = sbni_norm_view(&norm->dz, first);
@@ -136,9 +127,7 @@ static void write_run(const sbn_norm *norm, sbni_range tile, sbni_slice_run run)
     /* with constant statistics y may lie where x was, and may have changed since */
     bool reads_x = norm->ran != SBN_NORM_FROZEN || norm->cfg.relu;
     sbni_channels ch = sbni_norm_channels(norm, g, first);
-    sbni_dx_factors f = {sbni_norm_at(norm, norm->dx_a, at),
-                         sbni_norm_at(norm, norm->dx_b, at),
-                         sbni_norm_at(norm, norm->dx_k, at)};
+    sbni_dx_factors f = sbni_norm_dx_factors(norm, g, first);
     sbni_block b = sbni_norm_run_block(samples, run, &norm->x, tile.c, norm->planes);
     norm->kernels->norm_backward_dx(&b, &dy, reads_x ? &x : NULL, &ch, &f, &fused,
                                     dx.data ? &dx : NULL, dz.data ? &dz : NULL);

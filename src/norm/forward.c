@@ -109,17 +109,15 @@ static void read_tile(sbn_norm *norm, sbni_range tile)
         const uint64_t *section =
             norm->forward.sum + sbni_section(c, g, SBNI_MOMENT_WORDS);
         if (section[SBNI_SECTION_N] == 0) continue;
-        sbni_moments m[SBNI_READ_CHANNELS];
-        for (int64_t from = 0, count; from < tile.c; from += count) {
-            count = sbni_read_count(from, tile.c);
-            sbni_norm_read_moments(norm, section, c, tile.first + from, count, m);
-            for (int64_t j = 0; j < count; j++) {
-                int64_t i = tile.first + from + j, at = g * c + i;
-                norm->mean_d[at] = m[j].mean;
-                norm->var_d[at] = m[j].var;
-                norm->corrections[at] = sbni_norm_correct(norm, i, m[j]);
-            }
-            sbni_norm_set_factors(norm, g, tile.first + from, count, m);
+        for (int64_t i = tile.first, end = tile.first + tile.c, count; i < end;
+             i += count) {
+            double low[SBNI_READ_CHANNELS], *mean = norm->mean_d + g * c + i,
+                                            *var = norm->var_d + g * c + i;
+            const sbni_statistics statistics = {mean, low, var};
+            count = sbni_read_count(i, end);
+            sbni_norm_read_moments(norm, section, c, i, count, mean, low, var);
+            sbni_norm_correct(norm, g, i, count, &statistics);
+            sbni_norm_set_factors(norm, g, i, count, &statistics);
         }
     }
 }

@@ -89,16 +89,14 @@ static sbn_status add_statistics(const sbn_norm *norm, sbni_reduce *message)
 static void set_statistics(sbn_norm *norm, const sbni_reduce *message, int64_t processes)
 {
     int64_t c = norm->cfg.channels;
-    sbni_moments m[SBNI_READ_CHANNELS];
+    double mean[SBNI_READ_CHANNELS], low[SBNI_READ_CHANNELS], var[SBNI_READ_CHANNELS];
     for (int64_t from = 0, count; from < c; from += count) {
         count = sbni_read_count(from, c);
         sbni_read_moments(norm->words, count, c, message->sum + SBNI_HEAD_WORDS + from,
-                          processes, processes, m);
-        for (int64_t i = 0; i < count; i++) {
-            sbni_norm_set(norm, norm->state.running_mean, from + i,
-                          m[i].mean + m[i].mean_low);
-            sbni_norm_set(norm, norm->state.running_var, from + i, m[i].var);
-        }
+                          processes, processes, mean, low, var);
+        for (int64_t i = 0; i < count; i++) mean[i] += low[i];
+        sbni_norm_put(norm, norm->state.running_mean, from, count, mean);
+        sbni_norm_put(norm, norm->state.running_var, from, count, var);
     }
 }
 

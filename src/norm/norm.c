@@ -139,8 +139,11 @@ static sbn_status alloc_work(sbn_norm *n)
     SBN_TRY(sbni_alloc(all, 8, n->name, &n->gamma_d));
     for (size_t i = 0; i < sizeof elements / sizeof *elements; i++)
         SBN_TRY(sbni_alloc(all, size, n->name, elements[i]));
-    SBN_TRY(sbni_alloc(all, sizeof *n->corrections, n->name, &n->corrections));
-    SBN_TRY(sbni_alloc(c, 8, n->name, &n->weight_grad_d));
+    if (n->cfg.correction == SBN_CORRECTION_RENORM) {
+        SBN_TRY(sbni_alloc(all, 8, n->name, &n->r));
+        SBN_TRY(sbni_alloc(all, 8, n->name, &n->d));
+        SBN_TRY(sbni_alloc(c, 8, n->name, &n->weight_grad_d));
+    }
     SBN_TRY(sbni_alloc(sbni_norm_folded_words(n), 8, n->name, &n->folded));
     return sbni_alloc(n->batches, 8, n->name, &n->counts);
 }
@@ -219,7 +222,8 @@ void sbn_norm_destroy(sbn_norm **norm)
                      n->second.factors,
                      n->rstd_d,
                      n->gamma_d,
-                     n->corrections,
+                     n->r,
+                     n->d,
                      n->weight_grad_d,
                      n->folded,
                      n->mean_hi,
@@ -235,6 +239,15 @@ void sbn_norm_destroy(sbn_norm **norm)
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) sbni_free(owned[i]);
     sbni_free(n);
     *norm = NULL;
+}
+
+void sbni_norm_put(const sbn_norm *norm, void *array, int64_t from, int64_t count,
+                   const double *v)
+{
+    if (norm->state_dtype == SBN_F64)
+        memcpy(sbni_norm_at(norm, array, from), v, (size_t)count * sizeof *v);
+    else
+        for (int64_t i = 0; i < count; i++) ((float *)array)[from + i] = (float)v[i];
 }
 
 sbn_norm_state sbn_norm_get_state(sbn_norm *norm)

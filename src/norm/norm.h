@@ -121,10 +121,10 @@ struct sbn_norm {
         *var_d; /* [batches][c] of the last forward with statistics of its own */
     double *sum_dy, *sum_dy_xhat; /* [batches][c] of the last backward */
     double *rstd_d, *gamma_d;     /* [batches + 1][c] as forward used them */
-    sbni_correction *corrections; /* [batches + 1][c] */
-    bool corrects;                /* some correction of the last forward is not 1 and 0 */
+    double *r, *d; /* [batches + 1][c] corrections of renormalization; NULL without it */
+    bool corrects; /* some correction of the last forward is not 1 and 0 */
     sbni_clips clips;
-    double *weight_grad_d; /* [c] dgamma where corrections differ between norm batches */
+    double *weight_grad_d; /* [c] dgamma by corrections; NULL without them */
     uint64_t *folded;      /* a section, the sum of all; of one norm batch none */
     void *mean_hi, *mean_lo, *centre_hi, *centre_lo, *scale,
         *shift; /* [batches + 1][c] of T: sbni_channels; the last set is evaluation's, so
@@ -138,10 +138,11 @@ struct sbn_norm {
  * count at most SBNI_READ_CHANNELS. */
 static inline void sbni_norm_read_moments(const sbn_norm *norm, const uint64_t *section,
                                           int64_t c, int64_t from, int64_t count,
-                                          sbni_moments *m)
+                                          double *mean, double *mean_low, double *var)
 {
     sbni_read_moments(norm->words, count, c, section + SBNI_SECTION_WORDS + from,
-                      (int64_t)section[SBNI_SECTION_N], sbni_section_slices(section), m);
+                      (int64_t)section[SBNI_SECTION_N], sbni_section_slices(section),
+                      mean, mean_low, var);
 }
 
 /* Element i of an array of double or float. */
@@ -170,8 +171,12 @@ static inline void sbni_norm_set(const sbn_norm *norm, void *array, int64_t i, d
     sbni_element_set(array, i, v, norm->state_dtype == SBN_F64);
 }
 
+/* Elements [from, from + count) of an array of the state's type. */
+void sbni_norm_put(const sbn_norm *norm, void *array, int64_t from, int64_t count,
+                   const double *v);
+
 /* Array of the state's type, `count` elements further. */
-static inline void *sbni_norm_at(const sbn_norm *norm, const void *array, int64_t count)
+static inline void *sbni_norm_at(const sbn_norm *norm, void *array, int64_t count)
 {
     return (char *)array + count * sbn_dtype_bytes(norm->state_dtype);
 }
@@ -181,10 +186,24 @@ static inline sbni_channels sbni_norm_channels(const sbn_norm *norm, int64_t g,
                                                int64_t first)
 {
     int64_t at = g * norm->cfg.channels + first;
-    return (sbni_channels){
-        sbni_norm_at(norm, norm->mean_hi, at),   sbni_norm_at(norm, norm->mean_lo, at),
-        sbni_norm_at(norm, norm->centre_hi, at), sbni_norm_at(norm, norm->centre_lo, at),
-        sbni_norm_at(norm, norm->scale, at),     sbni_norm_at(norm, norm->shift, at)};
+    return (sbni_channels){sbni_norm_at(norm, norm->mean_hi, at),
+                           sbni_norm_at(norm, norm->mean_lo, at),
+                           sbni_norm_at(norm, norm->centre_hi, at),
+                           sbni_norm_at(norm, norm->centre_lo, at),
+                           sbni_norm_at(norm, norm->scale, at),
+                           sbni_norm_at(norm, norm->shift, at),
+                           norm->gamma_d + at,
+                           norm->rstd_d + at};
+}
+
+/* The same of dx. */
+static inline sbni_dx_factors sbni_norm_dx_factors(const sbn_norm *norm, int64_t g,
+                                                   int64_t first)
+{
+    int64_t at = g * norm->cfg.channels + first;
+    return (sbni_dx_factors){sbni_norm_at(norm, norm->dx_a, at),
+                             sbni_norm_at(norm, norm->dx_b, at),
+                             sbni_norm_at(norm, norm->dx_k, at)};
 }
 
 /* From channel `first` on. */
@@ -272,9 +291,9 @@ sbn_status sbni_norm_take(const sbn_norm *norm, const sbn_tensor *x, int64_t fir
                           int64_t norm_batch, int threads, sbni_samples *samples);
 
 /* Write the factors of norm batch g, of `count` channels from `first` on, from their
- * statistics m [count] and norm->corrections, which are there already. */
+ * statistics and corrections, which are there already. */
 void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
-                           const sbni_moments *m);
+                           const sbni_statistics *statistics);
 
 /* What is done to the elements of a call: y of x, and of z unless that is NULL. */
 typedef struct sbni_elements {
@@ -393,10 +412,11 @@ const uint64_t *sbni_norm_fold(const sbn_norm *norm, const sbni_reduce *message,
 /* Update running statistics from the last forward. */
 void sbni_norm_track(sbn_norm *norm);
 
-/* The correction of a channel with these statistics, from the running averages as they
- * are now; counts what is clipped, also when threads share out the channels. 1 and 0 for
- * layers without one. */
-sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m);
+/* The corrections of norm batch g, of `count` channels from `first` on with these
+ * statistics, from the running averages as they are now; counts what is clipped, also
+ * when threads share out the channels. Nothing to do for layers without them. */
+void sbni_norm_correct(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
+                       const sbni_statistics *statistics);
 
 /* Tag of the next message: equal on all processes that are in the same call of the same
  * layer. */

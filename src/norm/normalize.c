@@ -1,47 +1,23 @@
 #include "norm/norm.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <omp.h>
 #include <stddef.h>
 
 /* The elementwise half of forward: factors, y, and forwards without a message. */
 
-static inline void set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
-                               const sbni_moments *m, const bool f64)
-{
-    const bool affine = norm->cfg.affine;
-    const double eps = norm->cfg.eps;
-    for (int64_t j = 0; j < count; j++) {
-        int64_t i = first + j, at = g * norm->cfg.channels + i;
-        const sbni_correction fix = norm->corrections[at];
-        /* (6): one rounding of rstd, shared by forward and backward */
-        double rstd = 1.0 / sqrt(m[j].var + eps),
-               gamma = affine ? sbni_element_get(norm->state.weight, i, f64) : 1.0,
-               beta = affine ? sbni_element_get(norm->state.bias, i, f64) : 0.0;
-        norm->gamma_d[at] = gamma;
-        norm->rstd_d[at] = rstd;
-        sbni_element_set(norm->mean_hi, at, m[j].mean, f64);
-        double hi = sbni_element_get(norm->mean_hi, at, f64),
-               lo = (m[j].mean - hi) + m[j].mean_low;
-        sbni_element_set(norm->mean_lo, at, lo, f64);
-        bool near = !f64 && m[j].mean * m[j].mean <= 9 * m[j].var;
-        sbni_element_set(norm->centre_hi, at, near ? 0 : hi, f64);
-        sbni_element_set(norm->centre_lo, at, near ? 0 : lo, f64);
-        sbni_element_set(norm->scale, at, gamma * rstd * fix.r, f64);
-        double shift = beta + gamma * fix.d;
-        if (near) shift -= sbni_element_get(norm->scale, at, f64) * m[j].mean;
-        sbni_element_set(norm->shift, at, shift, f64);
-    }
-}
-
 void sbni_norm_set_factors(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
-                           const sbni_moments *m)
+                           const sbni_statistics *statistics)
 {
-    if (norm->state_dtype == SBN_F64)
-        set_factors(norm, g, first, count, m, true);
-    else
-        set_factors(norm, g, first, count, m, false);
+    const sbni_channels to = sbni_norm_channels(norm, g, first);
+    int64_t at = g * norm->cfg.channels + first;
+    sbni_affine affine = {.eps = norm->cfg.eps};
+    if (norm->cfg.affine) {
+        affine.gamma = sbni_norm_at(norm, norm->state.weight, first);
+        affine.beta = sbni_norm_at(norm, norm->state.bias, first);
+    }
+    if (norm->r) affine.r = norm->r + at, affine.d = norm->d + at;
+    norm->kernels->norm_factors(count, statistics, &affine, &to);
 }
 
 void sbni_norm_clear(const sbn_norm *norm, const sbni_samples *samples, sbn_tensor *t,
@@ -97,11 +73,21 @@ bool sbni_norm_is_fixed(const sbn_norm *norm)
 
 void sbni_norm_fix_factors(sbn_norm *norm, int64_t set)
 {
-    for (int64_t i = 0; i < norm->cfg.channels; i++) {
-        const sbni_moments m = {sbni_norm_get(norm, norm->state.running_mean, i), 0,
-                                sbni_norm_get(norm, norm->state.running_var, i)};
-        norm->corrections[set * norm->cfg.channels + i] = (sbni_correction){1, 0};
-        sbni_norm_set_factors(norm, set, i, 1, &m);
+    const double none[SBNI_READ_CHANNELS] = {0};
+    double mean[SBNI_READ_CHANNELS], var[SBNI_READ_CHANNELS];
+    int64_t c = norm->cfg.channels;
+    for (int64_t i = 0; norm->r && i < c; i++) {
+        norm->r[set * c + i] = 1;
+        norm->d[set * c + i] = 0;
+    }
+    for (int64_t from = 0, count; from < c; from += count) {
+        count = sbni_read_count(from, c);
+        for (int64_t i = 0; i < count; i++) {
+            mean[i] = sbni_norm_get(norm, norm->state.running_mean, from + i);
+            var[i] = sbni_norm_get(norm, norm->state.running_var, from + i);
+        }
+        const sbni_statistics running = {mean, none, var};
+        sbni_norm_set_factors(norm, set, from, count, &running);
     }
 }
 

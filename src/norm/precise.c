@@ -82,14 +82,12 @@ sbn_status sbn_norm_precise_end(sbn_norm *norm)
               "%s: expected at most %d slices for precise statistics", norm->name,
               SBNI_GRID_ADDS);
     int64_t c = norm->cfg.channels;
-    sbni_moments m[SBNI_READ_CHANNELS];
+    double mean[SBNI_READ_CHANNELS], low[SBNI_READ_CHANNELS], var[SBNI_READ_CHANNELS];
     for (int64_t from = 0, count; from < c; from += count) {
         count = sbni_read_count(from, c);
-        sbni_norm_read_moments(norm, all, c, from, count, m);
-        for (int64_t i = 0; i < count; i++) {
-            sbni_norm_set(norm, norm->state.running_mean, from + i, m[i].mean);
-            sbni_norm_set(norm, norm->state.running_var, from + i, m[i].var);
-        }
+        sbni_norm_read_moments(norm, all, c, from, count, mean, low, var);
+        sbni_norm_put(norm, norm->state.running_mean, from, count, mean);
+        sbni_norm_put(norm, norm->state.running_var, from, count, var);
     }
     return SBN_OK;
 }

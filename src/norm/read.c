@@ -3,14 +3,17 @@
 #include <math.h>
 
 void sbni_read_moments(const sbni_words_kernels *kernels, int64_t c, int64_t stride,
-                       const uint64_t *words, int64_t n, int64_t slices, sbni_moments *m)
+                       const uint64_t *words, int64_t n, int64_t slices, double *mean,
+                       double *mean_low, double *var)
 {
-    double mean[SBNI_READ_CHANNELS], low[SBNI_READ_CHANNELS], var[SBNI_READ_CHANNELS];
-    int64_t left = kernels->read_moments(c, stride, words, n, slices, mean, low, var);
-    for (int64_t i = 0; i < c; i++) m[i] = (sbni_moments){mean[i], low[i], var[i]};
+    int64_t left =
+        kernels->read_moments(c, stride, words, n, slices, mean, mean_low, var);
     for (int64_t i = 0; left > 0 && i < c; i++) {
         if (!signbit(var[i])) continue;
-        m[i] = sbni_exact_moments(words + i, stride, n, slices);
+        sbni_moments m = sbni_exact_moments(words + i, stride, n, slices);
+        mean[i] = m.mean;
+        mean_low[i] = m.mean_low;
+        var[i] = m.var;
         left--;
     }
 }

@@ -20,10 +20,11 @@ static inline int64_t sbni_read_parts(int64_t c)
     return (c + SBNI_READ_CHANNELS - 1) / SBNI_READ_CHANNELS;
 }
 
-/* m [c], c <= SBNI_READ_CHANNELS, of words [SBNI_MOMENT_WORDS][stride]; n, slices as for
+/* mean, mean_low, var [c], any c, of words [SBNI_MOMENT_WORDS][stride]; n, slices as for
  * sbni_exact_moments. */
 void sbni_read_moments(const sbni_words_kernels *kernels, int64_t c, int64_t stride,
-                       const uint64_t *words, int64_t n, int64_t slices, sbni_moments *m);
+                       const uint64_t *words, int64_t n, int64_t slices, double *mean,
+                       double *mean_low, double *var);
 
 /* v [c], any c, of words [SBNI_SUM_WORDS][stride]. */
 void sbni_read_sums(const sbni_words_kernels *kernels, int64_t c, int64_t stride,

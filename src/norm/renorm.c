@@ -7,18 +7,15 @@
 
 /* Batch renormalization, MATH.md (10). */
 
-sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
+static sbni_correction correct(sbn_norm *norm, int64_t i, double mean, double mean_low,
+                               double var)
 {
-    sbni_correction c = {1, 0};
-    if (norm->cfg.correction != SBN_CORRECTION_RENORM || norm->ran != SBN_NORM_TRAIN)
-        return c;
-    double s_b = sqrt(m.var + norm->cfg.eps),
+    double s_b = sqrt(var + norm->cfg.eps),
            s = sqrt(sbni_norm_get(norm, norm->state.running_var, i) + norm->cfg.eps);
-    double r = s_b / s, d = ((m.mean - sbni_norm_get(norm, norm->state.running_mean, i)) +
-                             m.mean_low) /
-                            s;
-    c.r = fmin(fmax(r, 1 / norm->cfg.r_max), norm->cfg.r_max);
-    c.d = fmin(fmax(d, -norm->cfg.d_max), norm->cfg.d_max);
+    double r = s_b / s,
+           d = ((mean - sbni_norm_get(norm, norm->state.running_mean, i)) + mean_low) / s;
+    sbni_correction c = {fmin(fmax(r, 1 / norm->cfg.r_max), norm->cfg.r_max),
+                         fmin(fmax(d, -norm->cfg.d_max), norm->cfg.d_max)};
     bool differs = c.r != 1 || c.d != 0, clips_r = c.r != r, clips_d = c.d != d;
 #pragma omp atomic
     norm->corrects |= differs;
@@ -29,6 +26,19 @@ sbni_correction sbni_norm_correct(sbn_norm *norm, int64_t i, sbni_moments m)
 #pragma omp atomic
     norm->clips.d += clips_d;
     return c;
+}
+
+void sbni_norm_correct(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
+                       const sbni_statistics *statistics)
+{
+    const sbni_statistics *s = statistics;
+    for (int64_t i = 0; norm->r && i < count; i++) {
+        sbni_correction c = {1, 0};
+        if (norm->ran == SBN_NORM_TRAIN)
+            c = correct(norm, first + i, s->mean[i], s->mean_low[i], s->var[i]);
+        norm->r[g * norm->cfg.channels + first + i] = c.r;
+        norm->d[g * norm->cfg.channels + first + i] = c.d;
+    }
 }
 
 uint32_t sbni_norm_correction_digest(const sbn_norm *norm)

@@ -2,17 +2,35 @@
 
 /* Running statistics: averages over steps. */
 
-static double unbiased(double var, int64_t n)
+static double unbias(int64_t n)
 {
-    return var * ((double)n / (double)(n - 1));
+    return (double)n / (double)(n - 1);
 }
 
-/* MATH.md (9) */
-static void average(sbn_norm *norm, int64_t i, double w, double mean, double var)
+/* MATH.md (9): elements of an average move to what is new, times factor. */
+static inline void average(void *to, int64_t count, double w, const double *new,
+                           double factor, const bool f64)
 {
-    void *means = norm->state.running_mean, *vars = norm->state.running_var;
-    sbni_norm_set(norm, means, i, (1 - w) * sbni_norm_get(norm, means, i) + w * mean);
-    sbni_norm_set(norm, vars, i, (1 - w) * sbni_norm_get(norm, vars, i) + w * var);
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; i++) {
+        double old = sbni_element_get(to, i, f64);
+        sbni_element_set(to, i, (1 - w) * old + w * (new[i] * factor), f64);
+    }
+}
+
+/* Channels [from, from + count). */
+static void move(sbn_norm *norm, int64_t from, int64_t count, double w,
+                 const double *mean, const double *var, double unbiased)
+{
+    void *means = sbni_norm_at(norm, norm->state.running_mean, from),
+         *vars = sbni_norm_at(norm, norm->state.running_var, from);
+    if (norm->state_dtype == SBN_F64) {
+        average(means, count, w, mean, 1, true);
+        average(vars, count, w, var, unbiased, true);
+    } else {
+        average(means, count, w, mean, 1, false);
+        average(vars, count, w, var, unbiased, false);
+    }
 }
 
 /* Means over the norm batches of their means and unbiased variances. */
@@ -26,9 +44,11 @@ static void track_norm_batches(sbn_norm *norm, double w)
             if (norm->counts[g] == 0) continue;
             int64_t at = g * norm->cfg.channels + i;
             mean += norm->mean_d[at] * (double)norm->counts[g];
-            var += unbiased(norm->var_d[at], norm->counts[g]) * (double)norm->counts[g];
+            var += norm->var_d[at] * unbias(norm->counts[g]) * (double)norm->counts[g];
         }
-        average(norm, i, w, mean / n, var / n);
+        mean /= n;
+        var /= n;
+        move(norm, i, 1, w, &mean, &var, 1);
     }
 }
 
@@ -36,18 +56,16 @@ static void track_norm_batches(sbn_norm *norm, double w)
 static void track_batch(sbn_norm *norm, double w)
 {
     int64_t c = norm->cfg.channels;
+    if (norm->batches == 1) {
+        move(norm, 0, c, w, norm->mean_d, norm->var_d, unbias(norm->counts[0]));
+        return;
+    }
     const uint64_t *all = sbni_norm_fold(norm, &norm->forward, SBNI_MOMENT_WORDS);
-    int64_t n = (int64_t)all[SBNI_SECTION_N];
-    sbni_moments m[SBNI_READ_CHANNELS];
+    double mean[SBNI_READ_CHANNELS], low[SBNI_READ_CHANNELS], var[SBNI_READ_CHANNELS];
     for (int64_t from = 0, count; from < c; from += count) {
         count = sbni_read_count(from, c);
-        if (norm->batches > 1) sbni_norm_read_moments(norm, all, c, from, count, m);
-        for (int64_t i = 0; i < count; i++) {
-            int64_t at = from + i;
-            if (norm->batches == 1)
-                m[i] = (sbni_moments){norm->mean_d[at], 0, norm->var_d[at]};
-            average(norm, at, w, m[i].mean, unbiased(m[i].var, n));
-        }
+        sbni_norm_read_moments(norm, all, c, from, count, mean, low, var);
+        move(norm, from, count, w, mean, var, unbias((int64_t)all[SBNI_SECTION_N]));
     }
 }
 

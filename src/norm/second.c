@@ -57,7 +57,8 @@ static double set_factors(sbn_norm *norm, int64_t g, int64_t i, double v_gamma,
     int64_t c = norm->cfg.channels, at = g * c + i;
     const uint64_t *words = norm->second.message.sum +
                             sbni_section(c, g, SBNI_SECOND_WORDS) + SBNI_SECTION_WORDS;
-    sbni_correction fix = norm->corrections[at];
+    sbni_correction fix = {1, 0};
+    if (norm->r) fix = (sbni_correction){norm->r[at], norm->d[at]};
     double n = (double)norm->counts[g], rstd = norm->rstd_d[at],
            a = norm->gamma_d[at] * fix.r * rstd, e = v_gamma * fix.r;
     double dy = norm->sum_dy[at] / n, dy_xhat = norm->sum_dy_xhat[at] / n,

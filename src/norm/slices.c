@@ -49,10 +49,10 @@ void sbni_norm_add_bytes(const sbn_norm *norm, int64_t *work, int64_t *messages)
 {
     const sbni_samples *samples = &norm->samples;
     int64_t c = norm->cfg.channels, all = (norm->batches + 1) * c,
-            factors = 8 * sbn_dtype_bytes(norm->state_dtype) + 2 * 8 +
-                      (int64_t)sizeof *norm->corrections;
+            factors = 9 * sbn_dtype_bytes(norm->state_dtype) + (norm->r ? 4 : 2) * 8,
+            sums = 4 * norm->batches * c + (norm->r ? c : 0);
     *messages += sbni_reduce_bytes(&norm->forward) + sbni_reduce_bytes(&norm->backward);
-    *work += all * factors + 8 * (c + norm->batches + sbni_norm_folded_words(norm)) +
+    *work += all * factors + 8 * (sums + norm->batches + sbni_norm_folded_words(norm)) +
              8 * (samples->rows_room + samples->sums_room) +
              (int64_t)sizeof *samples->slices * samples->slice_room;
 }
@@ -182,11 +182,8 @@ sbn_status sbni_norm_slices_backward_end(sbn_norm *norm)
 void sbni_norm_slice_dx(const sbn_norm *norm, const sbni_slice *slice, const void *z,
                         const void *dy, void *dx, void *dz)
 {
-    int64_t at = slice->norm_batch * norm->cfg.channels;
     sbni_channels ch = sbni_norm_channels(norm, slice->norm_batch, 0);
-    sbni_dx_factors f = {sbni_norm_at(norm, norm->dx_a, at),
-                         sbni_norm_at(norm, norm->dx_b, at),
-                         sbni_norm_at(norm, norm->dx_k, at)};
+    sbni_dx_factors f = sbni_norm_dx_factors(norm, slice->norm_batch, 0);
     sbni_block b = block_of(&norm->x, slice);
     sbni_view x = slice_of(&norm->x, slice), vdy = view_of(&norm->x, dy),
               vdx = view_of(&norm->x, dx), vdz = view_of(&norm->x, dz), vz;
