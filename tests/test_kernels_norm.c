@@ -9,91 +9,12 @@
 
 #include "support/cases.h"
 #include "support/element.h"
+#include "support/norm_slice.h"
 
-enum { MOST_C = 75, STRAY = 3, APART = 5 };
+enum { MOST_C = 75, STRAY = 3 };
 static const int64_t samples[] = {1, 3, 16}, channels[] = {1, 3, 8, 17, 75}, most_s = 33;
 /* of pixels without gaps; with those a vector ends with a pixel after 1, 3, 5 and more */
 static const int64_t few[] = {1, 2, 3, 4, 5, 6, 7, 10, 12, 20, 24, 40};
-
-/* One slice in a form, out of every second sample of a larger array with gaps of `stray`
- * between its runs and others between samples, and factors. t is the storage type, f that
- * of factors. */
-typedef struct slice {
-    sbn_dtype t, f;
-    sbni_block b;
-    int64_t stray, sample; /* elements of a sample, gaps included */
-    int64_t rows[16], count;
-    sbni_view x, dy, z, y, dx, dz;
-    void *hi, *lo, *centre_hi, *centre_lo, *scale, *shift, *a, *bb, *k;
-    sbni_channels ch;
-    sbni_dx_factors dx_f;
-} slice;
-
-static sbni_view view_make(slice *v, uint32_t which)
-{
-    const sbni_block *b = &v->b;
-    sbni_view w = {.data = room(v->t, v->count)};
-    if (b->planes)
-        w.stride_s = 1, w.stride_c = b->s + v->stray;
-    else
-        w.stride_c = 1, w.stride_s = b->c + v->stray;
-    w.stride_n = v->sample;
-    if (which < 100) draw(v->t, w.data, v->count, which);
-    return w;
-}
-
-static slice slice_make(sbn_dtype t, bool planes, int64_t stray, int64_t n, int64_t c,
-                        int64_t s)
-{
-    slice v = {.t = t, .f = t == SBN_F64 ? SBN_F64 : SBN_F32, .stray = stray};
-    v.b = (sbni_block){NULL, n, c, s, planes, false, s % 2};
-    v.sample = (planes ? c * (s + stray) : s * (c + stray)) + APART;
-    v.count = 2 * n * v.sample;
-    for (int64_t r = 0; r < n; r++) v.rows[r] = 2 * r + r % 2;
-    v.x = view_make(&v, 0), v.dy = view_make(&v, 1), v.z = view_make(&v, 2);
-    v.y = view_make(&v, 100), v.dx = view_make(&v, 100), v.dz = view_make(&v, 100);
-    void **factor[] = {&v.hi, &v.lo, &v.scale,     &v.shift,    &v.a,
-                       &v.bb, &v.k,  &v.centre_hi, &v.centre_lo};
-    for (uint32_t i = 0; i < 9; i++) {
-        *factor[i] = room(v.f, c);
-        draw(v.f, *factor[i], c, 3 + i);
-    }
-    for (int64_t i = 0; i < c; i++) /* the second part of a mean is small */
-        set_element(v.f, v.lo, i, element(v.f, v.lo, i) * rounding(v.f));
-    v.ch = (sbni_channels){v.hi,    v.lo,    v.centre_hi, v.centre_lo,
-                           v.scale, v.shift, NULL,        NULL};
-    v.dx_f = (sbni_dx_factors){v.a, v.bb, v.k};
-    return v;
-}
-
-static void slice_free(slice *v)
-{
-    sbni_view *view[] = {&v->x, &v->dy, &v->z, &v->y, &v->dx, &v->dz};
-    void *factor[] = {v->hi,        v->lo, v->scale, v->shift, v->centre_hi,
-                      v->centre_lo, v->a,  v->bb,    v->k};
-    for (int i = 0; i < 6; i++) room_check(v->t, view[i]->data, v->count);
-    for (int i = 0; i < 9; i++) room_check(v->f, factor[i], v->b.c);
-}
-
-static int64_t place(const slice *v, const sbni_view *w, int64_t r, int64_t i, int64_t j)
-{
-    return v->rows[r] * w->stride_n + i * w->stride_c + j * w->stride_s;
-}
-
-static double at(const slice *v, const sbni_view *w, int64_t r, int64_t i, int64_t j)
-{
-    return element(v->t, w->data, place(v, w, r, i, j));
-}
-
-static double factor(const slice *v, const void *array, int64_t i)
-{
-    return element(v->f, array, i);
-}
-
-#define EACH(v, r, i, j)                                                                 \
-    for (int64_t r = 0; r < (v)->b.n; r++)                                               \
-        for (int64_t i = 0; i < (v)->b.c; i++)                                           \
-            for (int64_t j = 0; j < (v)->b.s; j++)
 
 /* What lies between the runs and in samples left out is as it was. */
 static void check_gaps(const slice *v, const sbni_view *w)
@@ -171,23 +92,6 @@ static void check_neighbours(const sbni_norm_kernels *k, slice *v)
     if (v->b.n * v->b.s > 1) assert_true(beside[0][others] > 90);
     if (v->b.s >= 8) assert_true(beside[0][others] == at(v, &v->x, 0, others, 0));
     for (int a = 0; a < 3; a++) same_bits(alone[a], beside[a], others * 8);
-}
-
-/* Of which channels the mean is far from 0, so that it is their centre. */
-enum { NONE, ALL, SOME, FARS };
-
-static bool is_far(const slice *v, int far, int64_t i)
-{
-    return v->t == SBN_F64 || far == ALL || (far == SOME && i % 3 == 1);
-}
-
-static void set_far(slice *v, int far)
-{
-    for (int64_t i = 0; i < v->b.c; i++) {
-        bool is = is_far(v, far, i);
-        set_element(v->f, v->centre_hi, i, is ? factor(v, v->hi, i) : 0);
-        set_element(v->f, v->centre_lo, i, is ? factor(v, v->lo, i) : 0);
-    }
 }
 
 /* Elements of what was written with none and with all far; beside others a channel has

@@ -164,37 +164,104 @@ INLINE void moments_strip(const group *g, const int64_t ahead, int64_t i, const 
         sum_strip(g, ahead, i, width, n, p, sum_d, sum_dd, false);
 }
 
+/* `groups` times ROWS pixels from px on, or count < ROWS in one group: their sums are
+ * added to those of `width` vectors of channels, or, first, are these. */
+INLINE void few_groups(const S *px, int64_t distance, const int groups, int64_t count,
+                       const int width, int64_t n, const vd *p, vd *d, vd *dd, bool first,
+                       const bool plain)
+{
+    vd gd[2 * FEW] = {{0}}, gdd[2 * FEW] = {{0}};
+    for (int64_t k = 0; k < count; k++)
+#pragma GCC unroll 4
+        for (int g = 0; g < groups; g++)
+#pragma GCC unroll 2
+            for (int v = 0; v < width; v++) {
+                const S *at = px + (g * ROWS + k) * distance + v * LANES;
+                vd u = widen(load_upto(at, lanes_of(v, width, n)));
+                if (!plain) u -= p[v];
+                add_moment(&gd[g * width + v], &gdd[g * width + v], u, v % 2, plain);
+            }
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; g++)
+#pragma GCC unroll 2
+        for (int v = 0; v < width; v++) {
+            const int from = g * width + v;
+            d[v] = first && g == 0 ? gd[from] : gd[from] + d[v];
+            dd[v] = first && g == 0 ? gdd[from] : gdd[from] + dd[v];
+        }
+}
+
+/* Pixels of few channels, all as far from the next. */
+INLINE void moments_few(const S *px, int64_t distance, int64_t count, const int width,
+                        int64_t n, const double *pivot, double *sum_d, double *sum_dd,
+                        const bool plain)
+{
+    enum { GROUPS = 4 };
+    const int groups = GROUPS / width;
+    vd p[FEW] = {{0}}, d[FEW] = {{0}}, dd[FEW] = {{0}};
+    int64_t j = 0;
+    for (int v = 0; v < width && !plain; v++)
+        p[v] = load_d(pivot + v * LANES, lanes_of(v, width, n));
+    for (; j + groups * ROWS <= count; j += groups * ROWS)
+        few_groups(px + j * distance, distance, groups, ROWS, width, n, p, d, dd, j == 0,
+                   plain);
+    for (; j < count; j += ROWS)
+        few_groups(px + j * distance, distance, 1, count - j < ROWS ? count - j : ROWS,
+                   width, n, p, d, dd, j == 0, plain);
+    for (int v = 0; v < width; v++) {
+        put_d(sum_d + v * LANES, d[v], lanes_of(v, width, n), false);
+        put_d(sum_dd + v * LANES, dd[v], lanes_of(v, width, n), false);
+    }
+}
+
+/* All c channels of a group. */
+INLINE void moments_group(const group *g, const int64_t ahead, int64_t c,
+                          const double *pivot, double *sum_d, double *sum_dd,
+                          const bool plain)
+{
+    int64_t i = 0;
+    for (; i + REST * LANES < c; i += STRIP * LANES)
+        moments_strip(g, ahead, i, STRIP, LANES, pivot, sum_d, sum_dd, plain);
+    const int64_t n = (c - i - 1) % LANES + 1;
+    switch ((c - i - n) / LANES) {
+    case 0:
+        moments_strip(g, ahead, i, 1, n, pivot, sum_d, sum_dd, plain);
+        break;
+    case 1:
+        moments_strip(g, ahead, i, 2, n, pivot, sum_d, sum_dd, plain);
+        break;
+    case 2:
+        moments_strip(g, ahead, i, 3, n, pivot, sum_d, sum_dd, plain);
+        break;
+#if SBNI_WIDE < 8
+    case 3:
+        moments_strip(g, ahead, i, 4, n, pivot, sum_d, sum_dd, plain);
+        break;
+    case 4:
+        moments_strip(g, ahead, i, 5, n, pivot, sum_d, sum_dd, plain);
+        break;
+#endif
+    }
+}
+
 INLINE void rows_of(const sbni_block *b, const sbni_view *x, const double *pivot,
                     double *sum_d, double *sum_dd, const int64_t ahead, const bool plain)
 {
-    const int64_t c = b->c;
+    const int64_t c = b->c, distance = distance_of(b, x);
+    if (c <= FEW * LANES && distance) {
+        const S *first = pixel(x, b->rows[0], 0);
+        if (c <= LANES)
+            moments_few(first, distance, b->n * b->s, 1, c, pivot, sum_d, sum_dd, plain);
+        else
+            moments_few(first, distance, b->n * b->s, 2, c - LANES, pivot, sum_d, sum_dd,
+                        plain);
+        return;
+    }
     group g; /* as a whole it would be set by a slow instruction */
     g.adds = false;
     for (spot at = {0, 0}; at.row < b->n; advance(b, &at, g.count), g.adds = true) {
         g.count = pixels(b, x, &at, g.pixel);
-        int64_t i = 0;
-        for (; i + REST * LANES < c; i += STRIP * LANES)
-            moments_strip(&g, ahead, i, STRIP, LANES, pivot, sum_d, sum_dd, plain);
-        const int64_t n = (c - i - 1) % LANES + 1;
-        switch ((c - i - n) / LANES) {
-        case 0:
-            moments_strip(&g, ahead, i, 1, n, pivot, sum_d, sum_dd, plain);
-            break;
-        case 1:
-            moments_strip(&g, ahead, i, 2, n, pivot, sum_d, sum_dd, plain);
-            break;
-        case 2:
-            moments_strip(&g, ahead, i, 3, n, pivot, sum_d, sum_dd, plain);
-            break;
-#if SBNI_WIDE < 8
-        case 3:
-            moments_strip(&g, ahead, i, 4, n, pivot, sum_d, sum_dd, plain);
-            break;
-        case 4:
-            moments_strip(&g, ahead, i, 5, n, pivot, sum_d, sum_dd, plain);
-            break;
-#endif
-        }
+        moments_group(&g, ahead, c, pivot, sum_d, sum_dd, plain);
     }
 }
 
@@ -209,11 +276,33 @@ static void moments_rows(const sbni_block *b, const sbni_view *x, const double *
         rows_of(b, x, pivot, sum_d, sum_dd, FAR_AHEAD, true);
 }
 
+/* Plain short planes that follow each other: each pixel has sums of its own over the
+ * samples, as it has a lane of its own elsewhere. */
+static void moments_short(const sbni_block *b, const sbni_view *x, double *sum_d,
+                          double *sum_dd)
+{
+    double d[SHORT_PLANES], dd[SHORT_PLANES];
+    for (int64_t i = 0, count; i < b->c; i += count) {
+        group g; /* as below */
+        count = short_planes(b, i);
+        g.adds = false;
+        g.count = (int)b->n;
+        for (int k = 0; k < g.count; k++) g.pixel[k] = plane(x, b->rows[k], i);
+        moments_group(&g, 0, count * b->s, NULL, d, dd, true);
+        for (int64_t k = 0; k < count; k++) {
+            sum_d[i + k] = short_sum(d + k * b->s, b->s);
+            sum_dd[i + k] = short_sum(dd + k * b->s, b->s);
+        }
+    }
+}
+
 /* plain: all pivots are 0. */
 static void moments_about(const sbni_block *b, const sbni_view *x, const double *pivot,
                           double *sum_d, double *sum_dd, bool plain)
 {
-    if (b->planes)
+    if (plain && sums_short(b, x))
+        moments_short(b, x, sum_d, sum_dd);
+    else if (b->planes)
         moments_planes(b, x, pivot, sum_d, sum_dd);
     else
         moments_rows(b, x, pivot, sum_d, sum_dd, plain);

@@ -171,41 +171,174 @@ INLINE void sums_strip(const group *at, const int64_t ahead, int64_t i, const in
     }
 }
 
+/* What few pixels of backward are summed out of. */
+typedef struct few_places {
+    places first;
+    int64_t dy, x, z; /* elements from a pixel to the next */
+} few_places;
+
+INLINE places few_at(const few_places *p, int64_t pixel, const bool add)
+{
+    return (places){p->first.dy + pixel * p->dy, p->first.x + pixel * p->x,
+                    add ? p->first.z + pixel * p->z : NULL};
+}
+
+/* As moments_few. */
+INLINE void few_groups(const few_places *p, int64_t from, const int groups, int64_t count,
+                       const int width, int64_t n, const about *a, vd *dy, vd *dy_d,
+                       const bool add, const bool relu, const bool plain)
+{
+    vd gdy[2 * FEW] = {{0}}, gdy_d[2 * FEW] = {{0}};
+    for (int64_t k = 0; k < count; k++)
+#pragma GCC unroll 4
+        for (int g = 0; g < groups; g++) {
+            const places at = few_at(p, from + g * ROWS + k, add);
+#pragma GCC unroll 2
+            for (int v = 0; v < width; v++)
+                add_gradients(&gdy[g * width + v], &gdy_d[g * width + v], &at, v * LANES,
+                              lanes_of(v, width, n), &a[v], add, relu, plain);
+        }
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; g++)
+#pragma GCC unroll 2
+        for (int v = 0; v < width; v++) {
+            const int at = g * width + v;
+            const bool first = from == 0 && g == 0;
+            dy[v] = first ? gdy[at] : gdy[at] + dy[v];
+            dy_d[v] = first ? gdy_d[at] : gdy_d[at] + dy_d[v];
+        }
+}
+
+INLINE void sums_few(const few_places *p, int64_t count, const int width, int64_t n,
+                     const sbni_channels *ch, double *sum_dy, double *sum_dy_d,
+                     const bool add, const bool relu, const bool plain)
+{
+    enum { GROUPS = 4 };
+    const int groups = GROUPS / width;
+    vd dy[FEW] = {{0}}, dy_d[FEW] = {{0}};
+    about a[FEW];
+    int64_t j = 0;
+    for (int v = 0; v < width; v++)
+        a[v] = about_at(ch, v * LANES, lanes_of(v, width, n), true);
+    for (; j + groups * ROWS <= count; j += groups * ROWS)
+        few_groups(p, j, groups, ROWS, width, n, a, dy, dy_d, add, relu, plain);
+    for (; j < count; j += ROWS)
+        few_groups(p, j, 1, count - j < ROWS ? count - j : ROWS, width, n, a, dy, dy_d,
+                   add, relu, plain);
+    for (int v = 0; v < width; v++) {
+        put_d(sum_dy + v * LANES, dy[v], lanes_of(v, width, n), false);
+        put_d(sum_dy_d + v * LANES, dy_d[v], lanes_of(v, width, n), false);
+    }
+}
+
+INLINE void sums_of_few(const few_places *p, int64_t count, const sbni_channels *ch,
+                        int64_t c, double *sum_dy, double *sum_dy_d, const bool add,
+                        const bool relu, const bool plain)
+{
+    if (c <= LANES)
+        sums_few(p, count, 1, c, ch, sum_dy, sum_dy_d, add, relu, plain);
+    else
+        sums_few(p, count, 2, c - LANES, ch, sum_dy, sum_dy_d, add, relu, plain);
+}
+
+/* Whether that could be done; z NULL: nothing was added. Inlined it would take registers
+ * from its neighbours. */
+static __attribute__((noinline)) bool sum_few(const sbni_block *b, const sbni_view *dy,
+                                              const sbni_view *x, const sbni_channels *ch,
+                                              const sbni_view *z, double *sum_dy,
+                                              double *sum_dy_d, bool relu, bool plain)
+{
+    few_places p = {
+        {0}, distance_of(b, dy), distance_of(b, x), z ? distance_of(b, z) : 1};
+    const int64_t c = b->c, count = b->n * b->s;
+    if (!p.dy || !p.x || !p.z) return false;
+    p.first = places_at(dy, x, z, b->rows[0], 0, z != NULL);
+    if (z)
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, true, true, false);
+    else if (relu && plain)
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, true, true);
+    else if (relu)
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, true, false);
+    else if (plain)
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, false, true);
+    else
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, false, false);
+    return true;
+}
+
+/* All c channels of a group. */
+INLINE void sums_group(const group *g, const int64_t ahead, int64_t c,
+                       const sbni_channels *ch, double *sum_dy, double *sum_dy_d,
+                       const bool add, const bool relu, const bool plain)
+{
+    int64_t i = 0;
+    for (; i + REST * LANES < c; i += STRIP * LANES)
+        sums_strip(g, ahead, i, STRIP, LANES, ch, sum_dy, sum_dy_d, add, relu, plain);
+    const int64_t n = (c - i - 1) % LANES + 1;
+    switch ((c - i - n) / LANES) {
+    case 0:
+        sums_strip(g, ahead, i, 1, n, ch, sum_dy, sum_dy_d, add, relu, plain);
+        break;
+    case 1:
+        sums_strip(g, ahead, i, 2, n, ch, sum_dy, sum_dy_d, add, relu, plain);
+        break;
+    case 2:
+        sums_strip(g, ahead, i, 3, n, ch, sum_dy, sum_dy_d, add, relu, plain);
+        break;
+#if SBNI_WIDE < 8
+    case 3:
+        sums_strip(g, ahead, i, 4, n, ch, sum_dy, sum_dy_d, add, relu, plain);
+        break;
+    case 4:
+        sums_strip(g, ahead, i, 5, n, ch, sum_dy, sum_dy_d, add, relu, plain);
+        break;
+#endif
+    }
+}
+
 INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view *x,
                       const sbni_channels *ch, const sbni_view *z, double *sum_dy,
                       double *sum_dy_d, const int64_t ahead, const bool add,
                       const bool relu, const bool plain)
 {
-    const int64_t c = b->c;
     group g; /* as a whole it would be set by a slow instruction */
     g.adds = false;
     for (spot at = {0, 0}; at.row < b->n; advance(b, &at, g.count), g.adds = true) {
         g.count = pixels(b, x, &at, g.x);
         pixels(b, dy, &at, g.dy);
         if (add) pixels(b, z, &at, g.z);
-        int64_t i = 0;
-        for (; i + REST * LANES < c; i += STRIP * LANES)
-            sums_strip(&g, ahead, i, STRIP, LANES, ch, sum_dy, sum_dy_d, add, relu,
-                       plain);
-        const int64_t n = (c - i - 1) % LANES + 1;
-        switch ((c - i - n) / LANES) {
-        case 0:
-            sums_strip(&g, ahead, i, 1, n, ch, sum_dy, sum_dy_d, add, relu, plain);
-            break;
-        case 1:
-            sums_strip(&g, ahead, i, 2, n, ch, sum_dy, sum_dy_d, add, relu, plain);
-            break;
-        case 2:
-            sums_strip(&g, ahead, i, 3, n, ch, sum_dy, sum_dy_d, add, relu, plain);
-            break;
-#if SBNI_WIDE < 8
-        case 3:
-            sums_strip(&g, ahead, i, 4, n, ch, sum_dy, sum_dy_d, add, relu, plain);
-            break;
-        case 4:
-            sums_strip(&g, ahead, i, 5, n, ch, sum_dy, sum_dy_d, add, relu, plain);
-            break;
-#endif
+        sums_group(&g, ahead, b->c, ch, sum_dy, sum_dy_d, add, relu, plain);
+    }
+}
+
+/* As moments_short. */
+static __attribute__((noinline)) void short_sums(const sbni_block *b, const sbni_view *dy,
+                                                 const sbni_view *x,
+                                                 const sbni_channels *ch, double *sum_dy,
+                                                 double *sum_dy_d, bool relu)
+{
+    double of_dy[SHORT_PLANES], of_dy_d[SHORT_PLANES];
+    T scale[SHORT_PLANES], shift[SHORT_PLANES], none[SHORT_PLANES] = {0};
+    const sbni_channels of_each = {
+        .centre_hi = none, .centre_lo = none, .scale = scale, .shift = shift};
+    for (int64_t i = 0, count; i < b->c; i += count) {
+        group g;
+        count = short_planes(b, i);
+        g.adds = false;
+        g.count = (int)b->n;
+        for (int k = 0; k < g.count; k++) {
+            g.x[k] = plane(x, b->rows[k], i);
+            g.dy[k] = plane(dy, b->rows[k], i);
+        }
+        spread(ch->scale, i, count, b->s, scale);
+        spread(ch->shift, i, count, b->s, shift);
+        if (relu)
+            sums_group(&g, 0, count * b->s, &of_each, of_dy, of_dy_d, false, true, true);
+        else
+            sums_group(&g, 0, count * b->s, &of_each, of_dy, of_dy_d, false, false, true);
+        for (int64_t k = 0; k < count; k++) {
+            sum_dy[i + k] = short_sum(of_dy + k * b->s, b->s);
+            sum_dy_d[i + k] = short_sum(of_dy_d + k * b->s, b->s);
         }
     }
 }
@@ -227,9 +360,13 @@ INLINE void backward_sums(const sbni_block *b, const sbni_view *dy, const sbni_v
                           const sbni_channels *ch, const sbni_view *z, double *sum_dy,
                           double *sum_dy_d, const bool add, const bool relu)
 {
-    const bool plain = all_near(ch, 0, b->c);
-    if (b->planes)
+    const bool plain = all_near(ch, 0, b->c), few = !b->planes && b->c <= FEW * LANES;
+    if (!add && plain && sums_short(b, x) && sums_short(b, dy))
+        short_sums(b, dy, x, ch, sum_dy, sum_dy_d, relu);
+    else if (b->planes)
         sums_planes(b, dy, x, ch, z, sum_dy, sum_dy_d, add, relu);
+    else if (few && sum_few(b, dy, x, ch, add ? z : NULL, sum_dy, sum_dy_d, relu, plain))
+        ;
     else if (add || !plain)
         sums_rows(b, dy, x, ch, z, sum_dy, sum_dy_d, FAR_AHEAD, add, relu, false);
     else if (b->near)

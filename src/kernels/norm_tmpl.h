@@ -20,11 +20,16 @@ enum {
     ROWS =
         16, /* the same for pixels with channels last; a whole slice of (n,c) data, so
                that its sums are those of the same data with gaps, planes of one pixel */
-    LONG_PLANE = 128,           /* pixels from which planes are summed one by one */
+    SHORT_PLANE =
+        2 * ROUND,      /* pixels up to which several planes are gone through at once */
+    SHORT_PLANES = 512, /* pixels of those */
+    LONG_PLANE = 128,   /* pixels from which planes are summed one by one */
     STRIP = LANES == 8 ? 2 : 4, /* vectors of channels that are summed side by side */
+    FEW = 2, /* vectors of a pixel up to which ROWS are summed beside others: the sums of
+                one wait for each other */
     REST = STRIP + 1,  /* the same of a pixel's last ones, or of all that it has */
     NARROW = 3,        /* vectors of channels whose factors stay in registers */
-    PERIOD = 5,        /* the same of pixels without gaps, made once */
+    PERIOD = 7,        /* the same of pixels without gaps, made once */
     PIXELS = 2,        /* pixels that share the loads of their channels' factors */
     WIDE = 128,        /* channels, times the tensors read, from which pixels do so that
                           are written past the cache */
@@ -181,6 +186,51 @@ INLINE S *run_at(const sbni_block *b, const sbni_view *v, int64_t row, int64_t o
 INLINE int64_t piece_end(const sbni_block *b, int64_t from)
 {
     return from + PIECE < b->s ? from + PIECE : b->s;
+}
+
+/* Whether planes of a sample follow each other without gaps. */
+INLINE bool follow(const sbni_block *b, const sbni_view *v)
+{
+    return v->stride_c == b->s && (b->s == 1 || v->stride_s == 1);
+}
+
+/* A factor of `channels` channels from `first` on, each `s` times. */
+INLINE void spread(const void *factor, int64_t first, int64_t channels, int64_t s, T *to)
+{
+    for (int64_t i = 0; i < channels; i++)
+        for (int64_t j = 0; j < s; j++) *to++ = ((const T *)factor)[first + i];
+}
+
+/* Channels from i on whose planes are gone through at once. */
+INLINE int64_t short_planes(const sbni_block *b, int64_t i)
+{
+    return SHORT_PLANES / b->s < b->c - i ? SHORT_PLANES / b->s : b->c - i;
+}
+
+/* Whether those of x are summed so: each pixel has sums of its own over the samples, as
+ * it has a lane of its own elsewhere. */
+INLINE bool sums_short(const sbni_block *b, const sbni_view *x)
+{
+    return b->planes && b->s < SHORT_PLANE && b->n <= ROWS && follow(b, x);
+}
+
+/* Sums of s <= SHORT_PLANE pixels of a channel, as a plane's lanes are added up. */
+INLINE double short_sum(const double *pixel, int64_t s)
+{
+    double lane[SHORT_PLANE] = {0};
+    vd part[2 * PARTS];
+    for (int64_t j = 0; j < s; j++) lane[j] = pixel[j];
+    memcpy(part, lane, sizeof part);
+    return both_sum(part);
+}
+
+/* Elements from a pixel to the next, also to that of the next sample; 0: not all are as
+ * far apart. */
+INLINE int64_t distance_of(const sbni_block *b, const sbni_view *v)
+{
+    const int64_t distance = b->s == 1 ? v->stride_n : v->stride_s;
+    const bool follow = b->n > 0 && b->rows[b->n - 1] - b->rows[0] == b->n - 1;
+    return follow && (b->n == 1 || v->stride_n == b->s * distance) ? distance : 0;
 }
 
 /* A pixel of the block, counted through its samples. */
