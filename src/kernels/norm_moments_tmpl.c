@@ -194,7 +194,7 @@ INLINE void few_groups(const S *px, int64_t distance, const int groups, int64_t 
 /* Pixels of few channels, all as far from the next. */
 INLINE void moments_few(const S *px, int64_t distance, int64_t count, const int width,
                         int64_t n, const double *pivot, double *sum_d, double *sum_dd,
-                        const bool plain)
+                        const int64_t ahead, const bool plain)
 {
     enum { GROUPS = 4 };
     const int groups = GROUPS / width;
@@ -202,9 +202,11 @@ INLINE void moments_few(const S *px, int64_t distance, int64_t count, const int 
     int64_t j = 0;
     for (int v = 0; v < width && !plain; v++)
         p[v] = load_d(pivot + v * LANES, lanes_of(v, width, n));
-    for (; j + groups * ROWS <= count; j += groups * ROWS)
+    for (; j + groups * ROWS <= count; j += groups * ROWS) {
+        fetch_ahead(px + j * distance, groups * ROWS * distance, ahead);
         few_groups(px + j * distance, distance, groups, ROWS, width, n, p, d, dd, j == 0,
                    plain);
+    }
     for (; j < count; j += ROWS)
         few_groups(px + j * distance, distance, 1, count - j < ROWS ? count - j : ROWS,
                    width, n, p, d, dd, j == 0, plain);
@@ -251,10 +253,11 @@ INLINE void rows_of(const sbni_block *b, const sbni_view *x, const double *pivot
     if (c <= FEW * LANES && distance) {
         const S *first = pixel(x, b->rows[0], 0);
         if (c <= LANES)
-            moments_few(first, distance, b->n * b->s, 1, c, pivot, sum_d, sum_dd, plain);
+            moments_few(first, distance, b->n * b->s, 1, c, pivot, sum_d, sum_dd, ahead,
+                        plain);
         else
             moments_few(first, distance, b->n * b->s, 2, c - LANES, pivot, sum_d, sum_dd,
-                        plain);
+                        ahead, plain);
         return;
     }
     group g; /* as a whole it would be set by a slow instruction */

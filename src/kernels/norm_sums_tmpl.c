@@ -211,7 +211,7 @@ INLINE void few_groups(const few_places *p, int64_t from, const int groups, int6
 
 INLINE void sums_few(const few_places *p, int64_t count, const int width, int64_t n,
                      const sbni_channels *ch, double *sum_dy, double *sum_dy_d,
-                     const bool add, const bool relu, const bool plain)
+                     int64_t ahead, const bool add, const bool relu, const bool plain)
 {
     enum { GROUPS = 4 };
     const int groups = GROUPS / width;
@@ -220,8 +220,12 @@ INLINE void sums_few(const few_places *p, int64_t count, const int width, int64_
     int64_t j = 0;
     for (int v = 0; v < width; v++)
         a[v] = about_at(ch, v * LANES, lanes_of(v, width, n), true);
-    for (; j + groups * ROWS <= count; j += groups * ROWS)
+    for (; j + groups * ROWS <= count; j += groups * ROWS) {
+        const places at = few_at(p, j, false);
+        fetch_ahead(at.x, groups * ROWS * p->x, ahead);
+        fetch_ahead(at.dy, groups * ROWS * p->dy, ahead);
         few_groups(p, j, groups, ROWS, width, n, a, dy, dy_d, add, relu, plain);
+    }
     for (; j < count; j += ROWS)
         few_groups(p, j, 1, count - j < ROWS ? count - j : ROWS, width, n, a, dy, dy_d,
                    add, relu, plain);
@@ -232,13 +236,13 @@ INLINE void sums_few(const few_places *p, int64_t count, const int width, int64_
 }
 
 INLINE void sums_of_few(const few_places *p, int64_t count, const sbni_channels *ch,
-                        int64_t c, double *sum_dy, double *sum_dy_d, const bool add,
-                        const bool relu, const bool plain)
+                        int64_t c, double *sum_dy, double *sum_dy_d, int64_t ahead,
+                        const bool add, const bool relu, const bool plain)
 {
     if (c <= LANES)
-        sums_few(p, count, 1, c, ch, sum_dy, sum_dy_d, add, relu, plain);
+        sums_few(p, count, 1, c, ch, sum_dy, sum_dy_d, ahead, add, relu, plain);
     else
-        sums_few(p, count, 2, c - LANES, ch, sum_dy, sum_dy_d, add, relu, plain);
+        sums_few(p, count, 2, c - LANES, ch, sum_dy, sum_dy_d, ahead, add, relu, plain);
 }
 
 /* Whether that could be done; z NULL: nothing was added. Inlined it would take registers
@@ -250,19 +254,19 @@ static __attribute__((noinline)) bool sum_few(const sbni_block *b, const sbni_vi
 {
     few_places p = {
         {0}, distance_of(b, dy), distance_of(b, x), z ? distance_of(b, z) : 1};
-    const int64_t c = b->c, count = b->n * b->s;
+    const int64_t c = b->c, count = b->n * b->s, ahead = b->near ? 0 : FAR_AHEAD;
     if (!p.dy || !p.x || !p.z) return false;
     p.first = places_at(dy, x, z, b->rows[0], 0, z != NULL);
     if (z)
-        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, true, true, false);
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, ahead, true, true, false);
     else if (relu && plain)
-        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, true, true);
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, ahead, false, true, true);
     else if (relu)
-        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, true, false);
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, ahead, false, true, false);
     else if (plain)
-        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, false, true);
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, ahead, false, false, true);
     else
-        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, false, false, false);
+        sums_of_few(&p, count, ch, c, sum_dy, sum_dy_d, ahead, false, false, false);
     return true;
 }
 

@@ -112,6 +112,14 @@ INLINE void fetch_next(const S *first, int64_t distance, int rows, int k, int64_
     for (int v = 0; v < width; v += LINE) __builtin_prefetch(next + v, 0, 2);
 }
 
+/* While `count` elements from p on are read, several places at once: those so far ahead,
+ * where the processor sees no stream. */
+INLINE void fetch_ahead(const S *p, int64_t count, const int64_t ahead)
+{
+    for (int64_t j = 0; ahead && j < count; j += LINE)
+        __builtin_prefetch(p + ahead + j, 0, 2);
+}
+
 /* dy where y was above zero. */
 INLINE vt gate_v(vt dy, vt y)
 {
