@@ -16,7 +16,7 @@
  * channel are neighbours, or the channels of a pixel; which of them decides the order of
  * sums. */
 typedef struct sbni_block {
-    const int64_t *rows; /* [n] places of the samples in the views */
+    const int64_t *rows; /* [n] places of the samples in the views, ascending */
     int64_t n, c, s;
     bool planes; /* pixels are neighbours: stride_s = 1, or s = 1 */
     bool past;   /* what is written is too much to stay in the cache */

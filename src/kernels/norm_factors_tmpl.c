@@ -22,7 +22,7 @@ INLINE void factors(int64_t c, const sbni_statistics *s, const sbni_affine *affi
                      rstd = 1 / sqrt(var[i] + affine->eps);
         const T hi = (T)mean[i], lo = (T)((mean[i] - (double)hi) + mean_low[i]);
         const T factor = (T)(corrects ? gamma * rstd * r[i] : gamma * rstd);
-        const double offset = corrects ? beta + gamma * d[i] : beta,
+        const double offset = corrects && d[i] != 0 ? beta + gamma * d[i] : beta,
                      all = offset - (double)factor * mean[i];
         const bool near = sizeof(T) < sizeof(double) && mean[i] * mean[i] <= 9 * var[i];
         gamma_d[i] = gamma;

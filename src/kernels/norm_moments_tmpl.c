@@ -249,8 +249,8 @@ INLINE void moments_group(const group *g, const int64_t ahead, int64_t c,
 INLINE void rows_of(const sbni_block *b, const sbni_view *x, const double *pivot,
                     double *sum_d, double *sum_dd, const int64_t ahead, const bool plain)
 {
-    const int64_t c = b->c, distance = distance_of(b, x);
-    if (c <= FEW * LANES && distance) {
+    const int64_t c = b->c, distance = few_distance(b, x);
+    if (distance) {
         const S *first = pixel(x, b->rows[0], 0);
         if (c <= LANES)
             moments_few(first, distance, b->n * b->s, 1, c, pivot, sum_d, sum_dd, ahead,
@@ -286,7 +286,7 @@ static void moments_short(const sbni_block *b, const sbni_view *x, double *sum_d
 {
     double d[SHORT_PLANES], dd[SHORT_PLANES];
     for (int64_t i = 0, count; i < b->c; i += count) {
-        group g; /* as below */
+        group g;
         count = short_planes(b, i);
         g.adds = false;
         g.count = (int)b->n;
@@ -303,7 +303,7 @@ static void moments_short(const sbni_block *b, const sbni_view *x, double *sum_d
 static void moments_about(const sbni_block *b, const sbni_view *x, const double *pivot,
                           double *sum_d, double *sum_dd, bool plain)
 {
-    if (plain && sums_short(b, x))
+    if (plain && is_summed_short(b, x))
         moments_short(b, x, sum_d, sum_dd);
     else if (b->planes)
         moments_planes(b, x, pivot, sum_d, sum_dd);

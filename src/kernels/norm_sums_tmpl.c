@@ -221,9 +221,10 @@ INLINE void sums_few(const few_places *p, int64_t count, const int width, int64_
     for (int v = 0; v < width; v++)
         a[v] = about_at(ch, v * LANES, lanes_of(v, width, n), true);
     for (; j + groups * ROWS <= count; j += groups * ROWS) {
-        const places at = few_at(p, j, false);
+        const places at = few_at(p, j, add);
         fetch_ahead(at.x, groups * ROWS * p->x, ahead);
         fetch_ahead(at.dy, groups * ROWS * p->dy, ahead);
+        if (add) fetch_ahead(at.z, groups * ROWS * p->z, ahead);
         few_groups(p, j, groups, ROWS, width, n, a, dy, dy_d, add, relu, plain);
     }
     for (; j < count; j += ROWS)
@@ -253,7 +254,7 @@ static __attribute__((noinline)) bool sum_few(const sbni_block *b, const sbni_vi
                                               double *sum_dy_d, bool relu, bool plain)
 {
     few_places p = {
-        {0}, distance_of(b, dy), distance_of(b, x), z ? distance_of(b, z) : 1};
+        {0}, few_distance(b, dy), few_distance(b, x), z ? few_distance(b, z) : 1};
     const int64_t c = b->c, count = b->n * b->s, ahead = b->near ? 0 : FAR_AHEAD;
     if (!p.dy || !p.x || !p.z) return false;
     p.first = places_at(dy, x, z, b->rows[0], 0, z != NULL);
@@ -316,7 +317,7 @@ INLINE void sums_rows(const sbni_block *b, const sbni_view *dy, const sbni_view 
 }
 
 /* As moments_short. */
-static __attribute__((noinline)) void short_sums(const sbni_block *b, const sbni_view *dy,
+static __attribute__((noinline)) void sums_short(const sbni_block *b, const sbni_view *dy,
                                                  const sbni_view *x,
                                                  const sbni_channels *ch, double *sum_dy,
                                                  double *sum_dy_d, bool relu)
@@ -364,9 +365,9 @@ INLINE void backward_sums(const sbni_block *b, const sbni_view *dy, const sbni_v
                           const sbni_channels *ch, const sbni_view *z, double *sum_dy,
                           double *sum_dy_d, const bool add, const bool relu)
 {
-    const bool plain = all_near(ch, 0, b->c), few = !b->planes && b->c <= FEW * LANES;
-    if (!add && plain && sums_short(b, x) && sums_short(b, dy))
-        short_sums(b, dy, x, ch, sum_dy, sum_dy_d, relu);
+    const bool plain = all_near(ch, 0, b->c), few = !b->planes && few_distance(b, x);
+    if (!add && plain && is_summed_short(b, x) && is_summed_short(b, dy))
+        sums_short(b, dy, x, ch, sum_dy, sum_dy_d, relu);
     else if (b->planes)
         sums_planes(b, dy, x, ch, z, sum_dy, sum_dy_d, add, relu);
     else if (few && sum_few(b, dy, x, ch, add ? z : NULL, sum_dy, sum_dy_d, relu, plain))

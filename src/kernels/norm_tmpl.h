@@ -22,6 +22,7 @@ enum {
                that its sums are those of the same data with gaps, planes of one pixel */
     SHORT_PLANE =
         2 * ROUND,      /* pixels up to which several planes are gone through at once */
+    SHORT_SAMPLES = 4,  /* samples from which they are written so */
     SHORT_PLANES = 512, /* pixels of those */
     LONG_PLANE = 128,   /* pixels from which planes are summed one by one */
     STRIP = LANES == 8 ? 2 : 4, /* vectors of channels that are summed side by side */
@@ -216,13 +217,13 @@ INLINE int64_t short_planes(const sbni_block *b, int64_t i)
 }
 
 /* Whether those of x are summed so: each pixel has sums of its own over the samples, as
- * it has a lane of its own elsewhere. */
-INLINE bool sums_short(const sbni_block *b, const sbni_view *x)
+ * it has a lane of its own elsewhere. Planes that fill all lanes are as fast alone. */
+INLINE bool is_summed_short(const sbni_block *b, const sbni_view *x)
 {
     return b->planes && b->s < SHORT_PLANE && b->n <= ROWS && follow(b, x);
 }
 
-/* Sums of s <= SHORT_PLANE pixels of a channel, as a plane's lanes are added up. */
+/* Sum of s <= SHORT_PLANE pixels of a channel, as a plane's lanes are added up. */
 INLINE double short_sum(const double *pixel, int64_t s)
 {
     double lane[SHORT_PLANE] = {0};
@@ -237,8 +238,15 @@ INLINE double short_sum(const double *pixel, int64_t s)
 INLINE int64_t distance_of(const sbni_block *b, const sbni_view *v)
 {
     const int64_t distance = b->s == 1 ? v->stride_n : v->stride_s;
-    const bool follow = b->n > 0 && b->rows[b->n - 1] - b->rows[0] == b->n - 1;
-    return follow && (b->n == 1 || v->stride_n == b->s * distance) ? distance : 0;
+    const bool all = b->n > 0 && b->rows[b->n - 1] - b->rows[0] == b->n - 1;
+    return all && (b->n == 1 || v->stride_n == b->s * distance) ? distance : 0;
+}
+
+/* The same where pixels have few channels and lie close together. */
+INLINE int64_t few_distance(const sbni_block *b, const sbni_view *v)
+{
+    const int64_t distance = b->c <= FEW * LANES ? distance_of(b, v) : 0;
+    return distance <= LINE ? distance : 0;
 }
 
 /* A pixel of the block, counted through its samples. */

@@ -21,7 +21,7 @@ typedef struct what {
     bool reads_x, add, relu, wants_out, wants_dz;
     bool plain; /* all channels are: norm_tmpl.h */
     bool past;  /* stores pass the cache by; then there is one output */
-    bool often; /* worth a form for pixels of few channels */
+    bool often; /* worth forms for few channels and short planes */
 } what;
 
 /* What becomes of some elements. */
@@ -119,12 +119,13 @@ INLINE void walk_planes(const sbni_block *b, const views *v, const sbni_channels
     }
 }
 
-/* Whether planes are short and follow each other in all views. */
+/* Whether planes are short and follow each other in all views, in samples enough to pay
+ * for the factors. */
 INLINE bool are_short(const sbni_block *b, const views *v)
 {
     for (int k = 0; k < VIEWS; k++)
         if (v->of[k] && !follow(b, v->of[k])) return false;
-    return b->planes && b->s <= SHORT_PLANE;
+    return b->planes && b->s <= SHORT_PLANE && b->n >= SHORT_SAMPLES;
 }
 
 /* Plain short planes that follow each other: runs over several, in which each element has

@@ -134,8 +134,8 @@ struct sbn_norm {
     sbni_second second;
 };
 
-/* Statistics of channels [from, from + count) of a summed section, whose channels are c;
- * count at most SBNI_READ_CHANNELS. */
+/* Statistics of channels [from, from + count) of a summed section, whose channels are c.
+ */
 static inline void sbni_norm_read_moments(const sbn_norm *norm, const uint64_t *section,
                                           int64_t c, int64_t from, int64_t count,
                                           double *mean, double *mean_low, double *var)
