@@ -365,12 +365,12 @@ INLINE void backward_sums(const sbni_block *b, const sbni_view *dy, const sbni_v
                           const sbni_channels *ch, const sbni_view *z, double *sum_dy,
                           double *sum_dy_d, const bool add, const bool relu)
 {
-    const bool plain = all_near(ch, 0, b->c), few = !b->planes && few_distance(b, x);
+    const bool plain = all_near(ch, 0, b->c);
     if (!add && plain && is_summed_short(b, x) && is_summed_short(b, dy))
         sums_short(b, dy, x, ch, sum_dy, sum_dy_d, relu);
     else if (b->planes)
         sums_planes(b, dy, x, ch, z, sum_dy, sum_dy_d, add, relu);
-    else if (few && sum_few(b, dy, x, ch, add ? z : NULL, sum_dy, sum_dy_d, relu, plain))
+    else if (sum_few(b, dy, x, ch, add ? z : NULL, sum_dy, sum_dy_d, relu, plain))
         ;
     else if (add || !plain)
         sums_rows(b, dy, x, ch, z, sum_dy, sum_dy_d, FAR_AHEAD, add, relu, false);
