@@ -52,6 +52,7 @@ static void same_moments(const sbni_norm_kernels *k, const slice *apart,
             free(kept);
         }
         for (int a = 0; a < 3; a++) same_bits(sums[0][a], sums[1][a], apart->b.c * 8);
+        record(sums[1][1], apart->b.c * 8), record(sums[1][2], apart->b.c * 8);
     }
 }
 
@@ -91,12 +92,13 @@ static void same_passes(const sbni_norm_kernels *k, slice *apart, slice *packed,
                               sums[b][1]);
         k->norm_backward_dx(&v->b, &v->dy, &v->x, &v->ch, &v->dx_f, &fused, &v->dx, NULL);
         k->norm_backward_dx(&v->b, &v->dy, &v->x, &v->ch, &v->dx_f, &fused, NULL, &v->dz);
-        same_in_place(k, v, &fused);
+        if (v == packed) same_in_place(k, v, &fused);
     }
     same_elements(apart, &apart->y, packed, &packed->y);
     same_elements(apart, &apart->dx, packed, &packed->dx);
     same_elements(apart, &apart->dz, packed, &packed->dz);
     for (int a = 0; a < 2; a++) same_bits(sums[0][a], sums[1][a], apart->b.c * 8);
+    record(sums[1][0], apart->b.c * 8), record(sums[1][1], apart->b.c * 8);
 }
 
 static void same_slice(const sbni_norm_kernels *k, sbn_dtype t, bool planes, int64_t n,
@@ -109,10 +111,11 @@ static void same_slice(const sbni_norm_kernels *k, sbn_dtype t, bool planes, int
     apart.b.rows = apart.rows;
     packed.b.rows = packed.rows;
     same_moments(k, &apart, &packed);
-    for (int how = 0; how < 8 * FARS; how++) {
-        packed.b.past = how & 4; /* stores go another way, too */
-        same_passes(k, &apart, &packed, how / 8, how & 1, how & 2);
-    }
+    for (int how = 0; how < 4 * FARS; how++)
+        same_passes(k, &apart, &packed, how / 4, how & 1, how & 2);
+    packed.b.past = true; /* stores go another way, too */
+    same_passes(k, &apart, &packed, NONE, false, false);
+    same_passes(k, &apart, &packed, NONE, true, false);
     slice_free(&apart);
     slice_free(&packed);
 }
@@ -121,9 +124,8 @@ static void same_slice(const sbni_norm_kernels *k, sbn_dtype t, bool planes, int
  * of them. */
 static void rows(const sbni_norm_kernels *k, sbn_dtype t)
 {
-    static const int64_t channels[] = {1, 2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 20, 65},
-                         sizes[][2] = {{16, 1}, {3, 1},  {2, 40},
-                                       {3, 7},  {16, 9}, {2, 81}};
+    static const int64_t channels[] = {1, 3, 4, 7, 8, 14, 17, 20},
+                         sizes[][2] = {{16, 1}, {3, 7}, {16, 9}, {2, 81}};
     for (size_t c = 0; c < sizeof channels / sizeof *channels; c++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
             same_slice(k, t, false, sizes[i][0], channels[c], sizes[i][1]);
@@ -132,12 +134,12 @@ static void rows(const sbni_norm_kernels *k, sbn_dtype t)
 /* Short planes: few enough for one part, and more; and longer than short. */
 static void planes(const sbni_norm_kernels *k, sbn_dtype t)
 {
-    static const int64_t samples[] = {1, 3, 16}, channels[] = {1, 5, MOST_C},
-                         pixels[] = {1, 2, 3, 4, 8, 9, 15, 16, 17};
-    for (int n = 0; n < 3; n++)
-        for (int c = 0; c < 3; c++)
-            for (size_t s = 0; s < sizeof pixels / sizeof *pixels; s++)
-                same_slice(k, t, true, samples[n], channels[c], pixels[s]);
+    static const int64_t pixels[] = {1, 2, 3, 4, 8, 9, 15, 16, 17};
+    for (size_t s = 0; s < sizeof pixels / sizeof *pixels; s++) {
+        same_slice(k, t, true, 3, 5, pixels[s]);
+        same_slice(k, t, true, 16, 5, pixels[s]);
+        same_slice(k, t, true, 5, MOST_C, pixels[s]);
+    }
 }
 
 static void rows_have_the_bits_of_those_with_gaps(void **state)

@@ -196,8 +196,7 @@ INLINE void moments_few(const S *px, int64_t distance, int64_t count, const int 
                         int64_t n, const double *pivot, double *sum_d, double *sum_dd,
                         const int64_t ahead, const bool plain)
 {
-    enum { GROUPS = 4 };
-    const int groups = GROUPS / width;
+    const int groups = 2 * FEW / width;
     vd p[FEW] = {{0}}, d[FEW] = {{0}}, dd[FEW] = {{0}};
     int64_t j = 0;
     for (int v = 0; v < width && !plain; v++)

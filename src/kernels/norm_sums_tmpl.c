@@ -213,8 +213,7 @@ INLINE void sums_few(const few_places *p, int64_t count, const int width, int64_
                      const sbni_channels *ch, double *sum_dy, double *sum_dy_d,
                      int64_t ahead, const bool add, const bool relu, const bool plain)
 {
-    enum { GROUPS = 4 };
-    const int groups = GROUPS / width;
+    const int groups = 2 * FEW / width;
     vd dy[FEW] = {{0}}, dy_d[FEW] = {{0}};
     about a[FEW];
     int64_t j = 0;

@@ -33,8 +33,9 @@ void sbni_norm_correct(sbn_norm *norm, int64_t g, int64_t first, int64_t count,
 {
     const sbni_statistics *s = statistics;
     for (int64_t i = 0; norm->r && i < count; i++) {
-        sbni_correction c =
-            correct(norm, first + i, s->mean[i], s->mean_low[i], s->var[i]);
+        sbni_correction c = {1, 0}; /* of evaluation by the batch's own statistics */
+        if (norm->ran == SBN_NORM_TRAIN)
+            c = correct(norm, first + i, s->mean[i], s->mean_low[i], s->var[i]);
         norm->r[g * norm->cfg.channels + first + i] = c.r;
         norm->d[g * norm->cfg.channels + first + i] = c.d;
     }
