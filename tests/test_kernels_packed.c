@@ -29,11 +29,11 @@ static void same_elements(const slice *a, const sbni_view *va, const slice *b,
               (const char *)vb->data + place(b, vb, r, i, j) * size, size);
 }
 
-/* Sums about 0 of all channels, of none, and of some. */
+/* Sums of channels that all, not at all and some lie far from 0. */
 static void same_moments(const sbni_norm_kernels *k, const slice *apart,
                          const slice *packed)
 {
-    static const double means[] = {0, 50};
+    static const double means[] = {0, 0x1p36}; /* far beyond every element */
     const slice *both[] = {apart, packed};
     for (int far = NONE; far < FARS; far++) {
         double sums[2][3][MOST_C];
@@ -52,6 +52,11 @@ static void same_moments(const sbni_norm_kernels *k, const slice *apart,
             free(kept);
         }
         for (int a = 0; a < 3; a++) same_bits(sums[0][a], sums[1][a], apart->b.c * 8);
+        for (int64_t i = 0; i < apart->b.c; i++)
+            if (far == ALL || (far == SOME && i % 3 == 1))
+                assert_true(sums[1][0][i] > 0x1p35);
+            else if (apart->t != SBN_F64 && apart->b.n * apart->b.s >= 9)
+                assert_true(sums[1][0][i] == 0);
         record(sums[1][1], apart->b.c * 8), record(sums[1][2], apart->b.c * 8);
     }
 }
